@@ -1,0 +1,195 @@
+//! What one request did to a record, and how it is applied.
+//!
+//! A [`Change`] names keys, never whole records, so two changes to different keys cannot lose each other. It also
+//! carries the values it relied on: if one of them is different by now, nothing is applied and the answer holds the fresh
+//! record, on which the caller decides anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{Json, Record, Timestamp, data::entry_size};
+
+/// What one request did to a record.
+///
+/// Applied in this order: `remove_all`, `remove`, `set`, fields. A store applies all of it or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Random. The record keeps the latest few: a retry that finds its own id has succeeded already.
+    pub id: u64,
+    /// Whether every key that is there when the change is applied goes first.
+    pub remove_all: bool,
+    /// Keys that go.
+    pub remove: BTreeSet<Arc<str>>,
+    /// Keys that get a value.
+    pub set: BTreeMap<Arc<str>, Json>,
+    /// What else changes.
+    pub fields: Fields,
+    /// Values the change relied on; `None` for a key that was absent.
+    pub relied_on: BTreeMap<Arc<str>, Option<Json>>,
+    /// The version the change relied on, if it did.
+    pub if_version: Option<u64>,
+    /// How large the data may be afterwards: bytes of all keys and values. A record that is over it already may shrink.
+    pub max_data_bytes: usize,
+}
+
+/// Fields of a session that can change while it lives. `None` leaves a field alone; the inner `None` empties it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// The person's name.
+    pub full_name: Option<Option<Arc<str>>>,
+    /// What kind of user. A privilege change: it is audited.
+    pub user_type: Option<Option<Arc<str>>>,
+    /// How long the session may go unused.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// When the session ends whatever happens.
+    pub ends_at: Option<Option<Timestamp>>,
+}
+
+impl Fields {
+    /// Whether the audit log tells of this change: of privileges and lifetimes it does, of a name it does not.
+    pub fn are_audited(&self) -> bool {
+        let Self { full_name: _, user_type, idle_timeout, ends_at } = self;
+        user_type.is_some() || idle_timeout.is_some() || ends_at.is_some()
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is in the record.
+    Now,
+    /// It was in the record already: an earlier try had succeeded.
+    Before,
+    /// A value or the version it relied on is different. Nothing was applied.
+    Conflict,
+    /// The data would be larger than allowed. Nothing was applied.
+    TooLarge {
+        /// How large it would be.
+        size: usize,
+    },
+}
+
+impl Change {
+    /// A change of nothing yet.
+    pub fn new(max_data_bytes: usize) -> Self {
+        Self {
+            id: random_id(),
+            remove_all: false,
+            remove: BTreeSet::new(),
+            set: BTreeMap::new(),
+            fields: Fields::default(),
+            relied_on: BTreeMap::new(),
+            if_version: None,
+            max_data_bytes,
+        }
+    }
+
+    /// Sets `key` to `value`, whatever the change said of it before.
+    pub fn set(&mut self, key: impl Into<Arc<str>>, value: Json) {
+        let key = key.into();
+        self.remove.remove(&key);
+        self.set.insert(key, value);
+    }
+
+    /// Removes `key`, whatever the change said of it before.
+    pub fn remove(&mut self, key: impl Into<Arc<str>>) {
+        let key = key.into();
+        self.set.remove(&key);
+        if !self.remove_all {
+            self.remove.insert(key);
+        }
+    }
+
+    /// Removes every key.
+    pub fn remove_all(&mut self) {
+        self.set.clear();
+        self.remove.clear();
+        self.remove_all = true;
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        !self.remove_all && self.remove.is_empty() && self.set.is_empty() && self.fields == Fields::default()
+    }
+
+    /// The largest value it sets: the one to name when the data becomes too large.
+    pub fn largest_key(&self) -> Option<&Arc<str>> {
+        self.set.iter().max_by_key(|(key, value)| entry_size(key, value)).map(|(key, _)| key)
+    }
+
+    /// Applies it to `record`, all or nothing. This is the rule every store follows; those that hold records in this
+    /// process call it.
+    ///
+    /// Deadlines are the caller's business: an expired record is not changed.
+    pub fn apply_to(&self, record: &mut Record) -> Applied {
+        if record.recent_changes.contains(self.id) {
+            return Applied::Before;
+        }
+        let current = self.if_version.is_none_or(|version| version == record.info.version);
+        if !current || self.relied_on.iter().any(|(key, value)| record.data.get(key) != value.as_ref()) {
+            return Applied::Conflict;
+        }
+        let before = record.data.size();
+        let size = self.size_after(record, before);
+        if size > self.max_data_bytes && size > before {
+            return Applied::TooLarge { size };
+        }
+        if self.remove_all {
+            record.data.clear();
+        }
+        for key in &self.remove {
+            record.data.remove(key);
+        }
+        for (key, value) in &self.set {
+            record.data.insert(key.clone(), value.clone());
+        }
+        let Fields { full_name, user_type, idle_timeout, ends_at } = &self.fields;
+        replace(&mut record.info.full_name, full_name.as_ref());
+        replace(&mut record.info.user_type, user_type.as_ref());
+        replace(&mut record.info.idle_timeout, idle_timeout.as_ref());
+        replace(&mut record.info.ends_at, ends_at.as_ref());
+        record.info.version += 1;
+        record.recent_changes.push(self.id);
+        Applied::Now
+    }
+
+    fn size_after(&self, record: &Record, before: usize) -> usize {
+        let stored = |key: &Arc<str>| record.data.get(key).map_or(0, |value| entry_size(key, value));
+        let removed: usize =
+            if self.remove_all { before } else { self.remove.iter().chain(self.set.keys()).map(stored).sum() };
+        let added: usize = self.set.iter().map(|(key, value)| entry_size(key, value)).sum();
+        before - removed + added
+    }
+}
+
+fn replace<T: Clone>(field: &mut T, change: Option<&T>) {
+    if let Some(value) = change {
+        field.clone_from(value);
+    }
+}
+
+/// Ids must differ between the few changes a record remembers, on all nodes: a random start for each process, and a
+/// bijective mix of a counter from there.
+fn random_id() -> u64 {
+    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        let mut start = [0; 8];
+        let start = match getrandom::fill(&mut start) {
+            Ok(()) => u64::from_ne_bytes(start),
+            Err(_) => RandomState::new().hash_one(std::process::id()),
+        };
+        AtomicU64::new(start)
+    });
+    // SplitMix64's step and finaliser.
+    let mut z = next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

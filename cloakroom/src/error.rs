@@ -1,0 +1,153 @@
+//! What can go wrong, by who can do what about it.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use crate::{Ended, store::Refusal};
+
+/// A `Result` of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// What can go wrong, by who can do what about it.
+///
+/// That a session is missing, expired or ended is not an error but an answer, except where a caller needed it to live:
+/// then it is [`Ended`](Error::Ended) or [`UnknownSession`](Error::UnknownSession).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The session ended meanwhile. The person may sign in again.
+    #[error("{0}")]
+    Ended(Box<Ended>),
+
+    /// No such session, or it ended so long ago that it is forgotten.
+    #[error("there is no such session")]
+    UnknownSession,
+
+    /// The store refused to start a session.
+    #[error("{0}")]
+    Refused(Refusal),
+
+    /// A key the application used cannot be stored. A mistake in the application.
+    #[error("session key {key:?} cannot be used: {problem}")]
+    InvalidKey {
+        /// The key, shortened.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A value the application set is not JSON, or a stored one is not what the application expects. It is left as it is.
+    #[error("the session's value of {key:?} cannot be {action}")]
+    InvalidValue {
+        /// The value's key.
+        key: String,
+        /// `encoded` or `decoded`.
+        action: &'static str,
+        /// What the codec said.
+        source: serde_json::Error,
+    },
+
+    /// The session's data would be too large. Nothing was written.
+    #[error(
+        "the session's data would have {size} bytes, the limit is {limit}{}",
+        key.as_ref().map(|key| format!("; the largest value being set is {key:?}")).unwrap_or_default()
+    )]
+    TooLarge {
+        /// The largest value being set.
+        key: Option<String>,
+        /// How large the data would be.
+        size: usize,
+        /// How large it may be.
+        limit: usize,
+    },
+
+    /// An argument is outside what is allowed. A mistake in the caller.
+    #[error("{what}: {problem}")]
+    InvalidArgument {
+        /// Which argument.
+        what: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+
+    /// The response's head was sent already, so the cookie this needs cannot be set any more.
+    #[error("the response's head was sent already: sign in, start or rotate before answering")]
+    HeadSent,
+
+    /// Others changed the same values again and again. Retry later.
+    #[error("the session was changed by others {attempts} times in a row; try again")]
+    Contended {
+        /// How often the change was tried.
+        attempts: u32,
+    },
+
+    /// The store cannot be used now. Retry later.
+    #[error("the session store is unavailable: {message}")]
+    Unavailable {
+        /// What failed, and what may help.
+        message: String,
+        /// What the backend said.
+        source: Option<Source>,
+    },
+
+    /// The store did not answer in time, so whether the change was made is unknown. Repeating the same change is safe.
+    #[error("the session store did not answer within {after:?}: whether the change was made is unknown")]
+    OutcomeUnknown {
+        /// How long was waited.
+        after: Duration,
+    },
+
+    /// The store is set up wrongly, or what it holds is damaged. An operator must look.
+    #[error("the session store cannot be used: {message}")]
+    Store {
+        /// What is wrong, and what to do.
+        message: String,
+        /// What the backend said.
+        source: Option<Source>,
+    },
+
+    /// The store's address cannot be used as it stands.
+    #[error("{0}")]
+    StoreUrl(String),
+
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
+    Randomness {
+        /// What it said.
+        source: getrandom::Error,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed a little later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Contended { .. } | Self::Unavailable { .. } | Self::OutcomeUnknown { .. })
+    }
+
+    /// [`Unavailable`](Self::Unavailable), for stores.
+    pub fn unavailable(message: impl fmt::Display, source: impl Into<Source>) -> Self {
+        Self::Unavailable { message: message.to_string(), source: Some(source.into()) }
+    }
+
+    /// [`Store`](Self::Store), for stores.
+    pub fn store(message: impl fmt::Display, source: impl Into<Source>) -> Self {
+        Self::Store { message: message.to_string(), source: Some(source.into()) }
+    }
+
+    pub(crate) fn randomness(source: getrandom::Error) -> Self {
+        Self::Randomness { source }
+    }
+}
+
+impl From<Ended> for Error {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(Box::new(ended))
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}

@@ -1,0 +1,176 @@
+//! Everything stored about one session.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use crate::{Data, Digest, Ended, Reason, Secrets, SessionId, Timestamp};
+
+/// Everything stored about one session.
+///
+/// Stores never overwrite a record: they apply a [`Change`](crate::Change), a touch or a rotation to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose session it is, since when and until when.
+    pub info: SessionInfo,
+    /// What the application keeps in it.
+    pub data: Data,
+    /// Digests of the current secret and its predecessors.
+    pub secrets: Secrets,
+    /// Ids of the latest changes, newest last, so that a repeated change is recognised.
+    pub recent_changes: RecentChanges,
+    /// Digest of the idempotency key the session was started with.
+    pub idempotency: Option<Digest>,
+}
+
+/// A session without its data: what lists, consoles and audits show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The session's handle.
+    pub id: SessionId,
+    /// Who is signed in; `None` for an anonymous visitor.
+    pub user: Option<Arc<str>>,
+    /// The person's name, for display.
+    pub full_name: Option<Arc<str>>,
+    /// What kind of user, in the application's own words.
+    pub user_type: Option<Arc<str>>,
+    /// When it started.
+    pub created_at: Timestamp,
+    /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
+    /// at most the throttle.
+    pub last_seen_at: Timestamp,
+    /// How long it may go unused; `None` for as long as it likes.
+    pub idle_timeout: Option<Duration>,
+    /// When it ends whatever happens; `None` for no absolute end.
+    pub ends_at: Option<Timestamp>,
+    /// When the person last proved who they are; `None` for an anonymous visitor.
+    pub authenticated_at: Option<Timestamp>,
+    /// Whether the cookie outlives the browser ("remember me").
+    pub remember: bool,
+    /// Where it was started from.
+    pub client: Client,
+    /// Who really acts, when somebody acts as `user`.
+    pub impersonated_by: Option<Arc<str>>,
+    /// On whose behalf an auditor looks.
+    pub audit_user: Option<Arc<str>>,
+    /// How many changes were applied. Touches and rotations do not count.
+    pub version: u64,
+}
+
+impl SessionInfo {
+    /// When the session expires if nobody uses it again: the earlier of its idle and absolute deadlines.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let idle = self.idle_timeout.map(|idle| self.last_seen_at.after(idle));
+        match (idle, self.ends_at) {
+            (Some(idle), Some(end)) => Some(idle.min(end)),
+            (deadline, None) | (None, deadline) => deadline,
+        }
+    }
+
+    /// Why and when the session ran out, if it has by `now`. A deadline has passed at its very millisecond.
+    pub fn expiry(&self, now: Timestamp) -> Option<(Reason, Timestamp)> {
+        let deadline = self.expires_at().filter(|deadline| *deadline <= now)?;
+        let reason = if self.ends_at == Some(deadline) { Reason::AbsoluteTimeout } else { Reason::IdleTimeout };
+        Some((reason, deadline))
+    }
+
+    /// How this session ended, if its time has run out by `now`.
+    pub fn expired(&self, now: Timestamp) -> Option<Ended> {
+        let (reason, at) = self.expiry(now)?;
+        Some(Ended { id: self.id, user: self.user.clone(), at, reason, by: None, note: None })
+    }
+}
+
+/// Where a session was started from, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// The client's address.
+    pub ip: Option<IpAddr>,
+    /// The `User-Agent` header, at most 512 bytes of it.
+    pub user_agent: Option<Arc<str>>,
+    /// A name for the device, in the application's own words.
+    pub device: Option<Arc<str>>,
+}
+
+/// The ids of the latest changes to a record, newest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecentChanges(Vec<u64>);
+
+impl RecentChanges {
+    /// How many are kept. A change is repeated only right after its connection was cut, so few are enough.
+    pub const KEPT: usize = 8;
+
+    /// As a store kept them; the newest [`KEPT`](Self::KEPT) count.
+    pub fn from_ids(ids: impl IntoIterator<Item = u64>) -> Self {
+        let mut recent = Self::default();
+        ids.into_iter().for_each(|id| recent.push(id));
+        recent
+    }
+
+    /// The ids, oldest first.
+    pub fn ids(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Whether this change was applied.
+    pub fn contains(&self, id: u64) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// Notes an applied change.
+    pub fn push(&mut self, id: u64) {
+        if self.0.len() == Self::KEPT {
+            self.0.remove(0);
+        }
+        self.0.push(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Partition;
+
+    fn info() -> SessionInfo {
+        SessionInfo {
+            id: SessionId::generate(Partition::random().unwrap()).unwrap(),
+            user: None,
+            full_name: None,
+            user_type: None,
+            created_at: Timestamp::from_millis(1000),
+            last_seen_at: Timestamp::from_millis(2000),
+            idle_timeout: Some(Duration::from_millis(500)),
+            ends_at: Some(Timestamp::from_millis(2600)),
+            authenticated_at: None,
+            remember: false,
+            client: Client::default(),
+            impersonated_by: None,
+            audit_user: None,
+            version: 0,
+        }
+    }
+
+    #[test]
+    fn the_earlier_deadline_decides() {
+        let mut info = info();
+        assert_eq!(info.expiry(Timestamp::from_millis(2499)), None);
+        let idle_end = Timestamp::from_millis(2500);
+        assert_eq!(info.expiry(idle_end), Some((Reason::IdleTimeout, idle_end)));
+        // Found late, it still ended at its deadline and for that deadline's reason.
+        assert_eq!(info.expiry(Timestamp::MAX), Some((Reason::IdleTimeout, idle_end)));
+
+        info.last_seen_at = Timestamp::from_millis(2200);
+        let end = Timestamp::from_millis(2600);
+        assert_eq!(info.expiry(Timestamp::from_millis(2599)), None);
+        assert_eq!(info.expiry(end), Some((Reason::AbsoluteTimeout, end)));
+
+        info.idle_timeout = None;
+        info.ends_at = None;
+        assert_eq!(info.expiry(Timestamp::MAX), None);
+    }
+
+    #[test]
+    fn the_latest_changes_are_remembered() {
+        let recent = RecentChanges::from_ids(0..20);
+        assert_eq!(recent.ids(), (12..20).collect::<Vec<_>>());
+        assert!(recent.contains(19) && !recent.contains(11));
+    }
+}
