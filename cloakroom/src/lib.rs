@@ -10,6 +10,7 @@ mod ended;
 mod error;
 mod record;
 mod secrets;
+mod session;
 mod sessions;
 pub mod store;
 mod token;
@@ -23,7 +24,10 @@ pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, Result};
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
+pub use session::{Entry, Key, Session, ValueKey};
 pub use sessions::{
     Assurance, Builder, Found, Lifetimes, RotatedToken, Sessions, SignIn, Start, Started, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
+#[cfg(feature = "axum")]
+pub use web::SignedIn;

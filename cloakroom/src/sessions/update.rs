@@ -73,6 +73,15 @@ impl Sessions {
         record: Arc<Record>,
         mut decide: impl FnMut(&Record) -> Result<Change>,
     ) -> Result<Arc<Record>> {
+        self.modify_with(record, |record| decide(record).map(Arc::new)).await
+    }
+
+    /// [`modify`](Self::modify) for a caller that keeps its changes.
+    pub(crate) async fn modify_with(
+        &self,
+        record: Arc<Record>,
+        mut decide: impl FnMut(&Arc<Record>) -> Result<Arc<Change>>,
+    ) -> Result<Arc<Record>> {
         let id = record.info.id;
         let mut record = record;
         let mut lane = None;

@@ -81,6 +81,11 @@ impl Sessions {
         self.0.touches.add(touch);
     }
 
+    /// Writes that one session was used, without waiting for others.
+    pub(crate) async fn touch_now(&self, touch: Touch) -> Result<()> {
+        self.store_write(self.store().touch(&[touch], self.now())).await.map(drop)
+    }
+
     /// Writes when sessions were last seen, as far as it is not written yet. Happens by itself within a second or so.
     pub async fn flush(&self) -> Result<()> {
         let touches = self.0.touches.take();

@@ -178,21 +178,21 @@ impl CookieConfig {
         Ok(())
     }
 
-    /// The `Set-Cookie` value that hands out `token`. `headers` are the request's, for the
-    /// [path header](Self::path_header).
-    pub fn set(&self, token: &Token, info: &SessionInfo, now: Timestamp, headers: Option<&HeaderMap>) -> String {
+    /// The `Set-Cookie` value that hands out `token`. `path` is where the application [is mounted](Self::mounted_at),
+    /// if that is not the configured path.
+    pub fn set(&self, token: &Token, info: &SessionInfo, now: Timestamp, path: Option<&str>) -> String {
         let remembered = self.persistent || info.remember;
         let max_age = remembered.then(|| {
             // The idle deadline moves with use and the server decides it; the cookie need only last until the end.
             let left = info.ends_at.map_or(Self::MAX_AGE, |end| end.since(now));
             left.min(Self::MAX_AGE).as_secs()
         });
-        self.write(&token.reveal(), max_age, headers)
+        self.write(&token.reveal(), max_age, path)
     }
 
     /// The `Set-Cookie` value that deletes the cookie, attributes as they were when it was set.
-    pub fn delete(&self, headers: Option<&HeaderMap>) -> String {
-        self.write("", Some(0), headers)
+    pub fn delete(&self, path: Option<&str>) -> String {
+        self.write("", Some(0), path)
     }
 
     /// The token in a request's cookies.
@@ -223,8 +223,14 @@ impl CookieConfig {
         }
     }
 
-    fn write(&self, value: &str, max_age: Option<u64>, headers: Option<&HeaderMap>) -> String {
-        let path = self.mounted_at(headers).unwrap_or(&self.path);
+    /// The path that a request's [path header](Self::path_header) names, if there is such a header and it is a path.
+    pub fn mounted_at<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let path = headers.get(self.path_header.as_ref()?)?.to_str().ok()?;
+        Some(path).filter(|path| is_path(path))
+    }
+
+    fn write(&self, value: &str, max_age: Option<u64>, path: Option<&str>) -> String {
+        let path = path.unwrap_or(&self.path);
         let mut cookie = format!("{}={value}; Path={path}", self.name);
         if let Some(domain) = &self.domain {
             cookie.push_str("; Domain=");
@@ -246,11 +252,6 @@ impl CookieConfig {
             }
         }
         cookie
-    }
-
-    fn mounted_at<'a>(&self, headers: Option<&'a HeaderMap>) -> Option<&'a str> {
-        let path = headers?.get(self.path_header.as_ref()?)?.to_str().ok()?;
-        Some(path).filter(|path| is_path(path))
     }
 }
 
