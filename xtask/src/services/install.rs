@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
-    process::Command,
+    process::{Command, Stdio},
     sync::Once,
 };
 
@@ -29,6 +29,7 @@ fn apt_get(name: &str, packages: &[&str]) -> Result<()> {
     let mut apt = if is_root() { Command::new("apt-get") } else { sudo(name, packages)? };
     let run = |command: &mut Command| {
         eprintln!("> {}", command::show(command));
+        command.stdout(Stdio::null());
         if is_root() { command::run(command) } else { command::run_in_foreground(command) }
     };
     let words = |apt: &Command| {

@@ -256,23 +256,23 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_tried_again() {
-        let mut tried = Vec::new();
+    fn a_taken_port_is_ports_again() {
+        let mut ports = Vec::new();
         let port = with_free_ports(|[port]| {
-            tried.push(port);
-            if tried.len() == 1 {
+            ports.push(port);
+            if ports.len() == 1 {
                 bail!("taken")
             }
             Ok(port)
         });
-        assert_eq!(tried.last().copied(), Some(port.unwrap()));
-        assert_eq!(tried.len(), 2);
+        assert_eq!(ports.last().copied(), Some(port.unwrap()));
+        assert_eq!(ports.len(), 2);
 
-        let mut tries = 0;
+        let mut attempts = 0;
         let failing = with_free_ports(|[_]| {
-            tries += 1;
+            attempts += 1;
             bail!("broken") as Result<()>
         });
-        assert_eq!((failing.unwrap_err().to_string().as_str(), tries), ("broken", 3));
+        assert_eq!((failing.unwrap_err().to_string().as_str(), attempts), ("broken", 3));
     }
 }
