@@ -5,8 +5,9 @@
 
 use std::{
     env,
+    ffi::OsStr,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -84,8 +85,10 @@ pub(crate) fn find_program(name: &str, more: impl IntoIterator<Item = PathBuf>) 
 
 /// A command as it would be typed.
 pub(crate) fn show(command: &Command) -> String {
-    let words = [command.get_program()].into_iter().chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or(program.as_os_str());
+    let words = [program].into_iter().chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 /// A program that is stopped, with all it started, when this is dropped.

@@ -21,7 +21,7 @@ pub(crate) fn find_or_install(service: &dyn Service, install: bool) -> Result<()
         bail!("{by_hand}");
     }
     apt_get(service.name(), packages).context(by_hand)?;
-    service.find().context("it was installed, and still:")
+    service.find().context("it was installed, and still does not do")
 }
 
 fn apt_get(name: &str, packages: &[&str]) -> Result<()> {
