@@ -10,8 +10,10 @@ mod ended;
 mod error;
 mod record;
 mod secrets;
+mod sessions;
 pub mod store;
 mod token;
+pub mod web;
 
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
@@ -21,4 +23,7 @@ pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, Result};
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
+pub use sessions::{
+    Assurance, Builder, Found, Lifetimes, RotatedToken, Sessions, SignIn, Start, Started, format_period, parse_period,
+};
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};

@@ -86,8 +86,21 @@ pub struct Client {
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,
-    /// A name for the device, in the application's own words.
+    /// A name for the device, in the application's own words, at most 512 bytes of it.
     pub device: Option<Arc<str>>,
+}
+
+impl Client {
+    const MAX_BYTES: usize = 512;
+
+    /// Cuts what a client made too long: it is shown, never compared for safety.
+    pub(crate) fn shortened(self) -> Self {
+        let shorten = |text: Arc<str>| match text.floor_char_boundary(Self::MAX_BYTES) {
+            length if length < text.len() => Arc::from(&text[..length]),
+            _ => text,
+        };
+        Self { ip: self.ip, user_agent: self.user_agent.map(shorten), device: self.device.map(shorten) }
+    }
 }
 
 /// The ids of the latest changes to a record, newest last.
