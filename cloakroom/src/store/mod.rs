@@ -6,7 +6,6 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
-//! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //!
 //! # Writing a store
 //!
@@ -23,12 +22,8 @@ use crate::{
 };
 
 mod memory;
-#[cfg(feature = "sqlite")]
-mod sql;
 
 pub use memory::MemoryStore;
-#[cfg(feature = "sqlite")]
-pub use sql::SqliteStore;
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -442,9 +437,6 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new()?)),
         "memory" => Err(Error::StoreUrl("memory: takes nothing behind the colon".into())),
-        #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(Arc::new(SqliteStore::open(rest).await?)),
-        #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(Error::StoreUrl(
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),
