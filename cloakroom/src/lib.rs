@@ -14,6 +14,8 @@ mod secrets;
 mod session;
 mod sessions;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 pub mod web;
 
