@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod memory;
+mod shared;
 #[cfg(feature = "sqlite")]
 mod sql;
 
