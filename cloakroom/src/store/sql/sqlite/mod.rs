@@ -5,6 +5,8 @@ mod open;
 mod reads;
 mod sweep;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod writes;
 

@@ -27,15 +27,15 @@ pub(super) struct Threads {
 pub(super) struct Stopped;
 
 impl Threads {
-    pub(super) fn start(writing: Connection, reading: Vec<Connection>) -> io::Result<Self> {
+    pub(super) fn start(write_with: Connection, read_with: Vec<Connection>) -> io::Result<Self> {
         let (writes, to_write) = mpsc::channel(QUEUE);
         let (reads, to_read) = mpsc::channel(QUEUE);
         let to_read = Arc::new(Mutex::new(to_read));
-        for reader in reading {
+        for reader in read_with {
             let waiting = Arc::clone(&to_read);
             spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?;
         }
-        spawn("cloakroom-sqlite-write", move || write_all(&writing, to_write))?;
+        spawn("cloakroom-sqlite-write", move || write_all(&write_with, to_write))?;
         Ok(Self { writes, reads })
     }
 
