@@ -11,6 +11,8 @@ mod error;
 mod record;
 mod secrets;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 
 pub use audit::{AuditEntry, Event, ParseEventError};

@@ -202,7 +202,7 @@ pub enum Refusal {
 }
 
 /// A session as it was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     /// It lives.
     Live(Arc<Record>),
@@ -240,7 +240,7 @@ impl From<Gone> for Error {
 }
 
 /// What became of a change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Updated {
     /// It is in the record, which is now so.
     Applied(Arc<Record>),
@@ -278,7 +278,7 @@ pub struct Rotation {
 }
 
 /// What became of a rotation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotated {
     /// The successor is current.
     Rotated(Arc<Record>),
