@@ -50,7 +50,7 @@ impl Place {
     }
 
     async fn open(&self) -> SqliteStore {
-        SqliteStore::open(self.address()).await.unwrap()
+        SqliteStore::open(&self.file).await.unwrap()
     }
 
     async fn refusal(&self) -> String {
@@ -63,7 +63,7 @@ impl Place {
 }
 
 async fn refusal(file: &Path) -> String {
-    let error = SqliteStore::open(file.to_str().unwrap()).await.unwrap_err();
+    let error = SqliteStore::open(file).await.unwrap_err();
     assert!(matches!(error, Error::Store { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(file.to_str().unwrap()), "{text}");
@@ -213,7 +213,7 @@ async fn a_read_only_file_is_refused_unless_we_may_write_it_all_the_same() {
 #[tokio::test]
 async fn a_file_locked_for_too_long_is_unavailable_and_usable_afterwards() {
     let place = Place::new();
-    let store = SqliteStore::open_with_busy_timeout(place.address(), IMPATIENT).await.unwrap();
+    let store = SqliteStore::open_with_busy_timeout(&place.file, IMPATIENT).await.unwrap();
     let id = started(&store, "anna").await;
 
     let other = place.sqlite();
@@ -223,7 +223,7 @@ async fn a_file_locked_for_too_long_is_unavailable_and_usable_afterwards() {
     assert!(error.to_string().contains(place.address()), "{error}");
     // Reading, and opening a file that needs no change, waits for nobody.
     assert_eq!(live(&store, id).await.data.len(), 0);
-    SqliteStore::open_with_busy_timeout(place.address(), IMPATIENT).await.unwrap();
+    SqliteStore::open_with_busy_timeout(&place.file, IMPATIENT).await.unwrap();
 
     other.execute_batch("ROLLBACK").unwrap();
     set(&store, id, "a", "2").await.unwrap();
@@ -232,7 +232,7 @@ async fn a_file_locked_for_too_long_is_unavailable_and_usable_afterwards() {
     let new = Place::new();
     let other = new.sqlite();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let error = SqliteStore::open_with_busy_timeout(new.address(), IMPATIENT).await.unwrap_err();
+    let error = SqliteStore::open_with_busy_timeout(&new.file, IMPATIENT).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }) && error.to_string().contains("another process"), "{error}");
 }
 

@@ -53,22 +53,22 @@ impl SqliteStore {
     /// How long a call waits for another process that holds the file locked, unless told otherwise.
     pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Opens a file, and creates it, readable for its owner only, if there is none. Takes what may follow `sqlite:` in
-    /// an address: a path, with or without `//` before it.
+    /// Opens a file, and creates it, readable for its owner only, if there is none. Takes a path as it may follow
+    /// `sqlite:` in an address, so `//` at its beginning does not count.
     ///
     /// # Errors
     ///
     /// [`Error::StoreUrl`] if that names no file; [`Error::Store`] if the file cannot be created, is
     /// read-only or damaged, belongs to something else or to a newer version; [`Error::Unavailable`] if another process
     /// holds it locked.
-    pub async fn open(address: &str) -> Result<Self> {
-        Self::open_with_busy_timeout(address, Self::BUSY_TIMEOUT).await
+    pub async fn open(file: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with_busy_timeout(file, Self::BUSY_TIMEOUT).await
     }
 
     /// As [`open`](Self::open); when another process holds the file locked for longer than `busy_timeout`, this and
     /// later calls return [`Error::Unavailable`].
-    pub async fn open_with_busy_timeout(address: &str, busy_timeout: Duration) -> Result<Self> {
-        let file: Arc<Path> = open::file_named(address)?.into();
+    pub async fn open_with_busy_timeout(file: impl AsRef<Path>, busy_timeout: Duration) -> Result<Self> {
+        let file: Arc<Path> = open::file_named(file.as_ref())?.into();
         let (answer, opened) = oneshot::channel();
         let place = PathBuf::from(&*file);
         let no_thread = |error| Error::unavailable("no thread could be started", error);

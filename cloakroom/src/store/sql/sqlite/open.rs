@@ -23,8 +23,10 @@ pub(super) struct Opened {
 }
 
 /// The file that the part of an address behind `sqlite:` names.
-pub(super) fn file_named(address: &str) -> Result<PathBuf> {
-    let file = address.strip_prefix("//").unwrap_or(address);
+pub(super) fn file_named(address: &Path) -> Result<PathBuf> {
+    // What is not Unicode did not come from an address.
+    let Some(text) = address.to_str() else { return Ok(address.into()) };
+    let file = text.strip_prefix("//").unwrap_or(text);
     let problem = if file.is_empty() {
         "names no file"
     } else if file.starts_with(":memory:") {
@@ -35,7 +37,7 @@ pub(super) fn file_named(address: &str) -> Result<PathBuf> {
         return Ok(file.into());
     };
     Err(Error::StoreUrl(format!(
-        "sqlite:{address} {problem}: write sqlite:FILE, such as sqlite:sessions.db or sqlite:/var/lib/app/sessions.db"
+        "sqlite:{text} {problem}: write sqlite:FILE, such as sqlite:sessions.db or sqlite:/var/lib/app/sessions.db"
     )))
 }
 
@@ -214,19 +216,19 @@ mod tests {
             ("///var/lib/app/sessions.db", "/var/lib/app/sessions.db"),
             ("dir with space/ключ.db", "dir with space/ключ.db"),
         ] {
-            assert_eq!(file_named(address).unwrap(), Path::new(file));
+            assert_eq!(file_named(Path::new(address)).unwrap(), Path::new(file));
         }
     }
 
     #[test]
     fn what_names_no_file_is_answered_with_what_to_write() {
         for address in ["", "//", ":memory:", "//:memory:", "sessions.db?mode=rwc"] {
-            let error = file_named(address).unwrap_err();
+            let error = file_named(Path::new(address)).unwrap_err();
             assert!(matches!(error, Error::StoreUrl(_)), "{error:?}");
             let text = error.to_string();
             assert!(text.contains(&format!("sqlite:{address} ")) && text.contains("sqlite:sessions.db"), "{text}");
         }
-        assert!(file_named(":memory:").unwrap_err().to_string().contains("memory:"));
+        assert!(file_named(Path::new(":memory:")).unwrap_err().to_string().contains("memory:"));
     }
 
     #[test]

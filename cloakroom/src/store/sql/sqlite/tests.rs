@@ -12,7 +12,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 async fn store() -> (TempDir, SqliteStore) {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path().join("sessions.db").to_str().unwrap()).await.unwrap();
+    let store = SqliteStore::open(directory.path().join("sessions.db")).await.unwrap();
     (directory, store)
 }
 
@@ -130,7 +130,7 @@ async fn a_lock_held_by_others_fails_all_that_wait_after_one_wait() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sessions.db");
     let patience = Duration::from_millis(50);
-    let store = SqliteStore::open_with_busy_timeout(file.to_str().unwrap(), patience).await.unwrap();
+    let store = SqliteStore::open_with_busy_timeout(&file, patience).await.unwrap();
     let store = Arc::new(store);
     let other = Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
