@@ -329,6 +329,19 @@ async fn a_changed_deadline_counts_at_once_everywhere() {
 }
 
 #[tokio::test]
+async fn a_small_change_of_a_large_session_writes_little() {
+    let place = Place::new();
+    let store = place.open().await;
+    let id = started(&store, "anna").await;
+    set(&store, id, "large", &format!("\"{}\"", "x".repeat(64 << 10))).await.unwrap();
+    let log = || fs::metadata(format!("{}-wal", place.address())).unwrap().len();
+    let before = log();
+    set(&store, id, "small", "1").await.unwrap();
+    let written = log() - before;
+    assert!((1..=4 * 4200).contains(&written), "{written} bytes: more than four pages");
+}
+
+#[tokio::test]
 async fn a_dropped_future_leaves_all_or_nothing() {
     let place = Place::new();
     let store = place.open().await;

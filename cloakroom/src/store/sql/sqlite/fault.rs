@@ -11,6 +11,8 @@ use crate::{Error, store::sql::rows::BadRow};
 pub(super) enum Fault {
     Sqlite(Arc<rusqlite::Error>),
     BadRow(BadRow),
+    /// Work of ours panicked, which is a mistake of ours; whatever it wrote was undone.
+    Panicked,
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -36,10 +38,12 @@ impl Fault {
         let error = match self {
             Self::Sqlite(error) => error,
             Self::BadRow(bad) => {
-                return Error::store(
-                    format_args!("{file} holds a damaged row ({bad}): correct it or delete it"),
-                    bad.clone(),
-                );
+                let message = format!("{file} holds a damaged row ({bad}): correct it or delete it");
+                return Error::store(message, bad);
+            }
+            Self::Panicked => {
+                let message = format!("the work on {file} panicked and was undone: please report this as a bug");
+                return Error::Store { message, source: None };
             }
         };
         match code {
@@ -81,7 +85,7 @@ impl Fault {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code(),
-            Self::BadRow(_) => None,
+            Self::BadRow(_) | Self::Panicked => None,
         }
     }
 }

@@ -1,6 +1,11 @@
 //! What only shows from inside: how writes share a transaction, a full disk, and which index a statement uses.
 
-use std::{sync::mpsc, time::Instant};
+use std::{
+    pin::pin,
+    sync::mpsc,
+    task::{Context, Waker},
+    time::Instant,
+};
 
 use rusqlite::{ErrorCode, params_from_iter, types::Null};
 use tempfile::TempDir;
@@ -146,6 +151,74 @@ async fn a_lock_held_by_others_fails_all_that_wait_after_one_wait() {
     // One wait for the first, and one for all that came meanwhile; many of them on a slow machine, but not a hundred.
     assert!(since.elapsed() < patience * 50, "{:?}", since.elapsed());
     assert_eq!(audit_entries(&other), 0);
+}
+
+#[tokio::test]
+async fn a_panic_is_undone_and_the_store_goes_on() {
+    let (_directory, store) = store().await;
+    let entry = note(&store, "undone");
+    let written = store.write(move |db| {
+        tables::insert_audit(db, &entry)?;
+        panic!("on purpose");
+        #[expect(unreachable_code, reason = "it gives the closure its type")]
+        Ok(())
+    });
+    let error = written.await.unwrap_err();
+    assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("panicked and was undone"), "{error}");
+    for _ in 0..2 * readers() {
+        let error = store.read::<()>(|_| panic!("on purpose")).await.unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
+    let entry = note(&store, "written");
+    store.write(move |db| tables::insert_audit(db, &entry)).await.unwrap();
+    assert_eq!(store.audit(&AuditQuery::default(), None, 10).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_done_though_its_future_and_the_store_are_dropped() {
+    let (directory, store) = store().await;
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (done, is_done) = mpsc::channel();
+    let entry = note(&store, "accepted");
+    {
+        let mut write = pin!(store.write(move |db| {
+            let _ = wait.recv();
+            tables::insert_audit(db, &entry)?;
+            let _ = done.send(());
+            Ok(())
+        }));
+        assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    drop(store);
+    drop(go_on);
+    is_done.recv().unwrap();
+    // The entry is written but not committed yet, so its transaction keeps others waiting until it is.
+    let other = Connection::open(directory.path().join("sessions.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(audit_entries(&other), 1);
+}
+
+#[tokio::test]
+async fn a_rare_match_is_found_page_by_page() {
+    const INSERT: &str = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000) \
+        INSERT INTO session (id, device, created_at, last_seen_at, remember, version, secret, secret_issued_at, \
+        rotations, predecessors, recent_changes) \
+        SELECT unhex(printf('%036x', n)), iif(n = 9000, 'rare', NULL), 0, 0, 0, 0, zeroblob(32), 0, 0, x'', x'' \
+        FROM number";
+    let (_directory, store) = store().await;
+    store.write(|db| Ok(db.execute(INSERT, [])?)).await.unwrap();
+    let query = Query { device: Some("rare".into()), ..Query::default() };
+    let mut cursor = None;
+    let mut pages = Vec::new();
+    loop {
+        let page = store.find(&query, cursor.as_ref(), 10, NOW).await.unwrap();
+        pages.push(page.items.len());
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [0, 0, 1], "each page looks at no more than so many sessions");
 }
 
 #[tokio::test]

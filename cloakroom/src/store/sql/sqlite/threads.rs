@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -22,7 +23,7 @@ pub(super) struct Threads {
     reads: mpsc::Sender<Read>,
 }
 
-/// The threads are gone: one of them panicked.
+/// The threads are gone.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
@@ -90,9 +91,15 @@ fn read_all(db: &Connection, waiting: &Mutex<mpsc::Receiver<Read>>) {
 
 fn in_snapshot<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
     run(db, "BEGIN")?;
-    let outcome = work(db);
+    let outcome = caught(|| work(db));
     roll_back(db);
     outcome
+}
+
+/// A panic must not take the thread away from everybody else.
+fn caught<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    // The transaction is undone, and nothing else outlives the work.
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Panicked))
 }
 
 fn write_all(db: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
@@ -194,7 +201,7 @@ where
     T: Send,
 {
     fn run(&mut self, db: &Connection) -> Result<(), Fault> {
-        let outcome = (self.work)(db);
+        let outcome = caught(|| (self.work)(db));
         let done = outcome.as_ref().map(|_| ()).map_err(Fault::clone);
         self.outcome = Some(outcome);
         done
