@@ -88,4 +88,4 @@ impl Sweep {
 }
 
 /// So many rows of each kind go in one step: a few milliseconds' work.
-const STEP: usize = 64;
+const STEP: usize = 32;
