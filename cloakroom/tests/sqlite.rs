@@ -329,6 +329,20 @@ async fn a_changed_deadline_counts_at_once_everywhere() {
 }
 
 #[tokio::test]
+async fn one_idempotency_key_of_two_users_is_two_keys() {
+    let place = Place::new();
+    let store = place.open().await;
+    let key = store.partition_key();
+    let elsewhere = |user: &String| key.partition_of(user) != key.partition_of("anna");
+    let other = (0..).map(|n| format!("user {n}")).find(elsewhere).unwrap();
+    for user in ["anna", &other] {
+        let record = Record { idempotency: Some(Digest::from_bytes([7; Digest::LEN])), ..record(&store, user) };
+        assert_eq!(store.create(&creation(record), NOW).await.unwrap(), Created::Created { ended: Vec::new() });
+    }
+    assert_eq!((sessions_of(&store, "anna").await.len(), sessions_of(&store, &other).await.len()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_small_change_of_a_large_session_writes_little() {
     let place = Place::new();
     let store = place.open().await;

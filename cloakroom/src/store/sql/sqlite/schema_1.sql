@@ -34,7 +34,8 @@ CREATE TABLE session (
 
 CREATE INDEX session_by_user ON session (user_id, created_at, id) WHERE user_id IS NOT NULL;
 CREATE INDEX session_by_expiry ON session (expires_at, id) WHERE expires_at IS NOT NULL;
-CREATE UNIQUE INDEX session_by_idempotency ON session (idempotency) WHERE idempotency IS NOT NULL;
+-- The first two bytes of an id are its partition.
+CREATE UNIQUE INDEX session_by_idempotency ON session (idempotency, substr(id, 1, 2)) WHERE idempotency IS NOT NULL;
 
 CREATE TABLE session_data (
     session  BLOB NOT NULL,

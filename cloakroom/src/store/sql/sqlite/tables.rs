@@ -59,7 +59,9 @@ pub(super) const EXPIRED: &str = "SELECT id FROM session WHERE expires_at <= ?1 
 
 pub(super) const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM session WHERE expires_at <= ?1)";
 
-pub(super) const STARTED_WITH: &str = "SELECT id FROM session WHERE idempotency = ?1";
+/// In the partition of another session: ids begin with theirs.
+pub(super) const STARTED_WITH: &str =
+    "SELECT id FROM session WHERE idempotency = ?1 AND substr(id, 1, 2) = substr(?2, 1, 2)";
 
 pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstone WHERE id IN \
     (SELECT id FROM tombstone WHERE ended_at <= ?1 ORDER BY ended_at LIMIT ?2)";

@@ -285,7 +285,10 @@ async fn every_statement_on_a_requests_path_uses_an_index() {
         (tables::LIVING_OF_USER, "SEARCH session USING INDEX session_by_user (user_id=?)"),
         (tables::EXPIRED, "SEARCH session USING COVERING INDEX session_by_expiry (expires_at<?)"),
         (tables::ANY_EXPIRED, "SEARCH session USING COVERING INDEX session_by_expiry (expires_at<?)"),
-        (tables::STARTED_WITH, "SEARCH session USING COVERING INDEX session_by_idempotency (idempotency=?)"),
+        (
+            tables::STARTED_WITH,
+            "SEARCH session USING COVERING INDEX session_by_idempotency (idempotency=? AND <expr>=?)",
+        ),
         (tables::FORGET_TOMBSTONES, "SEARCH tombstone USING COVERING INDEX tombstone_by_end (ended_at<?)"),
         (tables::ANY_OLD_TOMBSTONE, "SEARCH tombstone USING COVERING INDEX tombstone_by_end (ended_at<?)"),
         (tables::FORGET_AUDIT, "SEARCH audit USING COVERING INDEX audit_by_time (at<?)"),

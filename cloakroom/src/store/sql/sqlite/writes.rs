@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result<Created, Fault> {
     let Create { record, limit, replaces, by } = create;
     let earlier_tries = match &record.idempotency {
-        Some(key) => tables::ids(db, tables::STARTED_WITH, [key.as_bytes()])?,
+        Some(key) => tables::ids(db, tables::STARTED_WITH, params![key.as_bytes(), record.info.id.as_bytes()])?,
         None => Vec::new(),
     };
     let uncounted: Vec<_> = replaces.iter().copied().chain(earlier_tries).collect();
