@@ -51,8 +51,27 @@ macro_rules! __each_check {
             endings::i2_all_sessions_of_a_user_end_newest_first_but_the_excepted,
             /// I2: writers that race with an ending never bring the session back.
             endings::i2_no_writer_in_flight_brings_an_ended_session_back,
+            /// I2: a creation that is sent again after a cut connection has succeeded, and ends nothing more.
+            endings::i2_a_repeated_creation_is_recognised,
+            /// L4: so has a rotation, and it is audited once.
+            rotation::l4_a_repeated_rotation_is_recognised,
             /// I2: of parallel endings one counts.
             endings::i2_parallel_endings_end_a_session_once,
+
+            /// I12: a lock excludes lockers until its lease runs out or it is given back, and each grant has a higher number.
+            locks::i12_a_lock_excludes_lockers_until_its_lease_runs_out,
+            /// I12: of fifty that lock at the same time one gets the lock.
+            locks::i12_of_parallel_lockers_one_gets_the_lock,
+            /// I12: taking a lock answers with the record as it is by then.
+            locks::i12_a_lock_comes_with_a_fresh_record,
+            /// I12: a holder whose lease ran out cannot write; who locks nothing writes as ever.
+            locks::i12_a_holder_whose_lease_ran_out_cannot_write,
+            /// I12: a lock can be extended while it is held, never afterwards.
+            locks::i12_a_lease_is_extended_only_while_it_is_held,
+            /// I12: endings ask no lock, and the ended cannot be locked.
+            locks::i12_endings_ignore_locks_and_the_ended_cannot_be_locked,
+            /// I12: locking leaves version, last-seen and the log alone.
+            locks::i12_locking_leaves_version_last_seen_and_log_alone,
 
             /// I3: after fifty parallel sign-ins under a limit of three that evicts, exactly three live.
             limits::i3_fifty_parallel_sign_ins_leave_exactly_the_limit_when_they_evict,

@@ -196,7 +196,7 @@ impl Comparison {
         let found = self.subject.store.update(id, change, self.now).await.map_err(|error| failed(&error))?;
         let data = |updated: &Updated| match updated {
             Updated::Applied(record) | Updated::Conflict(record) => shown(record),
-            Updated::TooLarge(_) | Updated::Gone(_) => Vec::new(),
+            Updated::TooLarge(_) | Updated::LeaseLost | Updated::Gone(_) => Vec::new(),
         };
         prop_assert_eq!(data(&found), data(&expected));
         prop_assert_eq!(found, expected);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fixtures::{GRACE, NOW, anonymous, at, change, gone, in_parallel, set, token_for};
 use crate::{
     Ended, Ending, Event, Partition, Reason, SessionId,
-    store::{EndAnswer, Fence, Gone, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
+    store::{Created, EndAnswer, Fence, Gone, Limit, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
     testing::Subject,
 };
 
@@ -156,4 +156,20 @@ pub(super) async fn i2_parallel_endings_end_a_session_once(subject: &Subject) {
     let [EndAnswer::EndedNow(ended)] = &now[..] else { panic!("ended {} times", now.len()) };
     assert!(before.iter().all(|answer| *answer == EndAnswer::EndedBefore(ended.clone())));
     assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Ended]);
+}
+
+pub(super) async fn i2_a_repeated_creation_is_recognised(subject: &Subject) {
+    let visitor = subject.begin(anonymous()).await;
+    let start = subject.sign_in("anna").limit(Limit::evict(1)).replaces(visitor);
+    let Created::Created { ended } = subject.create(&start).await else { panic!("nothing refuses it") };
+    assert_eq!(ended.len(), 1);
+    subject.apply(start.id(), &set("a", "1")).await;
+
+    assert_eq!(subject.create(&start).await, Created::Created { ended: Vec::new() });
+    assert_eq!(subject.record(start.id(), NOW).await.data.len(), 1, "what happened since stays");
+    assert_eq!(subject.events_of(start.id()).await, [Event::SignedIn]);
+
+    subject.end(start.id(), Reason::SignedOut, at(5)).await;
+    assert_eq!(subject.create(&start).await, Created::Created { ended: Vec::new() });
+    assert!(!subject.is_live(start.id(), at(6)).await, "the ended stay ended");
 }

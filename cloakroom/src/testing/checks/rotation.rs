@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fixtures::{GRACE, NOW, at, in_parallel, set, token_for};
 use crate::{
-    Presented, Reason, Record, SessionId, Token,
+    Event, Presented, Reason, Record, SessionId, Token,
     store::{Rotated, Rotation, Touch},
     testing::Subject,
 };
@@ -164,4 +164,14 @@ async fn rotated(subject: &Subject, presented: &Token, successor: &Token, millis
 
 fn presented(record: &Record, token: &Token, millis: i64) -> Presented {
     record.secrets.present(&token.digest(), at(millis))
+}
+
+pub(super) async fn l4_a_repeated_rotation_is_recognised(subject: &Subject) {
+    let (token, id) = started(subject).await;
+    let successor = token_for(id);
+    let Rotated::Rotated(first) = subject.rotate(&token, &successor, at(5)).await else { panic!("nobody else") };
+    let Rotated::Rotated(second) = subject.rotate(&token, &successor, at(6)).await else { panic!("the same call") };
+    assert_eq!(first, second);
+    let events = subject.events_of(id).await;
+    assert_eq!(events.iter().filter(|event| **event == Event::Rotated).count(), 1);
 }
