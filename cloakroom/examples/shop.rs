@@ -89,13 +89,13 @@ async fn shop(session: Session) -> Answer {
 }
 
 async fn cart(session: Session) -> Answer {
-    let Some(lines) = lines(&session)? else {
+    let Some(lines) = lines(&session, "/cart")? else {
         return page(&session, "Your cart", r#"<p>It is empty. <a href="/">Have a look around.</a></p>"#);
     };
     page(
         &session,
         "Your cart",
-        &format!(r#"{lines}<p class="end"><a class="button" href="/checkout">Check out</a></p>"#),
+        &format!(r#"{lines}<div class="end"><a class="button" href="/checkout">Check out</a></div>"#),
     )
 }
 
@@ -127,10 +127,14 @@ async fn change_cart(session: Session, Form(change): Form<CartChange>) -> Answer
 
 /// Whoever is not signed in is sent to the sign-in page, and comes back here.
 async fn checkout(user: SignedIn) -> Answer {
-    let Some(lines) = lines(&user)? else { return go("/cart") };
+    let Some(lines) = lines(&user, "/checkout")? else { return go("/cart") };
     let name = user.info().and_then(|info| info.full_name).unwrap_or_else(|| user.user().into());
     let order = button("/checkout", &[], "Place the order");
-    page(&user, "Check out", &format!(r#"{lines}<p>We deliver to {}.</p><p class="end">{order}</p>"#, Escaped(&name)))
+    page(
+        &user,
+        "Check out",
+        &format!(r#"{lines}<p>We deliver to {}.</p><div class="end">{order}</div>"#, Escaped(&name)),
+    )
 }
 
 async fn order(session: Session) -> Answer {
@@ -139,18 +143,18 @@ async fn order(session: Session) -> Answer {
     }
     // However often the button was pressed, one request has the cart.
     match session.take_now(CART).await? {
-        Some(_) => say(&session, "Thank you! Your order is on its way.")?,
-        None => say(&session, "There was nothing to order.")?,
+        Some(cart) if !cart.is_empty() => say(&session, "Thank you! Your order is on its way.")?,
+        _ => say(&session, "There was nothing to order.")?,
     }
     go("/")
 }
 
 /// The cart as a table; `None` if it is empty.
-fn lines(session: &Session) -> Result<Option<String>, Trouble> {
+fn lines(session: &Session, page: &str) -> Result<Option<String>, Trouble> {
     let cart = session.get(CART)?.unwrap_or_default();
     let (mut rows, mut total) = (String::new(), 0);
     for (product, count) in cart.iter().filter_map(|(id, count)| Some((Product::find(id)?, count))) {
-        let change = |by, label| button("/cart", &[("product", product.id), ("by", by), ("next", "/cart")], label);
+        let change = |by, label| button("/cart", &[("product", product.id), ("by", by), ("next", page)], label);
         let (less, more, none) = (change("-1", "−"), change("1", "+"), change("-99", "Remove"));
         let cents = product.cents * count;
         let (name, price) = (product.name, Euros(cents));
@@ -216,8 +220,8 @@ async fn sign_in(session: Session, State(users): State<Arc<Users>>, Form(form): 
         _ => Attempts { count: 1, since: now },
     });
     let attempts = match attempts.await {
-        // The button was pressed twice: the first press has signed this visitor in.
-        Err(Error::Ended(ended)) if ended.reason.is_replacement() => return go(next),
+        // The button was pressed twice: the first press replaced this session, but the browser waits for this answer.
+        Err(Error::Ended(ended)) if ended.reason.is_replacement() => Attempts { count: 1, since: now },
         attempts => attempts?,
     };
     if attempts.count > Attempts::MAX {
@@ -278,7 +282,9 @@ async fn devices(user: SignedIn) -> Answer {
     }
     let others = match sessions.len() {
         0 | 1 => "<p>You are signed in nowhere else.</p>".into(),
-        _ => format!(r#"<p class="end">{}</p>"#, button("/devices/sign-out-others", &[], "Sign out everywhere else")),
+        _ => {
+            format!(r#"<div class="end">{}</div>"#, button("/devices/sign-out-others", &[], "Sign out everywhere else"))
+        }
     };
     let head = "<tr><th>Device<th>Signed in<th>Last seen<th></tr>";
     page(&user, "Your devices", &format!("<table>{head}{rows}</table>{others}"))
@@ -405,6 +411,7 @@ fn button(action: &str, fields: &[(&str, &str)], label: &str) -> String {
     form + "<button>" + label + "</button></form>"
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "most handlers end with it")]
 fn go(path: &str) -> Answer {
     Ok(Redirect::to(path).into_response())
 }
@@ -459,7 +466,7 @@ impl IntoResponse for Trouble {
 
 fn trouble(error: &Error) -> Response<String> {
     let (status, text) = match error {
-        Error::Ended(_) => (StatusCode::UNAUTHORIZED, "Meanwhile you were signed out here."),
+        Error::Ended(_) => (StatusCode::UNAUTHORIZED, "Your session ended meanwhile."),
         error if error.is_retryable() => (StatusCode::SERVICE_UNAVAILABLE, "Please try again in a moment."),
         error => {
             tracing::error!(error = error as &dyn StdError, "a session could not be used");
@@ -592,7 +599,7 @@ header a:hover { color: var(--accent) }
 .who, small, .hint { color: var(--soft) }
 form { display: inline }
 button, .button { font: inherit; color: var(--accent); background: none; border: 1px solid currentcolor; border-radius: .4rem;
-  padding: .25rem .8rem; cursor: pointer; text-decoration: none }
+  padding: .25rem .8rem; cursor: pointer; text-decoration: none; white-space: nowrap }
 button:hover, .button:hover, .card button, .tiles button, .end button, .end .button { background: var(--accent); color: var(--card);
   border-color: var(--accent) }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
@@ -606,7 +613,7 @@ button:hover, .button:hover, .card button, .tiles button, .end button, .end .but
 .tiles h2 { font-size: 1.05rem; margin: .4rem 0 0 }
 .tiles p { color: var(--soft); margin: 0 0 .8rem }
 table { width: 100%; border-collapse: collapse; background: var(--card); border: 1px solid var(--line) }
-td, th { padding: .6rem .8rem; border-bottom: 1px solid var(--line); text-align: left }
+td, th { padding: .6rem .7rem; border-bottom: 1px solid var(--line); text-align: left }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 .here { color: #5b8c5a }
 .end { text-align: right; margin-top: 1.2rem }
