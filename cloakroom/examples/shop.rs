@@ -466,7 +466,7 @@ impl IntoResponse for Trouble {
 
 fn trouble(error: &Error) -> Response<String> {
     let (status, text) = match error {
-        Error::Ended(_) => (StatusCode::UNAUTHORIZED, "Your session ended meanwhile."),
+        Error::Ended(ended) => (StatusCode::UNAUTHORIZED, why(ended).unwrap_or("Your session changed meanwhile.")),
         error if error.is_retryable() => (StatusCode::SERVICE_UNAVAILABLE, "Please try again in a moment."),
         error => {
             tracing::error!(error = error as &dyn StdError, "a session could not be used");
