@@ -141,10 +141,10 @@ async fn order(session: Session) -> Answer {
     if session.user().is_none() {
         return go("/checkout");
     }
-    // However often the button was pressed, one request has the cart.
+    // However often the button was pressed, one request has the cart, and its message stands.
     match session.take_now(CART).await? {
         Some(cart) if !cart.is_empty() => say(&session, "Thank you! Your order is on its way.")?,
-        _ => say(&session, "There was nothing to order.")?,
+        _ => drop(session.entry(MESSAGE)?.or_insert("There was nothing to order.".into())?),
     }
     go("/")
 }

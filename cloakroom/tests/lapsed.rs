@@ -1,7 +1,5 @@
 //! What a browser is told, and keeps, when its token opens nothing any more.
 
-#![cfg(feature = "axum")]
-
 use std::{
     sync::{
         Arc,

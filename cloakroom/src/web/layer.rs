@@ -61,7 +61,7 @@ impl Sessions {
 
 impl SessionLayer {
     /// Where [`SignedIn`](super::SignedIn) sends a visitor who is not: they come back with `?next=` and the path they
-    /// asked for. Default: 401.
+    /// asked for, and [`Session::lapsed`] there says why they are not. Default: 401.
     pub fn sign_in_page(self, path: impl Into<String>) -> Self {
         self.configure(|config| config.sign_in_page = Some(path.into()))
     }
