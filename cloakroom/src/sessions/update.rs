@@ -11,8 +11,9 @@ use crate::{
 /// How often a change whose basis others changed is decided anew.
 const MAX_ATTEMPTS: u32 = 32;
 
-/// Turns for changes that met a conflict. Within one process the second try of each waits for those before it, so a
-/// crowd on one key needs one try more each, not one for every other.
+/// Turns for changes that met a conflict. Within one process the second try of each, and the first of all
+/// who come meanwhile, waits for those before it: a crowd on one key needs a try or two more each, not one for every
+/// other.
 #[derive(Default)]
 pub(super) struct Lanes([tokio::sync::Mutex<()>; Lanes::COUNT]);
 
@@ -85,7 +86,9 @@ impl Sessions {
     ) -> Result<Arc<Record>> {
         let id = record.info.id;
         let mut record = record;
-        let mut lane = None;
+        let turns = self.0.lanes.of(id);
+        // A crowd that waits already is joined, or those who come would always be ahead of those who wait.
+        let mut lane = if turns.try_lock().is_ok() { None } else { Some(turns.lock().await) };
         for attempt in 0..MAX_ATTEMPTS {
             let change = decide(&record)?;
             if change.is_empty() {
@@ -98,8 +101,8 @@ impl Sessions {
                 Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("update made it an error"),
             }
             if lane.is_none() {
-                lane = Some(self.0.lanes.of(id).lock().await);
-            } else {
+                lane = Some(turns.lock().await);
+            } else if attempt > 1 {
                 // Only other nodes are in the way now: step aside for a moment, each for another one.
                 tokio::time::sleep(jitter(attempt)).await;
             }
