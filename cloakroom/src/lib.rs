@@ -8,11 +8,14 @@ mod clock;
 mod data;
 mod ended;
 mod error;
+mod lease;
 mod record;
 mod secrets;
 mod session;
 mod sessions;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 pub mod web;
 
@@ -22,6 +25,7 @@ pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use data::{Data, Json};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, Result};
+pub use lease::Lease;
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, ValueKey};

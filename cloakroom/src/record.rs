@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use crate::{Data, Digest, Ended, Reason, Secrets, SessionId, Timestamp};
+use crate::{Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
 
 /// Everything stored about one session.
 ///
@@ -17,6 +17,8 @@ pub struct Record {
     pub secrets: Secrets,
     /// Ids of the latest changes, newest last, so that a repeated change is recognised.
     pub recent_changes: RecentChanges,
+    /// Who holds the session's lock.
+    pub lease: Lease,
     /// Digest of the idempotency key the session was started with.
     pub idempotency: Option<Digest>,
 }
@@ -37,7 +39,7 @@ pub struct SessionInfo {
     /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
     /// at most the throttle.
     pub last_seen_at: Timestamp,
-    /// How long it may go unused; `None` for as long as it likes.
+    /// How long it may go unused, in whole milliseconds; `None` for as long as it likes.
     pub idle_timeout: Option<Duration>,
     /// When it ends whatever happens; `None` for no absolute end.
     pub ends_at: Option<Timestamp>,
@@ -93,11 +95,15 @@ pub struct Client {
 impl Client {
     const MAX_BYTES: usize = 512;
 
-    /// Cuts what a client made too long: it is shown, never compared for safety.
-    pub(crate) fn shortened(self) -> Self {
-        let shorten = |text: Arc<str>| match text.floor_char_boundary(Self::MAX_BYTES) {
-            length if length < text.len() => Arc::from(&text[..length]),
-            _ => text,
+    /// Cuts what a client made too long, and blanks control characters, which not every store can keep. It is shown,
+    /// never compared for safety.
+    pub(crate) fn cleaned(self) -> Self {
+        let shorten = |text: Arc<str>| {
+            if text.len() <= Self::MAX_BYTES && !text.chars().any(char::is_control) {
+                return text;
+            }
+            let start = &text[..text.floor_char_boundary(Self::MAX_BYTES)];
+            start.replace(char::is_control, " ").into()
         };
         Self { ip: self.ip, user_agent: self.user_agent.map(shorten), device: self.device.map(shorten) }
     }

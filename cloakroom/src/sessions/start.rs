@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Sessions, lifetimes::Asked};
 use crate::{
-    Client, Data, Digest, Ended, Error, Partition, RecentChanges, Record, Result, Secrets, SessionId, SessionInfo,
-    Timestamp, Token, data,
+    Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
+    SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
 
@@ -242,7 +242,7 @@ impl Sessions {
             idle_timeout,
             ends_at,
             remember: start.remember,
-            client: start.client.shortened(),
+            client: start.client.cleaned(),
             impersonated_by: None,
             audit_user: start.audit_user,
             version: 0,
@@ -252,6 +252,7 @@ impl Sessions {
             data: start.data,
             secrets: Secrets::new(token.digest(), now),
             recent_changes: RecentChanges::default(),
+            lease: Lease::default(),
             idempotency,
         };
         Ok((Create { record, limit, replaces: start.replaces, by: start.by }, token))

@@ -60,6 +60,7 @@ impl Sessions {
                 let key = change.largest_key().map(ToString::to_string);
                 return Err(Error::TooLarge { key, size: *size, limit: change.max_data_bytes });
             }
+            Updated::LeaseLost => return Err(Error::LockLost),
             Updated::Gone(Gone::Ended(ended)) => self.watchers().tell(ended),
             Updated::Gone(Gone::Unknown) | Updated::Applied(_) | Updated::Conflict(_) => {}
         }
@@ -94,7 +95,7 @@ impl Sessions {
                 Updated::Applied(record) => return Ok(record),
                 Updated::Conflict(fresh) => record = fresh,
                 Updated::Gone(gone) => return Err(gone.into()),
-                Updated::TooLarge(_) => unreachable!("update made it an error"),
+                Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("update made it an error"),
             }
             if lane.is_none() {
                 lane = Some(self.0.lanes.of(id).lock().await);

@@ -22,8 +22,13 @@ use crate::{
 };
 
 mod memory;
+mod shared;
+#[cfg(feature = "sqlite")]
+mod sql;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sql::SqliteStore;
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -33,7 +38,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// # Contract
 ///
 /// *Atomic*: every call that changes something does all of it or nothing, together with its audit entries, and other
-/// callers on any node see it so. Dropping a future leaves all of it done or nothing.
+/// callers on any node see it so. Dropping a future leaves all of it done or nothing. For [`touch`](Self::touch),
+/// [`end`](Self::end) of several ids and [`reap`](Self::reap) that holds for each session by itself: they may live on
+/// different servers.
 ///
 /// *Answers are not errors*: a session that is missing, expired or ended is an answer. An `Err` means the store could
 /// not do its work; a call that cannot tell whether it did returns [`Error::OutcomeUnknown`].
@@ -50,7 +57,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: fmt::Debug + Send + Sync + 'static {
+pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -59,7 +66,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// In one transaction: a fence that forbids it refuses; the session of an earlier try with the same idempotency key
     /// and the one it [replaces](Create::replaces) end and do not count; a full limit refuses or evicts the
     /// least recently seen ([`SessionInfo::last_seen_at`], then `created_at`, then id); the record is created. A
-    /// refusal is audited, and ends nothing.
+    /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
+    /// the limit. An id that is there already, living or ended, is the work of an earlier try of this very call: it
+    /// answers `Created` and does nothing more.
+    ///
+    /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
+    /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
+    /// and counts until its session ended.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.
@@ -75,28 +88,30 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// user type or deadlines is audited.
     fn update<'a>(&'a self, id: SessionId, change: &'a Change, now: Timestamp) -> BoxFuture<'a, Result<Updated>>;
 
-    /// Notes that sessions were used. Last-seen never moves backwards, the version stays. Answers in the order
-    /// asked: whether each session is there.
+    /// Notes that sessions were used, each at most once in a batch. Last-seen never moves backwards, the version stays.
+    /// A touch that is older than the last one still starts the grace it carries. Answers in the order asked: whether
+    /// each session is there.
     fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>>;
 
-    /// Makes another secret current, as [`Secrets::rotate`] does. The version stays.
+    /// Makes another secret current, as [`Secrets::rotate`] does. The version stays. Where the successor is current already, an
+    /// earlier try of this call succeeded: it answers `Rotated` and audits nothing more.
     fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>>;
 
     /// Ends sessions. Their records go, their tombstones stay, their endings are audited. A session that had expired ends
     /// for that reason, whatever `ending` says.
     ///
     /// For [`Which::Ids`] the answers are in the order asked, an id that comes twice answered twice. For
-    /// [`Which::OfUser`] they are the sessions that this call ended, newest first.
+    /// [`Which::OfUser`] they are the sessions that this call ended, newest first, without those that had expired.
     fn end<'a>(&'a self, which: &'a Which, ending: &'a Ending, now: Timestamp)
     -> BoxFuture<'a, Result<Vec<EndAnswer>>>;
 
     /// Lifts the fence that [`Fence::Disabled`] set. Harmless if there is none.
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>>;
 
-    /// Lists living sessions that match, at most `limit`, data left out. With a user: newest first
+    /// Lists living sessions that match, at most `limit` (one or more), data left out. With a user: newest first
     /// ([`SessionInfo::created_at`], then id). Otherwise in an order of the store's own, and a page may hold fewer than
     /// `limit` although more follow. Paging while sessions come and go never shows one twice, and shows each that
-    /// was there throughout.
+    /// was there throughout. A cursor that this store did not give is [`Cursor::invalid`].
     fn find<'a>(
         &'a self,
         query: &'a Query,
@@ -106,11 +121,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Page<SessionInfo>>>;
 
     /// Ends what expired, at most `limit` in one call, and forgets tombstones and audit entries that are
-    /// old enough. Safe on any number of nodes at once; costs what it ends, not what is stored.
+    /// old enough. The end-all fence of a user goes with the tombstones of its time. Safe on any number of nodes at once; costs what it ends, not what is stored.
     fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>>;
 
     /// Reads the audit log, oldest first. A reader that continues from the last cursor it saw misses nothing, not even
-    /// an entry whose transaction took long.
+    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. `limit` is one or more; a
+    /// page may hold fewer, or nothing, although more follow. Order holds within a session.
     fn audit<'a>(
         &'a self,
         query: &'a AuditQuery,
@@ -122,10 +138,40 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>>;
 }
 
+/// Exclusive access to one session at a time, among those who ask for it. See [`Lease`](crate::Lease).
+///
+/// Taking, renewing and releasing change neither version nor last-seen, and are not audited.
+pub trait Locks {
+    /// Takes the lock of a session for as long as `lease`, if nobody holds it, as [`Lease::take`](crate::Lease::take)
+    /// does. Does not wait. The answer holds the record as it is now: what was read before may be old.
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>>;
+
+    /// Extends a lease, as [`Lease::renew`](crate::Lease::renew) does; `false` if it was lost, or its session is gone.
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>>;
+
+    /// Gives a lock back, as [`Lease::release`](crate::Lease::release) does; `false` if it was lost, or its session is gone.
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// What became of an attempt to lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// The caller holds the lock, under the number in [`Record::lease`].
+    Granted(Arc<Record>),
+    /// Somebody else holds it, until then at the latest.
+    Held {
+        /// When that lease runs out.
+        until: Timestamp,
+    },
+    /// There is no such living session.
+    Gone(Gone),
+}
+
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its user's fence is compared with [`SessionInfo::authenticated_at`].
+    /// The record. Its id is a fresh one, for a repeated try as well. Its user's fence is compared with
+    /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
@@ -171,7 +217,7 @@ pub enum WhenFull {
 pub enum Created {
     /// The session lives; these ended for it.
     Created {
-        /// The replaced, the earlier try's and the evicted sessions.
+        /// The replaced, the earlier try's and the evicted sessions, in any order.
         ended: Vec<Ended>,
     },
     /// It does not.
@@ -197,7 +243,7 @@ pub enum Refusal {
 }
 
 /// A session as it was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     /// It lives.
     Live(Arc<Record>),
@@ -235,12 +281,14 @@ impl From<Gone> for Error {
 }
 
 /// What became of a change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Updated {
     /// It is in the record, which is now so.
     Applied(Arc<Record>),
     /// Something it relied on is different. Nothing was changed; the record is so.
     Conflict(Arc<Record>),
+    /// The writer no longer holds the session's lock. Nothing was changed.
+    LeaseLost,
     /// The data would have this many bytes, more than the change allows. Nothing was changed.
     TooLarge(usize),
     /// There is no such living session.
@@ -273,7 +321,7 @@ pub struct Rotation {
 }
 
 /// What became of a rotation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotated {
     /// The successor is current.
     Rotated(Arc<Record>),
@@ -302,9 +350,9 @@ pub enum Which {
 /// What a user's partition remembers, to be checked by every [`create`](Store::create).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
-    /// Sign-ins that authenticated before now are refused.
+    /// Sign-ins that authenticated before now are refused; those of this very millisecond are not. It never moves back.
     EndedBefore,
-    /// Every sign-in is refused until [`enable_user`](Store::enable_user).
+    /// Every sign-in is refused until [`enable_user`](Store::enable_user), and after that those from before now.
     Disabled,
 }
 
@@ -390,7 +438,8 @@ pub struct Reap {
     pub limit: usize,
     /// Tombstones of sessions that ended at or before this are forgotten.
     pub tombstones_before: Timestamp,
-    /// Audit entries written at or before this are forgotten.
+    /// Audit entries of this time or before are forgotten, the oldest first. One that was written behind a newer entry,
+    /// such as an expiry that was noticed late, may stay as long as that.
     pub audit_before: Timestamp,
 }
 
@@ -399,7 +448,7 @@ pub struct Reap {
 pub struct Reaped {
     /// Sessions that ended.
     pub ended: Vec<Ended>,
-    /// Whether the limit left something to do.
+    /// Whether the limit may have left something to do.
     pub more: bool,
 }
 
@@ -432,11 +481,15 @@ pub struct Logged {
 /// Opens the store at `url`. See the [table](self) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
+#[cfg_attr(not(feature = "sqlite"), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new()?)),
         "memory" => Err(Error::StoreUrl("memory: takes nothing behind the colon".into())),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(SqliteStore::open(rest).await?)),
+        #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(Error::StoreUrl(
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),

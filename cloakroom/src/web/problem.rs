@@ -57,7 +57,7 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
-        Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
+        Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")
         }
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),

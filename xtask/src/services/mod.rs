@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_ports_again() {
+    fn a_taken_port_is_tried_again() {
         let mut ports = Vec::new();
         let port = with_free_ports(|[port]| {
             ports.push(port);

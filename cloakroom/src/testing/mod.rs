@@ -1,0 +1,70 @@
+//! What it takes to test a store, and an application that uses one: a clock moved by hand, a store that counts, holds
+//! and fails on demand, and the conformance suite that every store passes.
+//!
+//! One line in a test file mounts the whole suite on a store, each check as a test of its own:
+//!
+//! ```
+//! use cloakroom::store::MemoryStore;
+//!
+//! cloakroom::testing::conformance!(MemoryStore::new().unwrap());
+//! # fn main() {} // The line above is all there is; it makes tests.
+//! ```
+//!
+//! The expression makes a fresh store for each check and may `.await`. A store that keeps files gets an empty directory,
+//! which is removed afterwards; in it the suite looks for secrets that should not be there. One that keeps its sessions
+//! on a server says how to read every byte of them:
+//!
+//! ```ignore
+//! conformance!(|dir| SqliteStore::open(dir.join("sessions.db")).await.unwrap());
+//! conformance!(|dir| OurStore::open(schema(&dir)).await.unwrap(), raw: dump(schema(&dir)).await);
+//! ```
+//!
+//! To mount it on several stores in one file, name each: `conformance!(mod shared: …)`.
+//!
+//! # The checks
+//!
+//! What each one proves is listed in [`checks`]. Their names begin with what they are about: `i1_` to `i17_` are the
+//! invariants of the library (parallel changes, endings, limits, the user index, expiry, touches, secrecy, reaping,
+//! sizes, the audit log, fidelity), `l3_` and `l4_` the requirements on rotation.
+//!
+//! `state_machine` drives the store with random operations and compares every answer, and all that is stored in the end,
+//! with a plain model. `PROPTEST_CASES` says how many runs there are (64), `PROPTEST_RNG_SEED` which ones (the same each
+//! time unless it is set). A failure shows the shortest run found that fails.
+//!
+//! ```sh
+//! PROPTEST_CASES=5000 PROPTEST_RNG_SEED=7 cargo nextest run -p cloakroom --all-features state_machine
+//! ```
+
+mod clock;
+mod list;
+mod model;
+mod operations;
+mod random;
+mod spy;
+mod subject;
+
+pub mod checks;
+
+use std::future::Future;
+
+pub use clock::ManualClock;
+pub use random::run_state_machine;
+pub use spy::{Call, Counts, Gate, SpyStore};
+pub use subject::{Open, ScratchDir, Subject};
+
+pub use crate::conformance;
+use crate::testing::checks::Check;
+
+/// Runs one check on a fresh store, on several threads. The [`conformance!`] macro's tests call it.
+pub fn run(check: Check, open: Open) {
+    block_on(async { check(fresh(open).await).await });
+}
+
+async fn fresh(open: Open) -> Subject {
+    open(ScratchDir::new().expect("the system has a place for temporary files")).await
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    runtime.expect("the system has threads").block_on(future)
+}
