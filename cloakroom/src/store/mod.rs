@@ -67,8 +67,8 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// and the one it [replaces](Create::replaces) end and do not count; a full limit refuses or evicts the
     /// least recently seen ([`SessionInfo::last_seen_at`], then `created_at`, then id); the record is created. A
     /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
-    /// the limit. An id that is there already, living or ended, is the work of an earlier try of this very call: it
-    /// answers `Created` and does nothing more.
+    /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
+    /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
     ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
@@ -170,8 +170,8 @@ pub enum Locked {
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its id is a fresh one, for a repeated try as well. Its user's fence is compared with
-    /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
+    /// The record. Its id is a fresh one: only a repeated try of the same call has it again. Its user's fence is compared
+    /// with [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
