@@ -35,6 +35,8 @@ pub struct Change {
     pub relied_on: BTreeMap<Arc<str>, Option<Json>>,
     /// The version the change relied on, if it did.
     pub if_version: Option<u64>,
+    /// The number of the lease it is written under, if its writer holds the session's lock.
+    pub lease: Option<u64>,
     /// How large the data may be afterwards: bytes of all keys and values. A record that is over it already may shrink.
     pub max_data_bytes: usize,
 }
@@ -69,6 +71,8 @@ pub enum Applied {
     Before,
     /// A value or the version it relied on is different. Nothing was applied.
     Conflict,
+    /// Its writer no longer holds the session's lock. Nothing was applied.
+    LeaseLost,
     /// The data would be larger than allowed. Nothing was applied.
     TooLarge {
         /// How large it would be.
@@ -87,6 +91,7 @@ impl Change {
             fields: Fields::default(),
             relied_on: BTreeMap::new(),
             if_version: None,
+            lease: None,
             max_data_bytes,
         }
     }
@@ -128,9 +133,12 @@ impl Change {
     /// process call it.
     ///
     /// Deadlines are the caller's business: an expired record is not changed.
-    pub fn apply_to(&self, record: &mut Record) -> Applied {
+    pub fn apply_to(&self, record: &mut Record, now: Timestamp) -> Applied {
         if record.recent_changes.contains(self.id) {
             return Applied::Before;
+        }
+        if self.lease.is_some_and(|number| !record.lease.permits(number, now)) {
+            return Applied::LeaseLost;
         }
         let current = self.if_version.is_none_or(|version| version == record.info.version);
         if !current || self.relied_on.iter().any(|(key, value)| record.data.get(key) != value.as_ref()) {

@@ -75,6 +75,17 @@ pub enum Error {
     #[error("the response's head was sent already: sign in, start or rotate before answering")]
     HeadSent,
 
+    /// Somebody else held the session's lock for all the time there was. Retry later.
+    #[error("the session is locked by another request; it was waited for {waited:?}")]
+    Locked {
+        /// How long was waited.
+        waited: Duration,
+    },
+
+    /// The session's lock was held for longer than its lease, and is lost. Nothing was written under it since.
+    #[error("the session's lock was held for longer than its lease: nothing was written")]
+    LockLost,
+
     /// Others changed the same values again and again. Retry later.
     #[error("the session was changed by others {attempts} times in a row; try again")]
     Contended {
@@ -122,7 +133,10 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed a little later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Contended { .. } | Self::Unavailable { .. } | Self::OutcomeUnknown { .. })
+        matches!(
+            self,
+            Self::Locked { .. } | Self::Contended { .. } | Self::Unavailable { .. } | Self::OutcomeUnknown { .. }
+        )
     }
 
     /// [`Unavailable`](Self::Unavailable), for stores.

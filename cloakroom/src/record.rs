@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use crate::{Data, Digest, Ended, Reason, Secrets, SessionId, Timestamp};
+use crate::{Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
 
 /// Everything stored about one session.
 ///
@@ -17,6 +17,8 @@ pub struct Record {
     pub secrets: Secrets,
     /// Ids of the latest changes, newest last, so that a repeated change is recognised.
     pub recent_changes: RecentChanges,
+    /// Who holds the session's lock.
+    pub lease: Lease,
     /// Digest of the idempotency key the session was started with.
     pub idempotency: Option<Digest>,
 }
@@ -86,8 +88,25 @@ pub struct Client {
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,
-    /// A name for the device, in the application's own words.
+    /// A name for the device, in the application's own words, at most 512 bytes of it.
     pub device: Option<Arc<str>>,
+}
+
+impl Client {
+    const MAX_BYTES: usize = 512;
+
+    /// Cuts what a client made too long, and blanks control characters, which not every store can keep. It is shown,
+    /// never compared for safety.
+    pub(crate) fn cleaned(self) -> Self {
+        let shorten = |text: Arc<str>| {
+            if text.len() <= Self::MAX_BYTES && !text.chars().any(char::is_control) {
+                return text;
+            }
+            let start = &text[..text.floor_char_boundary(Self::MAX_BYTES)];
+            start.replace(char::is_control, " ").into()
+        };
+        Self { ip: self.ip, user_agent: self.user_agent.map(shorten), device: self.device.map(shorten) }
+    }
 }
 
 /// The ids of the latest changes to a record, newest last.

@@ -83,8 +83,11 @@ impl Secrets {
 
     /// Makes `successor` current on behalf of a client that presented `presented`. Says whether it did: one that
     /// holds a predecessor already has a successor, unless that one was issued longer than `grace` ago and never
-    /// presented, which means its answer was lost.
+    /// presented, which means its answer was lost. Said again after a cut connection, it says yes and changes nothing.
     pub fn rotate(&mut self, presented: &Digest, successor: Digest, grace: Duration, now: Timestamp) -> bool {
+        if successor == self.current {
+            return true;
+        }
         match self.present(presented, now) {
             Presented::Current | Presented::Successor => {
                 self.confirm(now.after(grace));
@@ -149,6 +152,9 @@ mod tests {
         assert!(!secrets.rotate(&digest(1), digest(3), GRACE, at(10)));
         assert_eq!(secrets.current, digest(2));
         assert_eq!(secrets.present(&digest(1), at(10)), Presented::Predecessor);
+        let before = secrets.clone();
+        assert!(secrets.rotate(&digest(1), digest(2), GRACE, at(11)), "the winner's retry");
+        assert_eq!(secrets, before);
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Partition {
         Ok(Self(u16::from_be_bytes(bytes)))
     }
 
+    /// The partition that a keyed digest falls into.
+    pub(crate) fn of_digest(digest: &Digest) -> Self {
+        Self(u16::from_be_bytes([digest.0[0], digest.0[1]]))
+    }
+
     /// The group a store keeps this partition in: `0 .. GROUPS`.
     pub fn group(self) -> u16 {
         self.0 % Self::GROUPS
@@ -71,8 +76,7 @@ impl PartitionKey {
 
     /// The partition of all sessions of `user`.
     pub fn partition_of(&self, user: &str) -> Partition {
-        let digest = self.keyed_digest(user.as_bytes());
-        Partition(u16::from_be_bytes([digest.0[0], digest.0[1]]))
+        Partition::of_digest(&self.keyed_digest(user.as_bytes()))
     }
 
     /// HMAC-SHA-256 of `text` under this key.

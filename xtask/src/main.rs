@@ -1,1 +1,63 @@
-fn main() {}
+//! The project's own chores: `cargo xtask help`.
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+mod bench;
+mod ci;
+mod command;
+mod services;
+mod test;
+mod workspace;
+
+const USAGE: &str = "\
+cargo xtask test [--no-install] [-- ARGS]   run every test; ARGS go to the test runner
+cargo xtask services up [NAME ...]          start services, print their variables, wait for Ctrl-C
+cargo xtask services down                   stop what a killed run left behind
+cargo xtask services list                   name the services
+cargo xtask bench [ARGS]                    run the benchmarks
+cargo xtask ci [--no-install]               formatting, lints, documentation, licences, then every test
+
+A test whose service cannot be had is skipped and says so. With CI=true a skip is a failure.
+--no-install never installs anything: what is missing is skipped.";
+
+fn main() -> ExitCode {
+    if let Err(error) = command::watch_for_signals() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if command::interrupted() => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["test", rest @ ..] => test::run(&test::Options::parse(rest)?),
+        ["services", "up", names @ ..] => services::up(names),
+        ["services", "down"] => services::down(),
+        ["services", "list"] => {
+            services::list();
+            Ok(())
+        }
+        ["bench", arguments @ ..] => bench::run(arguments),
+        ["ci", rest @ ..] => ci::run(&test::Options::parse(rest)?),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        [] => bail!("say what to do:\n\n{USAGE}"),
+        unknown => bail!("there is no {:?}:\n\n{USAGE}", unknown.join(" ")),
+    }
+}

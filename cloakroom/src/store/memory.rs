@@ -9,6 +9,7 @@ use std::{
     fmt,
     hash::{BuildHasherDefault, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::{
@@ -16,8 +17,8 @@ use crate::{
     SessionInfo, Timestamp,
     change::Applied,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Logged, Page, Query,
-        Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated, WhenFull, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
+        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated, WhenFull, Which,
     },
 };
 
@@ -144,6 +145,35 @@ impl Store for MemoryStore {
     }
 }
 
+impl Locks for MemoryStore {
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
+        Box::pin(async move {
+            let mut shard = self.shard(id);
+            if let Err(gone) = shard.living(id, now) {
+                return Ok(Locked::Gone(gone));
+            }
+            let (taken, record) = shard.modify(id, |record| record.lease.take(lease, now));
+            Ok(if taken { Locked::Granted(record) } else { Locked::Held { until: record.lease.until } })
+        })
+    }
+
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let mut shard = self.shard(id);
+            let lives = shard.living(id, now).is_ok();
+            Ok(lives && shard.modify(id, |record| record.lease.renew(number, lease, now)).0)
+        })
+    }
+
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let mut shard = self.shard(id);
+            let lives = shard.living(id, now).is_ok();
+            Ok(lives && shard.modify(id, |record| record.lease.release(number, now)).0)
+        })
+    }
+}
+
 impl MemoryStore {
     fn create_now(&self, create: &Create, now: Timestamp) -> Created {
         let info = &create.record.info;
@@ -160,6 +190,9 @@ impl MemoryStore {
             elsewhere = Some(self.shard_at(group));
         }
 
+        if shard.live.get(&info.id).is_some_and(|record| record.secrets.current == create.record.secrets.current) {
+            return Created::Created { ended: Vec::new() };
+        }
         let earlier_try = create.record.idempotency.and_then(|key| shard.idempotency.get(key.as_bytes()).copied());
         let uncounted: Vec<_> = create.replaces.into_iter().chain(earlier_try).collect();
         let evicted = match shard.admit(info, create.limit, &uncounted, now) {
@@ -198,7 +231,7 @@ impl MemoryStore {
         if let Err(gone) = shard.living(id, now) {
             return Updated::Gone(gone);
         }
-        let (applied, record) = shard.modify(id, |record| change.apply_to(record));
+        let (applied, record) = shard.modify(id, |record| change.apply_to(record, now));
         match applied {
             Applied::Now if change.fields.are_audited() => {
                 self.log().push(AuditEntry::about(&record.info, Event::Changed, now));
@@ -206,6 +239,7 @@ impl MemoryStore {
             }
             Applied::Now | Applied::Before => Updated::Applied(record),
             Applied::Conflict => Updated::Conflict(record),
+            Applied::LeaseLost => Updated::LeaseLost,
             Applied::TooLarge { size } => Updated::TooLarge(size),
         }
     }
@@ -216,9 +250,13 @@ impl MemoryStore {
             return Rotated::Gone(gone);
         }
         let Rotation { presented, successor, grace, by } = rotation;
+        let before = shard.live[&id].secrets.rotations;
         let (rotated, record) = shard.modify(id, |record| record.secrets.rotate(presented, *successor, *grace, now));
         if !rotated {
             return Rotated::Superseded(record);
+        }
+        if record.secrets.rotations == before {
+            return Rotated::Rotated(record);
         }
         self.log().push(AuditEntry { by: by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
         Rotated::Rotated(record)

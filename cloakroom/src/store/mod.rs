@@ -39,7 +39,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// # Contract
 ///
 /// *Atomic*: every call that changes something does all of it or nothing, together with its audit entries, and other
-/// callers on any node see it so. Dropping a future leaves all of it done or nothing.
+/// callers on any node see it so. Dropping a future leaves all of it done or nothing. For [`touch`](Self::touch),
+/// [`end`](Self::end) of several ids and [`reap`](Self::reap) that holds for each session by itself: they may live on
+/// different servers.
 ///
 /// *Answers are not errors*: a session that is missing, expired or ended is an answer. An `Err` means the store could
 /// not do its work; a call that cannot tell whether it did returns [`Error::OutcomeUnknown`].
@@ -56,7 +58,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: fmt::Debug + Send + Sync + 'static {
+pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -71,6 +73,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
+    ///
+    /// A record that is there already with the same current secret is the work of an earlier try of this very call: it
+    /// answers `Created` and ends nothing more.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.
@@ -91,7 +96,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// each session is there.
     fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>>;
 
-    /// Makes another secret current, as [`Secrets::rotate`] does. The version stays.
+    /// Makes another secret current, as [`Secrets::rotate`] does. The version stays. Where the successor is current already, an
+    /// earlier try of this call succeeded: it answers `Rotated` and audits nothing more.
     fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>>;
 
     /// Ends sessions. Their records go, their tombstones stay, their endings are audited. A session that had expired ends
@@ -122,8 +128,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>>;
 
     /// Reads the audit log, oldest first. A reader that continues from the last cursor it saw misses nothing, not even
-    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. `limit` is one or more;
-    /// order holds within a session.
+    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. `limit` is one or more; a
+    /// page may hold fewer, or nothing, although more follow. Order holds within a session.
     fn audit<'a>(
         &'a self,
         query: &'a AuditQuery,
@@ -133,6 +139,35 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the store can be used now, and what its own clock says if that is not this machine's.
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>>;
+}
+
+/// Exclusive access to one session at a time, among those who ask for it. See [`Lease`](crate::Lease).
+///
+/// Taking, renewing and releasing change neither version nor last-seen, and are not audited.
+pub trait Locks {
+    /// Takes the lock of a session for as long as `lease`, if nobody holds it, as [`Lease::take`](crate::Lease::take)
+    /// does. Does not wait. The answer holds the record as it is now: what was read before may be old.
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>>;
+
+    /// Extends a lease, as [`Lease::renew`](crate::Lease::renew) does; `false` if it was lost, or its session is gone.
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>>;
+
+    /// Gives a lock back, as [`Lease::release`](crate::Lease::release) does; `false` if it was lost, or its session is gone.
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>>;
+}
+
+/// What became of an attempt to lock.
+#[derive(Clone, Debug)]
+pub enum Locked {
+    /// The caller holds the lock, under the number in [`Record::lease`].
+    Granted(Arc<Record>),
+    /// Somebody else holds it, until then at the latest.
+    Held {
+        /// When that lease runs out.
+        until: Timestamp,
+    },
+    /// There is no such living session.
+    Gone(Gone),
 }
 
 /// A record to create, and what must hold for it.
@@ -255,6 +290,8 @@ pub enum Updated {
     Applied(Arc<Record>),
     /// Something it relied on is different. Nothing was changed; the record is so.
     Conflict(Arc<Record>),
+    /// The writer no longer holds the session's lock. Nothing was changed.
+    LeaseLost,
     /// The data would have this many bytes, more than the change allows. Nothing was changed.
     TooLarge(usize),
     /// There is no such living session.

@@ -1,12 +1,12 @@
 //! A store behind an [`Arc`] is a store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Logged, Page, Query, Reap, Reaped, Rotated,
-        Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
+        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 
@@ -78,5 +78,20 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         (**self).ping()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Locks + ?Sized> Locks for Arc<S> {
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
+        (**self).lock(id, lease, now)
+    }
+
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        (**self).renew(id, number, lease, now)
+    }
+
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        (**self).unlock(id, number, now)
     }
 }

@@ -7,8 +7,8 @@
 use std::{fmt::Write, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Client, Data, Digest, Ended, Predecessor, RecentChanges, Record, Secrets, SessionId, SessionInfo,
-    Timestamp, store::Tombstone,
+    AuditEntry, Client, Data, Digest, Ended, Lease, Predecessor, RecentChanges, Record, Secrets, SessionId,
+    SessionInfo, Timestamp, store::Tombstone,
 };
 
 /// A stored value that cannot be what it stands for: the database was edited by hand, or damaged.
@@ -54,6 +54,8 @@ pub(crate) struct SessionRow {
     pub(crate) info: InfoRow,
     pub(crate) secrets: SecretsRow,
     pub(crate) recent_changes: Vec<u8>,
+    pub(crate) lease_number: i64,
+    pub(crate) lease_until: i64,
     pub(crate) idempotency: Option<Vec<u8>>,
 }
 
@@ -87,13 +89,14 @@ pub(crate) struct Head {
     pub(crate) info: SessionInfo,
     pub(crate) secrets: Secrets,
     pub(crate) recent_changes: RecentChanges,
+    pub(crate) lease: Lease,
     pub(crate) idempotency: Option<Digest>,
 }
 
 impl Head {
     pub(crate) fn with_data(self, data: Data) -> Record {
-        let Self { info, secrets, recent_changes, idempotency } = self;
-        Record { info, data, secrets, recent_changes, idempotency }
+        let Self { info, secrets, recent_changes, lease, idempotency } = self;
+        Record { info, data, secrets, recent_changes, lease, idempotency }
     }
 }
 
@@ -131,6 +134,7 @@ impl SessionRow {
             info: self.info.decode()?,
             secrets: self.secrets.decode(&place)?,
             recent_changes: place.unpack_changes(&self.recent_changes)?,
+            lease: Lease { number: self.lease_number.cast_unsigned(), until: Timestamp::from_millis(self.lease_until) },
             idempotency: self.idempotency.map(|key| place.digest("idempotency", &key)).transpose()?,
         })
     }

@@ -64,6 +64,7 @@ impl Start {
             data: Data::new(),
             secrets: Secrets::new(token.digest(), NOW),
             recent_changes: RecentChanges::default(),
+            lease: crate::Lease::default(),
             idempotency: None,
         };
         Self { token, create: Create { record, limit: None, replaces: None, by: None }, now: NOW }

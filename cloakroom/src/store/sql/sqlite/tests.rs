@@ -11,7 +11,7 @@ use rusqlite::{ErrorCode, params_from_iter, types::Null};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Client, Data, Error, Event, Json, RecentChanges, Record, Secrets, Token};
+use crate::{Client, Data, Error, Event, Json, Lease, RecentChanges, Record, Secrets, Token};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -40,7 +40,14 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         version: 0,
     };
     let secrets = Secrets::new(Token::generate(id).unwrap().digest(), NOW);
-    let record = Record { info, data, secrets, recent_changes: RecentChanges::default(), idempotency: None };
+    let record = Record {
+        info,
+        data,
+        secrets,
+        recent_changes: RecentChanges::default(),
+        lease: Lease::default(),
+        idempotency: None,
+    };
     Create { record, limit: None, replaces: None, by: None }
 }
 
@@ -202,8 +209,8 @@ async fn what_was_accepted_is_done_though_its_future_and_the_store_are_dropped()
 async fn a_rare_match_is_found_page_by_page() {
     const INSERT: &str = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000) \
         INSERT INTO session (id, device, created_at, last_seen_at, remember, version, secret, secret_issued_at, \
-        rotations, predecessors, recent_changes) \
-        SELECT unhex(printf('%036x', n)), iif(n = 9000, 'rare', NULL), 0, 0, 0, 0, zeroblob(32), 0, 0, x'', x'' \
+        rotations, predecessors, recent_changes, lease_number, lease_until) \
+        SELECT unhex(printf('%036x', n)), iif(n = 9000, 'rare', NULL), 0, 0, 0, 0, zeroblob(32), 0, 0, x'', x'', 0, 0 \
         FROM number";
     let (_directory, store) = store().await;
     store.write(|db| Ok(db.execute(INSERT, [])?)).await.unwrap();

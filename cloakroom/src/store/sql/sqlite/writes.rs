@@ -1,20 +1,26 @@
 //! Calls that change something. Each runs inside a write transaction: nobody else changes the database meanwhile, so
 //! they read, decide by the library's own rules, and write what changed.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::{fault::Fault, tables};
 use crate::{
-    AuditEntry, Change, Ended, Ending, Event, Reason, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ended, Ending, Event, Lease, Reason, SessionId, SessionInfo, Timestamp,
     change::Applied,
     store::{
-        Create, Created, EndAnswer, Gone, Limit, Refusal, Rotated, Rotation, Tombstone, Touch, Updated, WhenFull,
-        Which, sql::rows::Head,
+        Create, Created, EndAnswer, Gone, Limit, Locked, Refusal, Rotated, Rotation, Tombstone, Touch, Updated,
+        WhenFull, Which, sql::rows::Head,
     },
 };
 
 pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result<Created, Fault> {
     let Create { record, limit, replaces, by } = create;
+    let there = tables::head(db, record.info.id)?;
+    if there.is_some_and(|there| there.secrets.current == record.secrets.current) {
+        return Ok(Created::Created { ended: Vec::new() });
+    }
     let earlier_tries = match &record.idempotency {
         Some(key) => tables::ids(db, tables::STARTED_WITH, params![key.as_bytes(), record.info.id.as_bytes()])?,
         None => Vec::new(),
@@ -53,10 +59,11 @@ pub(super) fn update(db: &Connection, id: SessionId, change: &Change, now: Times
     };
     let before = tables::data(db, id)?;
     let mut record = head.with_data(before.clone());
-    match change.apply_to(&mut record) {
+    match change.apply_to(&mut record, now) {
         Applied::Now => {}
         Applied::Before => return Ok(Updated::Applied(record.into())),
         Applied::Conflict => return Ok(Updated::Conflict(record.into())),
+        Applied::LeaseLost => return Ok(Updated::LeaseLost),
         Applied::TooLarge { size } => return Ok(Updated::TooLarge(size)),
     }
     for (key, _) in before.iter().filter(|(key, _)| record.data.get(key).is_none()) {
@@ -94,8 +101,9 @@ pub(super) fn rotate(db: &Connection, id: SessionId, rotation: &Rotation, now: T
         Err(gone) => return Ok(Rotated::Gone(gone)),
     };
     let Rotation { presented, successor, grace, by } = rotation;
+    let before = head.secrets.rotations;
     let rotated = head.secrets.rotate(presented, *successor, *grace, now);
-    if rotated {
+    if head.secrets.rotations != before {
         tables::set_secrets(db, id, &head.secrets)?;
         let entry = AuditEntry { by: by.clone(), ..AuditEntry::about(&head.info, Event::Rotated, now) };
         tables::insert_audit(db, &entry)?;
@@ -117,6 +125,33 @@ pub(super) fn end(db: &Connection, which: &Which, ending: &Ending, now: Timestam
             Ok(answers)
         }
     }
+}
+
+pub(super) fn lock(db: &Connection, id: SessionId, lease: Duration, now: Timestamp) -> Result<Locked, Fault> {
+    let mut head = match living(db, id, now)? {
+        Ok(head) => head,
+        Err(gone) => return Ok(Locked::Gone(gone)),
+    };
+    if !head.lease.take(lease, now) {
+        return Ok(Locked::Held { until: head.lease.until });
+    }
+    tables::set_lease(db, id, head.lease)?;
+    Ok(Locked::Granted(head.with_data(tables::data(db, id)?).into()))
+}
+
+/// Changes the lease of a session that is there, if `change` says that it did.
+pub(super) fn change_lease(
+    db: &Connection,
+    id: SessionId,
+    now: Timestamp,
+    change: impl FnOnce(&mut Lease) -> bool,
+) -> Result<bool, Fault> {
+    let Ok(mut head) = living(db, id, now)? else { return Ok(false) };
+    let changed = change(&mut head.lease);
+    if changed {
+        tables::set_lease(db, id, head.lease)?;
+    }
+    Ok(changed)
 }
 
 /// The session, if it lives.

@@ -1,0 +1,153 @@
+//! From what is pending to what is stored.
+
+use std::sync::Arc;
+
+use super::{
+    CookieOrder, Session, Stage,
+    pending::{self, Operation},
+};
+use crate::{Change, Error, Json, Record, Result, Start};
+
+/// A change that was sent, and how many of the pending operations it holds.
+#[derive(Clone)]
+pub(super) struct InFlight {
+    change: Arc<Change>,
+    operations: usize,
+}
+
+impl Session {
+    /// Stores what is pending. The layer does this before the response's head is sent; a task that outlives its response
+    /// does it itself.
+    pub async fn commit(&self) -> Result<()> {
+        if self.state().pending.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.0.turn.lock().await;
+        self.commit_in_turn().await
+    }
+
+    async fn commit_in_turn(&self) -> Result<()> {
+        loop {
+            let (record, sent) = {
+                let mut state = self.state();
+                if state.pending.is_empty() {
+                    return Ok(());
+                }
+                match &state.stage {
+                    Stage::Anonymous { .. } if state.pending.change().set.is_empty() => {
+                        state.pending.discard();
+                        return Ok(());
+                    }
+                    Stage::Anonymous { .. } => (None, None),
+                    Stage::Stored { record, .. } => (Some(Arc::clone(record)), state.in_flight.clone()),
+                }
+            };
+            match record {
+                None => return self.start_with_pending().await,
+                Some(record) => self.send(record, sent).await?,
+            }
+        }
+    }
+
+    /// Stores a visitor's first values.
+    async fn start_with_pending(&self) -> Result<()> {
+        let data = {
+            let state = self.state();
+            state.check_new_cookie()?;
+            state.view()
+        };
+        let start = Start::anonymous().data(data).client(self.0.client.clone());
+        let started = self.0.sessions.start(start).await?;
+        self.state().become_stored(started);
+        Ok(())
+    }
+
+    async fn send(&self, record: Arc<Record>, mut again: Option<InFlight>) -> Result<()> {
+        let mut first = true;
+        let stored = self.0.sessions.modify_with(record, |record| {
+            let mut state = self.state();
+            if let Some(sent) = again.take() {
+                first = false;
+                return Ok(sent.change);
+            }
+            if !std::mem::take(&mut first) {
+                state.rebase(Arc::clone(record), None)?;
+            }
+            let sent = InFlight { change: Arc::clone(state.pending.change()), operations: state.pending.len() };
+            state.in_flight = Some(sent.clone());
+            Ok(sent.change)
+        });
+        let stored = stored.await;
+        let mut state = self.state();
+        match stored {
+            Ok(fresh) => {
+                let operations = state.in_flight.take().map_or(0, |sent| sent.operations);
+                if let Stage::Stored { record, .. } = &mut state.stage {
+                    *record = Arc::clone(&fresh);
+                }
+                state.pending.stored(operations, &fresh.data)
+            }
+            Err(error @ Error::OutcomeUnknown { .. }) => Err(error),
+            Err(error) => {
+                state.in_flight = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stores one key's pending operations and one more, at once, and answers the value that is stored.
+    pub(super) async fn store_key_now(&self, key: Arc<str>, last: Operation) -> Result<Option<Json>> {
+        let _turn = self.0.turn.lock().await;
+        if self.state().pending.removes_all() {
+            self.commit_in_turn().await?;
+        }
+        let (record, before) = {
+            let state = self.state();
+            (state.stage.record().cloned(), state.pending.of(&key))
+        };
+        let stored = match record {
+            None => {
+                self.state().check_new_cookie()?;
+                let mut change = self.0.sessions.change();
+                pending::play(&before, &last, self.state().stage.data(), &mut change)?;
+                let Some(value) = change.set.remove(&key) else { return Ok(None) };
+                let data = [(Arc::clone(&key), value)].into_iter().collect();
+                let start = Start::anonymous().data(data).client(self.0.client.clone());
+                let started = self.0.sessions.start(start).await?;
+                let record = Arc::clone(&started.record);
+                let mut state = self.state();
+                state.cookie = CookieOrder::Set(started.token.clone(), Box::new(record.info.clone()));
+                state.stage = Stage::Stored { record: started.record, token: started.token };
+                record
+            }
+            Some(record) => {
+                let fresh = self.0.sessions.modify_with(record, |record| {
+                    let mut change = self.0.sessions.change();
+                    pending::play(&before, &last, &record.data, &mut change)?;
+                    Ok(Arc::new(change))
+                });
+                let fresh = fresh.await?;
+                if let Stage::Stored { record, .. } = &mut self.state().stage {
+                    *record = Arc::clone(&fresh);
+                }
+                fresh
+            }
+        };
+        self.state().pending.stored_key(&key, &stored.data)?;
+        Ok(stored.data.get(&key).cloned())
+    }
+}
+
+impl super::State {
+    /// Whether a new session may be made: its cookie must still fit into the head, and a request whose token was
+    /// replaced must not overwrite the cookie that the browser has by now.
+    fn check_new_cookie(&self) -> Result<()> {
+        if self.head_sent {
+            return Err(Error::HeadSent);
+        }
+        match &self.stage {
+            Stage::Anonymous { lapsed: Some(ended) } if ended.reason.is_replacement() => Err(ended.clone().into()),
+            Stage::Anonymous { .. } | Stage::Stored { .. } => Ok(()),
+        }
+    }
+}

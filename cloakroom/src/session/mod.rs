@@ -1,0 +1,373 @@
+//! What a handler holds: the session of one request.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    Client, Data, Ended, Ending, Error, Reason, Record, Result, RotatedToken, SessionId, SessionInfo, Sessions, SignIn,
+    Start, Started, Token, store::Touch,
+};
+
+mod commit;
+mod dict;
+mod key;
+mod pending;
+
+pub use dict::Entry;
+pub use key::{Key, ValueKey};
+
+use pending::Pending;
+
+/// The session of one request: a dict of named values, and the visitor's coming and going.
+///
+/// Reading and writing values is synchronous and cannot fail for want of the store: the record was loaded when the handler
+/// asked for the session, and what changed is stored before the response's head is sent. An anonymous visitor costs
+/// no store write until something is put in.
+///
+/// Clones are the same session.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> cloakroom::Result<()> {
+/// use cloakroom::{Key, Session, Sessions, SignIn};
+///
+/// const CART: Key<Vec<String>> = Key::new("cart");
+///
+/// let sessions = Sessions::open("memory:").await?;
+/// let session = Session::anonymous(&sessions);
+/// session.set(CART, &vec!["umbrella".to_owned()])?;
+/// session.sign_in(SignIn::new("anna")).await?;
+///
+/// assert_eq!(session.user().as_deref(), Some("anna"));
+/// assert_eq!(session.get(CART)?.unwrap(), ["umbrella"]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Session(Arc<Shared>);
+
+struct Shared {
+    sessions: Sessions,
+    client: Client,
+    state: Mutex<State>,
+    /// One caller at a time talks to the store about this session.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    stage: Stage,
+    pending: Pending,
+    /// A change that was sent and whose answer did not come: it is sent again as it was before anything else, so that it
+    /// cannot count twice.
+    in_flight: Option<commit::InFlight>,
+    cookie: CookieOrder,
+    signed_out: bool,
+    head_sent: bool,
+}
+
+/// Where the session stands.
+enum Stage {
+    /// Nothing is stored.
+    Anonymous {
+        /// Why the token that the request came with opens nothing.
+        lapsed: Option<Ended>,
+    },
+    /// There is a record.
+    Stored {
+        /// As it was last seen.
+        record: Arc<Record>,
+        /// What the client holds, or will when this response arrives.
+        token: Token,
+    },
+}
+
+/// What the response shall do to the client's cookie.
+#[derive(Clone, Debug)]
+pub(crate) enum CookieOrder {
+    Keep,
+    Set(Token, Box<SessionInfo>),
+    Delete,
+}
+
+/// What a request came with.
+pub(crate) enum Arrival {
+    /// No cookie, or none that can be believed.
+    Nothing,
+    /// A cookie that opens nothing.
+    Unknown,
+    /// The token of an ended session.
+    Ended(Ended),
+    /// The token of a living session.
+    Live(Arc<Record>, Token),
+}
+
+impl Session {
+    /// The session of a visitor who came without one.
+    pub fn anonymous(sessions: &Sessions) -> Self {
+        Self::arrive(sessions, Arrival::Nothing, Client::default())
+    }
+
+    pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, client: Client) -> Self {
+        let (stage, cookie) = match arrival {
+            Arrival::Nothing => (Stage::Anonymous { lapsed: None }, CookieOrder::Keep),
+            Arrival::Unknown => (Stage::Anonymous { lapsed: None }, CookieOrder::Delete),
+            Arrival::Ended(ended) => {
+                let keep = ended.reason.is_replacement();
+                let cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
+                (Stage::Anonymous { lapsed: Some(ended) }, cookie)
+            }
+            Arrival::Live(record, token) => (Stage::Stored { record, token }, CookieOrder::Keep),
+        };
+        let pending = Pending::new(sessions.max_data_bytes());
+        let state = State { stage, pending, in_flight: None, cookie, signed_out: false, head_sent: false };
+        let (state, turn) = (Mutex::new(state), tokio::sync::Mutex::new(()));
+        Self(Arc::new(Shared { sessions: sessions.clone(), client, state, turn }))
+    }
+
+    /// The service this session belongs to.
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// The session's handle; `None` while nothing is stored.
+    pub fn id(&self) -> Option<SessionId> {
+        self.with_info(|info| info.id)
+    }
+
+    /// Who is signed in.
+    pub fn user(&self) -> Option<Arc<str>> {
+        self.with_info(|info| info.user.clone()).flatten()
+    }
+
+    /// Everything about the session but its data; `None` while nothing is stored.
+    pub fn info(&self) -> Option<SessionInfo> {
+        self.with_info(Clone::clone)
+    }
+
+    /// How the session ended whose token the request came with, if it came with such a token: what to tell a visitor who
+    /// finds themselves signed out.
+    pub fn lapsed(&self) -> Option<Ended> {
+        match &self.state().stage {
+            Stage::Anonymous { lapsed } => lapsed.clone(),
+            Stage::Stored { .. } => None,
+        }
+    }
+
+    /// Signs somebody in who has just proved who they are: a new session and a new token take the place of this one.
+    ///
+    /// An anonymous visitor's data is carried over, and so is that of the same user; another user starts with none.
+    /// Pending changes are part of what is carried. A full limit or a disabled user is [`Error::Refused`], and leaves
+    /// everything as it was.
+    pub async fn sign_in(&self, sign_in: SignIn) -> Result<Vec<Ended>> {
+        let _turn = self.0.turn.lock().await;
+        let SignIn { mut start, fresh_data } = sign_in;
+        {
+            let state = self.state();
+            if state.head_sent {
+                return Err(Error::HeadSent);
+            }
+            let owner = state.stage.record().and_then(|record| record.info.user.as_ref());
+            let carried = !fresh_data && (owner.is_none() || owner == start.user.as_ref());
+            if carried {
+                let mut data = state.view();
+                for (key, value) in start.data.iter() {
+                    data.insert(Arc::clone(key), value.clone());
+                }
+                start.data = data;
+            }
+            start.replaces = start.replaces.or(state.stage.record().map(|record| record.info.id));
+        }
+        if start.client == Client::default() {
+            start.client = self.0.client.clone();
+        }
+        let started = self.0.sessions.start(start).await?;
+        Ok(self.state().become_stored(started))
+    }
+
+    /// Signs out: the session ends, and what is pending is dropped with it. The visitor is anonymous afterwards.
+    pub async fn sign_out(&self) -> Result<()> {
+        self.sign_out_keeping(&[]).await
+    }
+
+    /// Signs out, and keeps the values of these keys in a new anonymous session.
+    pub async fn sign_out_keeping(&self, keys: &[&str]) -> Result<()> {
+        let kept: Data = {
+            let state = self.state();
+            let view = state.view();
+            let kept = view.iter().filter(|(key, _)| keys.contains(&&***key));
+            let kept: Data = kept.map(|(key, value)| (Arc::clone(key), value.clone())).collect();
+            if state.head_sent && !kept.is_empty() {
+                return Err(Error::HeadSent);
+            }
+            kept
+        };
+        // Two steps that belong together: a client that goes away between them must not lose what was to be kept.
+        let session = self.clone();
+        let both = tokio::spawn(async move { session.end_and_start_with(kept).await });
+        both.await.map_err(|error| Error::unavailable("signing out was interrupted", error))?
+    }
+
+    async fn end_and_start_with(&self, kept: Data) -> Result<()> {
+        let _turn = self.0.turn.lock().await;
+        if let Some(id) = self.id() {
+            self.0.sessions.end(id, &Ending::new(Reason::SignedOut)).await?;
+        }
+        {
+            let mut state = self.state();
+            state.stage = Stage::Anonymous { lapsed: None };
+            state.pending.discard();
+            state.in_flight = None;
+            state.cookie = CookieOrder::Delete;
+            state.signed_out = true;
+        }
+        if !kept.is_empty() {
+            let start = Start::anonymous().data(kept).client(self.0.client.clone());
+            let started = self.0.sessions.start(start).await?;
+            self.state().become_stored(started);
+        }
+        Ok(())
+    }
+
+    /// "Sign out everywhere else": ends all other sessions of the signed-in user, and answers which, newest first.
+    pub async fn sign_out_others(&self) -> Result<Vec<Ended>> {
+        let Some((id, Some(user))) = self.with_info(|info| (info.id, info.user.clone())) else {
+            return Ok(Vec::new());
+        };
+        let ending = Ending::new(Reason::SignedOutElsewhere).by(Arc::clone(&user));
+        self.0.sessions.end_all_of(user, vec![id], &ending).await
+    }
+
+    /// Ends one of the signed-in user's other sessions. `false` if they have no such session, whoever else may.
+    pub async fn sign_out_other(&self, other: SessionId) -> Result<bool> {
+        let Some(user) = self.user() else { return Ok(false) };
+        let crate::Found::Live(record) = self.0.sessions.get(other).await? else { return Ok(false) };
+        if record.info.user.as_ref() != Some(&user) {
+            return Ok(false);
+        }
+        let ending = Ending::new(Reason::SignedOutElsewhere).by(user);
+        self.0.sessions.end(other, &ending).await?;
+        Ok(true)
+    }
+
+    /// Gives the client a new token: after a privilege changed, or now and then. The session, its id and its data stay;
+    /// the old token is served for a short grace. If another request was first, the client keeps what it has.
+    pub async fn rotate(&self) -> Result<()> {
+        let _turn = self.0.turn.lock().await;
+        let token = {
+            let state = self.state();
+            if state.head_sent {
+                return Err(Error::HeadSent);
+            }
+            match &state.stage {
+                Stage::Stored { token, .. } => token.clone(),
+                Stage::Anonymous { .. } => return Ok(()),
+            }
+        };
+        let rotated = self.0.sessions.rotate(&token).await?;
+        let mut state = self.state();
+        match rotated {
+            RotatedToken::Rotated { token, record } => {
+                state.cookie = CookieOrder::Set(token.clone(), Box::new(record.info.clone()));
+                state.rebase(record, Some(token))
+            }
+            RotatedToken::Superseded { record } => state.rebase(record, None),
+        }
+    }
+
+    /// Waits until this session has ended, and answers how; `None` if nothing is stored. For connections that outlive
+    /// their request: see [`Sessions::ended`].
+    pub async fn ended(&self) -> Result<Option<Ended>> {
+        match self.id() {
+            Some(id) => self.0.sessions.ended(id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Forces the session to durable storage now: what is pending, and that it was used.
+    pub async fn flush(&self) -> Result<()> {
+        self.commit().await?;
+        let Some(id) = self.id() else { return Ok(()) };
+        let touch = Touch { id, seen_at: self.0.sessions.now(), grace_ends: None };
+        self.0.sessions.touch_now(touch).await
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_info<T>(&self, look: impl FnOnce(&SessionInfo) -> T) -> Option<T> {
+        self.state().stage.record().map(|record| look(&record.info))
+    }
+}
+
+/// What the layer asks.
+impl Session {
+    /// How many hold this session.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    /// Drops what is pending, as after a failed request.
+    pub(crate) fn discard(&self) {
+        self.state().pending.discard();
+    }
+
+    /// What the head must say; from now on nothing may need a cookie. Whether somebody signed out is the second part.
+    pub(crate) fn seal(&self) -> (CookieOrder, bool) {
+        let mut state = self.state();
+        state.head_sent = true;
+        (std::mem::replace(&mut state.cookie, CookieOrder::Keep), state.signed_out)
+    }
+}
+
+impl State {
+    fn view(&self) -> Data {
+        self.pending.view(self.stage.data())
+    }
+
+    fn become_stored(&mut self, started: Started) -> Vec<Ended> {
+        let Started { token, record, ended } = started;
+        self.pending.discard();
+        self.in_flight = None;
+        self.cookie = CookieOrder::Set(token.clone(), Box::new(record.info.clone()));
+        self.stage = Stage::Stored { record, token };
+        ended
+    }
+
+    /// Goes on from a fresh record; with another token where there is one.
+    fn rebase(&mut self, fresh: Arc<Record>, new_token: Option<Token>) -> Result<()> {
+        if let Stage::Stored { record, token } = &mut self.stage {
+            *record = fresh;
+            if let Some(new_token) = new_token {
+                *token = new_token;
+            }
+        }
+        self.pending.rebase(self.stage.data())
+    }
+}
+
+impl Stage {
+    fn record(&self) -> Option<&Arc<Record>> {
+        match self {
+            Self::Anonymous { .. } => None,
+            Self::Stored { record, .. } => Some(record),
+        }
+    }
+
+    fn data(&self) -> &Data {
+        const NONE: &Data = &Data::new();
+        self.record().map_or(NONE, |record| &record.data)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        let mut shown = f.debug_struct("Session");
+        match &state.stage {
+            Stage::Anonymous { lapsed } => shown.field("anonymous", &true).field("lapsed", lapsed),
+            Stage::Stored { record, .. } => shown.field("id", &record.info.id).field("user", &record.info.user),
+        };
+        shown.field("pending", &state.pending.len()).finish_non_exhaustive()
+    }
+}

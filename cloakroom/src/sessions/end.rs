@@ -1,0 +1,105 @@
+//! Ending sessions, and finding them.
+
+use std::sync::Arc;
+
+use super::{Found, Sessions};
+use crate::{
+    Ended, Ending, Reason, Result, SessionId, SessionInfo,
+    store::{AuditQuery, Cursor, EndAnswer, Fence, Logged, Page, Query, Which},
+};
+
+impl From<EndAnswer> for Found {
+    fn from(answer: EndAnswer) -> Self {
+        match answer {
+            EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) => Self::Ended(ended),
+            EndAnswer::Unknown(_) => Self::Unknown,
+        }
+    }
+}
+
+impl Sessions {
+    /// Ends one session. Ending it again changes nothing and answers how it ended.
+    pub async fn end(&self, id: SessionId, ending: &Ending) -> Result<EndAnswer> {
+        let answers = self.end_many(vec![id], ending).await?;
+        Ok(answers.into_iter().next().unwrap_or(EndAnswer::Unknown(id)))
+    }
+
+    /// Ends sessions in one transaction. Answers in the order asked.
+    pub async fn end_many(&self, ids: Vec<SessionId>, ending: &Ending) -> Result<Vec<EndAnswer>> {
+        self.end_which(Which::Ids(ids), ending).await
+    }
+
+    /// Ends all sessions of a user but `except`, in one transaction; a sign-in that is under way is refused. Answers
+    /// which ended, newest first.
+    pub async fn end_all_of(
+        &self,
+        user: impl Into<Arc<str>>,
+        except: Vec<SessionId>,
+        ending: &Ending,
+    ) -> Result<Vec<Ended>> {
+        self.end_of_user(user.into(), except, Fence::EndedBefore, ending).await
+    }
+
+    /// Ends all sessions of a user and refuses further ones until [`enable_user`](Self::enable_user).
+    pub async fn disable_user(&self, user: impl Into<Arc<str>>, by: Option<Arc<str>>) -> Result<Vec<Ended>> {
+        let ending = Ending { by, ..Ending::new(Reason::UserDisabled) };
+        self.end_of_user(user.into(), Vec::new(), Fence::Disabled, &ending).await
+    }
+
+    /// Lets a disabled user sign in again.
+    pub async fn enable_user(&self, user: &str) -> Result<()> {
+        self.store_write(self.store().enable_user(user, self.now())).await
+    }
+
+    /// All living sessions of a user, newest first.
+    pub async fn list(&self, user: impl Into<Arc<str>>) -> Result<Vec<SessionInfo>> {
+        let query = Query::of_user(user);
+        let mut page = self.find(&query, None, 500).await?;
+        let mut sessions = page.items;
+        while let Some(next) = page.next {
+            page = self.find(&query, Some(&next), 500).await?;
+            sessions.append(&mut page.items);
+        }
+        Ok(sessions)
+    }
+
+    /// A page of living sessions that match, data left out: newest first where a user is given.
+    pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
+        self.store_read(self.store().find(query, after, limit, self.now())).await
+    }
+
+    /// A page of the audit log, oldest first.
+    pub async fn audit(&self, query: &AuditQuery, after: Option<&Cursor>, limit: usize) -> Result<Page<Logged>> {
+        self.store_read(self.store().audit(query, after, limit)).await
+    }
+
+    async fn end_of_user(
+        &self,
+        user: Arc<str>,
+        except: Vec<SessionId>,
+        fence: Fence,
+        ending: &Ending,
+    ) -> Result<Vec<Ended>> {
+        let answers = self.end_which(Which::OfUser { user, except, fence }, ending).await?;
+        let ended = answers.into_iter().filter_map(|answer| match answer {
+            EndAnswer::EndedNow(ended) => Some(ended),
+            EndAnswer::EndedBefore(_) | EndAnswer::Unknown(_) => None,
+        });
+        Ok(ended.collect())
+    }
+
+    async fn end_which(&self, which: Which, ending: &Ending) -> Result<Vec<EndAnswer>> {
+        super::check_text("by", ending.by.as_deref(), false)?;
+        super::check_text("note", ending.note.as_deref(), false)?;
+        let answers = self.store_write(self.store().end(&which, ending, self.now())).await?;
+        for answer in &answers {
+            if let EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) = answer {
+                self.watchers().tell(ended);
+            }
+            if let EndAnswer::EndedNow(ended) = answer {
+                tracing::info!(session = %ended.id, reason = %ended.reason, by = ended.by.as_deref(), "session ended");
+            }
+        }
+        Ok(answers)
+    }
+}

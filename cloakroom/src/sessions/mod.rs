@@ -1,0 +1,290 @@
+//! The service: starts, resumes, changes, ends and lists sessions, and keeps the store tidy.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+
+use crate::{
+    Clock, Error, Result, SystemClock, Timestamp,
+    store::{self, Limit, Store},
+    web::CookieConfig,
+};
+
+mod end;
+mod lifetimes;
+mod resume;
+mod start;
+mod update;
+mod upkeep;
+mod watch;
+
+pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use resume::Found;
+pub use start::{SignIn, Start, Started};
+pub use update::RotatedToken;
+
+pub(crate) use start::check_text;
+
+/// The session service. Cheap to clone: clones share the store and its upkeep.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> cloakroom::Result<()> {
+/// use cloakroom::{Ending, Found, Reason, Sessions, SignIn};
+///
+/// let sessions = Sessions::open("memory:").await?;
+/// let started = sessions.start(SignIn::new("anna").full_name("Anna Berg")).await?;
+/// assert!(matches!(sessions.resume(&started.token).await?, Found::Live(_)));
+///
+/// sessions.end(started.token.id(), &Ending::new(Reason::RevokedByAdmin).by("root")).await?;
+/// let Found::Ended(ended) = sessions.resume(&started.token).await? else { panic!("it ended") };
+/// assert_eq!(ended.reason, Reason::RevokedByAdmin);
+///
+/// sessions.shutdown().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    touches: Arc<upkeep::Touches>,
+    watchers: watch::Watchers,
+    lanes: update::Lanes,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a deployment decides. See [`Builder`] for each.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) rotation_grace: Duration,
+    pub(crate) max_data_bytes: usize,
+    pub(crate) max_key_bytes: usize,
+    pub(crate) tombstone_retention: Duration,
+    pub(crate) audit_retention: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) reap_interval: Duration,
+    pub(crate) cookie: CookieConfig,
+}
+
+impl Sessions {
+    /// Opens the store at `url` and serves sessions from it with every default. See [`store::open`] for addresses and
+    /// [`builder`](Self::builder) for everything else.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::builder(store::open(url).await?).build()
+    }
+
+    /// Serves sessions from a store, with other than default settings.
+    pub fn builder(store: Arc<dyn Store>) -> Builder {
+        Builder::new(store)
+    }
+
+    /// Writes what is still in memory (when sessions were last seen) and stops the upkeep. Sessions still work
+    /// afterwards, but nothing is reaped any more and touches are written by [`flush`](Self::flush) alone.
+    pub async fn shutdown(&self) {
+        let tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            // It was aborted: all that counts is that it is over.
+            drop(task.await);
+        }
+        if let Err(error) = self.flush().await {
+            tracing::warn!(%error, "the latest times of use could not be written");
+        }
+    }
+
+    /// The store, for what the service does not offer.
+    pub fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    /// The current time, by the service's clock.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// How cookies of these sessions look.
+    pub fn cookie(&self) -> &CookieConfig {
+        &self.0.config.cookie
+    }
+
+    /// How large the data of one session may be: bytes of all keys and values.
+    pub fn max_data_bytes(&self) -> usize {
+        self.0.config.max_data_bytes
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    fn watchers(&self) -> &watch::Watchers {
+        &self.0.watchers
+    }
+
+    /// A call that changes nothing: late is as good as unavailable.
+    async fn store_read<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let after = self.config().call_timeout;
+        tokio::time::timeout(after, call).await.unwrap_or_else(|_| {
+            Err(Error::Unavailable { message: format!("it did not answer within {after:?}"), source: None })
+        })
+    }
+
+    /// A call that changes something: late may be done or not.
+    async fn store_write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let after = self.config().call_timeout;
+        tokio::time::timeout(after, call).await.unwrap_or(Err(Error::OutcomeUnknown { after }))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let tasks = self.tasks.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("store", &self.0.store).finish_non_exhaustive()
+    }
+}
+
+/// Settings of a session service.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    upkeep: bool,
+}
+
+impl Builder {
+    fn new(store: Arc<dyn Store>) -> Self {
+        let config = Config {
+            lifetimes: Lifetimes::default(),
+            limit: None,
+            rotation_grace: Duration::from_secs(30),
+            max_data_bytes: 64 * 1024,
+            max_key_bytes: 128,
+            tombstone_retention: Duration::from_hours(24),
+            audit_retention: Duration::from_hours(90 * 24),
+            call_timeout: Duration::from_secs(5),
+            reap_interval: Duration::from_mins(5),
+            cookie: CookieConfig::default(),
+        };
+        Self { store, clock: Arc::new(SystemClock), config, upkeep: true }
+    }
+
+    /// How long sessions live. Default: [`Lifetimes::default`].
+    pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.config.lifetimes = lifetimes;
+        self
+    }
+
+    /// How many sessions a user may have, unless a sign-in says otherwise. Default: any number.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.config.limit = Some(limit);
+        self
+    }
+
+    /// How long a replaced token is served after its successor was first presented. Default 30 seconds.
+    pub fn rotation_grace(mut self, grace: Duration) -> Self {
+        self.config.rotation_grace = grace;
+        self
+    }
+
+    /// How large the data of one session may be: bytes of all keys and values. Default 65,536.
+    pub fn max_data_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_data_bytes = bytes;
+        self
+    }
+
+    /// How long a key may be, in bytes. Default 128.
+    pub fn max_key_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_key_bytes = bytes;
+        self
+    }
+
+    /// For how long an ended session's reason is remembered. Default 24 hours.
+    pub fn tombstone_retention(mut self, retention: Duration) -> Self {
+        self.config.tombstone_retention = retention;
+        self
+    }
+
+    /// For how long audit entries are kept. Default 90 days.
+    pub fn audit_retention(mut self, retention: Duration) -> Self {
+        self.config.audit_retention = retention;
+        self
+    }
+
+    /// How long a call of the store may take. Default 5 seconds.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.config.call_timeout = timeout;
+        self
+    }
+
+    /// How often expired sessions are ended, give or take a tenth so that nodes spread out. Default 5 minutes. They count
+    /// as ended from their deadline on, whenever that is.
+    pub fn reap_interval(mut self, interval: Duration) -> Self {
+        self.config.reap_interval = interval;
+        self
+    }
+
+    /// The cookie's name and attributes. Default: [`CookieConfig::default`].
+    pub fn cookie(mut self, cookie: CookieConfig) -> Self {
+        self.config.cookie = cookie;
+        self
+    }
+
+    /// Where `now` comes from. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Starts no tasks: call [`Sessions::reap`] and [`Sessions::flush`] yourself.
+    pub fn without_upkeep(mut self) -> Self {
+        self.upkeep = false;
+        self
+    }
+
+    /// The service. Must be called within a Tokio runtime, where the upkeep runs, unless there is
+    /// [none](Self::without_upkeep).
+    pub fn build(self) -> Result<Sessions> {
+        self.config.lifetimes.check()?;
+        self.config.cookie.check()?;
+        for (what, time) in [("call timeout", self.config.call_timeout), ("reap interval", self.config.reap_interval)] {
+            if time.is_zero() {
+                return Err(Error::InvalidArgument { what, problem: "it must not be zero".into() });
+            }
+        }
+        if self.config.limit.is_some_and(|limit| limit.max == 0) {
+            return Err(Error::InvalidArgument {
+                what: "limit",
+                problem: "at least one session must be allowed".into(),
+            });
+        }
+        let sessions = Sessions(Arc::new(Inner {
+            store: self.store,
+            clock: self.clock,
+            config: self.config,
+            touches: Arc::default(),
+            watchers: watch::Watchers::default(),
+            lanes: update::Lanes::default(),
+            tasks: std::sync::Mutex::default(),
+        }));
+        if self.upkeep {
+            let problem = "call it within a Tokio runtime, or ask for no upkeep".to_owned();
+            let runtime = tokio::runtime::Handle::try_current()
+                .map_err(|_| Error::InvalidArgument { what: "Builder::build", problem })?;
+            sessions.start_upkeep(&runtime);
+        }
+        Ok(sessions)
+    }
+}

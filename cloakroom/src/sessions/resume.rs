@@ -1,0 +1,87 @@
+//! From a token to its session.
+
+use std::sync::Arc;
+
+use super::Sessions;
+use crate::{
+    Ended, Ending, Presented, Reason, Record, Result, SessionId, Timestamp, Token,
+    store::{Loaded, Touch},
+};
+
+/// A session as it was found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// It lives.
+    Live(Arc<Record>),
+    /// It ended not long ago.
+    Ended(Ended),
+    /// There is none, or it was forgotten, or the token's secret never belonged to it.
+    Unknown,
+}
+
+impl Sessions {
+    /// The session a token opens. Counts as use: it moves the idle deadline, at most as often as the throttle allows.
+    ///
+    /// A token of an ended session is told why it ended; a stranger who knows only the id is not.
+    pub async fn resume(&self, token: &Token) -> Result<Found> {
+        let found = self.resume_without_touch(token).await?;
+        if let Found::Live(record) = &found {
+            self.note_use(record, self.now());
+        }
+        Ok(found)
+    }
+
+    /// The session a token opens, without counting as use.
+    pub async fn resume_without_touch(&self, token: &Token) -> Result<Found> {
+        let now = self.now();
+        let loaded = match self.store().peek(token.id(), now) {
+            Some(loaded) => loaded,
+            None => self.store_read(self.store().load(token.id(), now)).await?,
+        };
+        match loaded {
+            Loaded::Live(record) => self.judge(token, record, now).await,
+            Loaded::Ended(tombstone) => match tombstone.secrets.present(&token.digest(), now) {
+                Presented::Unknown => Ok(refused(token, "wrong secret")),
+                _ => Ok(Found::Ended(tombstone.ended.clone())),
+            },
+            Loaded::Unknown => Ok(refused(token, "unknown session")),
+        }
+    }
+
+    /// A session by its id alone, for administration: never counts as use.
+    pub async fn get(&self, id: SessionId) -> Result<Found> {
+        let now = self.now();
+        let loaded = match self.store().peek(id, now) {
+            Some(loaded) => loaded,
+            None => self.store_read(self.store().load(id, now)).await?,
+        };
+        Ok(match loaded {
+            Loaded::Live(record) => Found::Live(record),
+            Loaded::Ended(tombstone) => Found::Ended(tombstone.ended.clone()),
+            Loaded::Unknown => Found::Unknown,
+        })
+    }
+
+    async fn judge(&self, token: &Token, record: Arc<Record>, now: Timestamp) -> Result<Found> {
+        match record.secrets.present(&token.digest(), now) {
+            Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
+            Presented::Successor => {
+                let grace_ends = Some(now.after(self.config().rotation_grace));
+                let seen_at = record.info.last_seen_at;
+                self.queue_touch(Touch { id: token.id(), seen_at, grace_ends });
+                Ok(Found::Live(record))
+            }
+            Presented::Reused => {
+                tracing::warn!(session = %token.id(), "a replaced token was used again: the session ends");
+                let answer = self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
+                Ok(answer.into())
+            }
+            Presented::Unknown => Ok(refused(token, "wrong secret")),
+        }
+    }
+}
+
+fn refused(token: &Token, why: &'static str) -> Found {
+    tracing::warn!(session = %token.id(), why, "token refused");
+    Found::Unknown
+}

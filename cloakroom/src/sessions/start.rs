@@ -1,0 +1,286 @@
+//! Starting sessions: for a visitor, or for somebody who signed in.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Sessions, lifetimes::Asked};
+use crate::{
+    Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
+    SessionInfo, Timestamp, Token, data,
+    store::{Create, Created, Limit},
+};
+
+/// What a session starts with.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) full_name: Option<Arc<str>>,
+    pub(crate) user_type: Option<Arc<str>>,
+    pub(crate) audit_user: Option<Arc<str>>,
+    pub(crate) authenticated_at: Option<Timestamp>,
+    pub(crate) data: Data,
+    pub(crate) client: Client,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) ends_at: Option<Timestamp>,
+    pub(crate) remember: bool,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) replaces: Option<SessionId>,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) by: Option<Arc<str>>,
+}
+
+impl Start {
+    /// A session of nobody in particular.
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// A session of `user`: at least one byte, at most 256, without control characters. Compared byte for byte.
+    pub fn user(user: impl Into<Arc<str>>) -> Self {
+        Self { user: Some(user.into()), ..Self::default() }
+    }
+
+    /// The data it starts with.
+    pub fn data(mut self, data: Data) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// The session that this one takes the place of: it ends at once, and does not count towards the limit.
+    pub fn replaces(mut self, id: SessionId) -> Self {
+        self.replaces = Some(id);
+        self
+    }
+
+    /// Makes a repeated start harmless: a further one with the same key ends the session of the first, which does not
+    /// count towards the limit. At most 256 bytes.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+}
+
+/// A person's sign-in, as a handler asks for it.
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    pub(crate) start: Start,
+    pub(crate) fresh_data: bool,
+}
+
+impl SignIn {
+    /// A sign-in of `user`, who has just proved who they are. See [`Start::user`] for what a user may be.
+    pub fn new(user: impl Into<Arc<str>>) -> Self {
+        Self { start: Start::user(user), fresh_data: false }
+    }
+
+    /// Starts with no data, even where an anonymous visitor's would be carried over.
+    pub fn fresh_data(mut self) -> Self {
+        self.fresh_data = true;
+        self
+    }
+}
+
+impl From<SignIn> for Start {
+    fn from(sign_in: SignIn) -> Self {
+        sign_in.start
+    }
+}
+
+/// What both a start and a sign-in can say about the session they make.
+macro_rules! setters {
+    ($type:ty, $($start:ident)?) => {
+        impl $type {
+            /// The person's name, for display. At most 256 bytes.
+            pub fn full_name(mut self, name: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?full_name = Some(name.into());
+                self
+            }
+
+            /// What kind of user, in the application's own words. At most 256 bytes.
+            pub fn user_type(mut self, user_type: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?user_type = Some(user_type.into());
+                self
+            }
+
+            /// On whose behalf an auditor looks. At most 256 bytes.
+            pub fn audit_user(mut self, user: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?audit_user = Some(user.into());
+                self
+            }
+
+            /// When the person proved who they are. Default: now.
+            pub fn authenticated_at(mut self, at: Timestamp) -> Self {
+                self.$($start.)?authenticated_at = Some(at);
+                self
+            }
+
+            /// Where the session is started from.
+            pub fn client(mut self, client: Client) -> Self {
+                self.$($start.)?client = client;
+                self
+            }
+
+            /// How long it may go unused, instead of the configured time.
+            pub fn idle_timeout(mut self, idle: Duration) -> Self {
+                self.$($start.)?idle_timeout = Some(idle);
+                self
+            }
+
+            /// When it ends whatever happens, instead of the configured time.
+            pub fn ends_at(mut self, end: Timestamp) -> Self {
+                self.$($start.)?ends_at = Some(end);
+                self
+            }
+
+            /// "Remember me": the longer lifetimes, and a cookie that outlives the browser.
+            pub fn remember(mut self, remember: bool) -> Self {
+                self.$($start.)?remember = remember;
+                self
+            }
+
+            /// How many sessions the user may have, instead of the configured limit.
+            pub fn limit(mut self, limit: Limit) -> Self {
+                self.$($start.)?limit = Some(limit);
+                self
+            }
+
+            /// Who starts it, if not the user themselves.
+            pub fn by(mut self, by: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?by = Some(by.into());
+                self
+            }
+        }
+    };
+}
+
+setters!(Start,);
+setters!(SignIn, start);
+
+/// A session that was started, and the only copy of its token.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// For the client, and nobody else.
+    pub token: Token,
+    /// The session.
+    pub record: Arc<Record>,
+    /// Sessions that ended for it: the replaced one, an earlier try's, and those evicted by the limit.
+    pub ended: Vec<Ended>,
+}
+
+impl Sessions {
+    /// Starts a session. One round trip to the store.
+    ///
+    /// A full limit or a disabled user is [`Error::Refused`].
+    pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
+        let now = self.now();
+        let (create, token) = self.prepare(start.into(), now)?;
+        let created = self.store_write(self.store().create(&create, now)).await?;
+        match created {
+            Created::Created { ended } => {
+                for ended in &ended {
+                    self.watchers().tell(ended);
+                }
+                let record = Arc::new(create.record);
+                tracing::info!(session = %token.id(), user = record.info.user.as_deref(), "session started");
+                Ok(Started { token, record, ended })
+            }
+            Created::Refused(refusal) => {
+                tracing::warn!(user = create.record.info.user.as_deref(), %refusal, "session refused");
+                Err(refusal.into())
+            }
+        }
+    }
+
+    fn prepare(&self, start: Start, now: Timestamp) -> Result<(Create, Token)> {
+        let config = self.config();
+        for (what, text) in [
+            ("user", &start.user),
+            ("full_name", &start.full_name),
+            ("user_type", &start.user_type),
+            ("audit_user", &start.audit_user),
+            ("by", &start.by),
+        ] {
+            check_text(what, text.as_deref(), what.contains("user"))?;
+        }
+        check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
+        for (key, _) in start.data.iter() {
+            data::check_key(key, config.max_key_bytes)?;
+        }
+        let size = start.data.size();
+        if size > config.max_data_bytes {
+            let largest = start.data.iter().max_by_key(|(key, value)| data::entry_size(key, value));
+            let key = largest.map(|(key, _)| key.to_string());
+            return Err(Error::TooLarge { key, size, limit: config.max_data_bytes });
+        }
+        let limit = start.limit.or(config.limit);
+        if limit.is_some_and(|limit| limit.max == 0) {
+            let problem = "at least one session must be allowed; disable the user to allow none".into();
+            return Err(Error::InvalidArgument { what: "limit", problem });
+        }
+        let asked = Asked {
+            signed_in: start.user.is_some(),
+            remember: start.remember,
+            idle: start.idle_timeout,
+            ends_at: start.ends_at,
+        };
+        let (idle_timeout, ends_at) = config.lifetimes.deadlines(&asked, now)?;
+
+        let key = self.store().partition_key();
+        // The user is part of the digest: one key used for two people must not end the first one's session.
+        let idempotency = start.idempotency_key.as_deref().map(|text| {
+            let owner = start.user.as_deref().unwrap_or_default();
+            key.keyed_digest(format!("idempotency\0{owner}\0{text}").as_bytes())
+        });
+        let token = Token::generate(SessionId::generate(self.partition(start.user.as_deref(), idempotency)?)?)?;
+        let info = SessionInfo {
+            id: token.id(),
+            authenticated_at: start.user.is_some().then(|| start.authenticated_at.unwrap_or(now)),
+            user: start.user,
+            full_name: start.full_name,
+            user_type: start.user_type,
+            created_at: now,
+            last_seen_at: now,
+            idle_timeout,
+            ends_at,
+            remember: start.remember,
+            client: start.client.cleaned(),
+            impersonated_by: None,
+            audit_user: start.audit_user,
+            version: 0,
+        };
+        let record = Record {
+            info,
+            data: start.data,
+            secrets: Secrets::new(token.digest(), now),
+            recent_changes: RecentChanges::default(),
+            lease: Lease::default(),
+            idempotency,
+        };
+        Ok((Create { record, limit, replaces: start.replaces, by: start.by }, token))
+    }
+
+    fn partition(&self, user: Option<&str>, idempotency: Option<Digest>) -> Result<Partition> {
+        match (user, idempotency) {
+            (Some(user), _) => Ok(self.store().partition_key().partition_of(user)),
+            // A repeated start must find the first try's session, so both live in the partition of their key.
+            (None, Some(digest)) => Ok(Partition::of_digest(&digest)),
+            (None, None) => Partition::random(),
+        }
+    }
+}
+
+/// How long a name may be, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
+
+pub(crate) fn check_text(what: &'static str, text: Option<&str>, is_identifier: bool) -> Result<()> {
+    let Some(text) = text else { return Ok(()) };
+    let problem = if text.is_empty() && is_identifier {
+        "it is empty; leave it out instead".to_owned()
+    } else if text.len() > MAX_TEXT_BYTES {
+        format!("it has {} bytes, the limit is {MAX_TEXT_BYTES}", text.len())
+    } else if text.chars().any(char::is_control) {
+        "it contains a control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidArgument { what, problem })
+}

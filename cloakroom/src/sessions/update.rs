@@ -1,0 +1,154 @@
+//! Changing sessions: data, and the token.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Sessions;
+use crate::{
+    Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
+    store::{Gone, Rotated, Rotation, Updated},
+};
+
+/// How often a change whose basis others changed is decided anew.
+const MAX_ATTEMPTS: u32 = 32;
+
+/// Turns for changes that met a conflict. Within one process the second try of each waits for those before it, so a
+/// crowd on one key needs one try more each, not one for every other.
+#[derive(Default)]
+pub(super) struct Lanes([tokio::sync::Mutex<()>; Lanes::COUNT]);
+
+impl Lanes {
+    const COUNT: usize = 32;
+
+    fn of(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
+        &self.0[usize::from(id.as_bytes()[SessionId::LEN - 1]) % Self::COUNT]
+    }
+}
+
+/// What became of a token that was to be rotated.
+#[derive(Clone, Debug)]
+pub enum RotatedToken {
+    /// There is a new token; the old one is served until its grace ends.
+    Rotated {
+        /// For the client, and nobody else.
+        token: Token,
+        /// The session.
+        record: Arc<Record>,
+    },
+    /// Another request's rotation came first: what the client holds keeps working for its grace.
+    Superseded {
+        /// The session.
+        record: Arc<Record>,
+    },
+}
+
+impl Sessions {
+    /// A change of nothing yet, under this service's size limit.
+    pub fn change(&self) -> Change {
+        Change::new(self.max_data_bytes())
+    }
+
+    /// Applies a change. Never changes or brings back an ended session.
+    ///
+    /// [`Updated::Conflict`] carries the record as it is; data that would be too large is an error.
+    pub async fn update(&self, id: SessionId, change: &Change) -> Result<Updated> {
+        for key in change.set.keys() {
+            data::check_key(key, self.config().max_key_bytes)?;
+        }
+        let updated = self.store_write(self.store().update(id, change, self.now())).await?;
+        match &updated {
+            Updated::TooLarge(size) => {
+                let key = change.largest_key().map(ToString::to_string);
+                return Err(Error::TooLarge { key, size: *size, limit: change.max_data_bytes });
+            }
+            Updated::LeaseLost => return Err(Error::LockLost),
+            Updated::Gone(Gone::Ended(ended)) => self.watchers().tell(ended),
+            Updated::Gone(Gone::Unknown) | Updated::Applied(_) | Updated::Conflict(_) => {}
+        }
+        Ok(updated)
+    }
+
+    /// Decides a change from the record as it is and applies it, anew whenever what it relied on was changed meanwhile.
+    /// Without a lock. Starts from `record`; after 32 tries it gives up with [`Error::Contended`].
+    pub async fn modify(
+        &self,
+        record: Arc<Record>,
+        mut decide: impl FnMut(&Record) -> Result<Change>,
+    ) -> Result<Arc<Record>> {
+        self.modify_with(record, |record| decide(record).map(Arc::new)).await
+    }
+
+    /// [`modify`](Self::modify) for a caller that keeps its changes.
+    pub(crate) async fn modify_with(
+        &self,
+        record: Arc<Record>,
+        mut decide: impl FnMut(&Arc<Record>) -> Result<Arc<Change>>,
+    ) -> Result<Arc<Record>> {
+        let id = record.info.id;
+        let mut record = record;
+        let mut lane = None;
+        for attempt in 0..MAX_ATTEMPTS {
+            let change = decide(&record)?;
+            if change.is_empty() {
+                return Ok(record);
+            }
+            match self.update(id, &change).await? {
+                Updated::Applied(record) => return Ok(record),
+                Updated::Conflict(fresh) => record = fresh,
+                Updated::Gone(gone) => return Err(gone.into()),
+                Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("update made it an error"),
+            }
+            if lane.is_none() {
+                lane = Some(self.0.lanes.of(id).lock().await);
+            } else {
+                // Only other nodes are in the way now: step aside for a moment, each for another one.
+                tokio::time::sleep(jitter(attempt)).await;
+            }
+        }
+        Err(Error::Contended { attempts: MAX_ATTEMPTS })
+    }
+
+    /// Gives the holder of `token` a new one. The session, its id and its data stay.
+    pub async fn rotate(&self, token: &Token) -> Result<RotatedToken> {
+        let successor = Token::generate(token.id())?;
+        let rotation = Rotation {
+            presented: token.digest(),
+            successor: successor.digest(),
+            grace: self.config().rotation_grace,
+            by: None,
+        };
+        let now = self.now();
+        match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
+            Rotated::Rotated(record) => {
+                tracing::info!(session = %token.id(), "token rotated");
+                Ok(RotatedToken::Rotated { token: successor, record })
+            }
+            Rotated::Superseded(record) => match record.secrets.present(&token.digest(), now) {
+                Presented::Current | Presented::Successor | Presented::Predecessor => {
+                    Ok(RotatedToken::Superseded { record })
+                }
+                Presented::Reused => {
+                    self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
+                    Err(self.ended_or_unknown(token).await)
+                }
+                Presented::Unknown => Err(Error::UnknownSession),
+            },
+            // Only who held its token may learn how it ended.
+            Rotated::Gone(_) => Err(self.ended_or_unknown(token).await),
+        }
+    }
+
+    async fn ended_or_unknown(&self, token: &Token) -> Error {
+        match self.resume_without_touch(token).await {
+            Ok(super::Found::Ended(ended)) => ended.into(),
+            Ok(_) => Error::UnknownSession,
+            Err(error) => error,
+        }
+    }
+}
+
+/// Up to 2 ms at first, doubling to 32 ms.
+fn jitter(attempt: u32) -> Duration {
+    let most = 2_000_u64 << attempt.min(4);
+    let random = Change::new(0).id;
+    Duration::from_micros(random % most)
+}

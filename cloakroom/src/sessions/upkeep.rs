@@ -1,0 +1,173 @@
+//! What happens beside requests: when sessions were last seen is written, and what expired is ended.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{Inner, Sessions};
+use crate::{
+    Change, Record, Result, SessionId, Timestamp,
+    store::{Reap, Touch},
+};
+
+/// Touches that wait to be written together.
+#[derive(Default)]
+pub(super) struct Touches {
+    waiting: Mutex<HashMap<SessionId, Touch>>,
+    first: Notify,
+}
+
+impl Touches {
+    fn add(&self, touch: Touch) {
+        let mut waiting = self.lock();
+        let was_empty = waiting.is_empty();
+        let merged = waiting.entry(touch.id).or_insert(touch);
+        merged.seen_at = merged.seen_at.max(touch.seen_at);
+        merged.grace_ends = merged.grace_ends.or(touch.grace_ends);
+        drop(waiting);
+        if was_empty {
+            self.first.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<Touch> {
+        let mut touches: Vec<_> = self.lock().drain().map(|(_, touch)| touch).collect();
+        // One order on every node: unordered batches of row locks can deadlock.
+        touches.sort_unstable_by_key(|touch| touch.id);
+        touches
+    }
+
+    fn last_seen(&self, id: SessionId) -> Option<Timestamp> {
+        self.lock().get(&id).map(|touch| touch.seen_at)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Touch>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a touch may wait for others before all are written together.
+const FLUSH_DELAY: Duration = Duration::from_secs(1);
+/// So many touches are written by one call.
+const TOUCH_BATCH: usize = 500;
+/// So many sessions are reaped by one call.
+const REAP_BATCH: usize = 500;
+
+/// A session's use is recorded at most this often: a twentieth of its idle timeout, never over a minute. A session
+/// ends early by at most this and the flush delay, and never late.
+pub(crate) fn touch_throttle(idle: Duration) -> Duration {
+    (idle / 20).min(Duration::from_mins(1))
+}
+
+impl Sessions {
+    /// Notes that a session was used now, if that is due.
+    pub(crate) fn note_use(&self, record: &Record, now: Timestamp) {
+        let info = &record.info;
+        let throttle = touch_throttle(info.idle_timeout.unwrap_or(Duration::MAX));
+        if now.since(info.last_seen_at) < throttle || now <= info.last_seen_at {
+            return;
+        }
+        if self.0.touches.last_seen(info.id).is_some_and(|seen| now.since(seen) < throttle) {
+            return;
+        }
+        self.queue_touch(Touch { id: info.id, seen_at: now, grace_ends: None });
+    }
+
+    pub(super) fn queue_touch(&self, touch: Touch) {
+        self.0.touches.add(touch);
+    }
+
+    /// Writes that one session was used, without waiting for others.
+    pub(crate) async fn touch_now(&self, touch: Touch) -> Result<()> {
+        self.store_write(self.store().touch(&[touch], self.now())).await.map(drop)
+    }
+
+    /// Writes when sessions were last seen, as far as it is not written yet. Happens by itself within a second or so.
+    pub async fn flush(&self) -> Result<()> {
+        let touches = self.0.touches.take();
+        let mut batches = touches.chunks(TOUCH_BATCH);
+        while let Some(batch) = batches.next() {
+            let now = self.now();
+            if let Err(error) = self.store_write(self.store().touch(batch, now)).await {
+                // They never move time backwards, so writing one twice is harmless: all wait for the next flush.
+                batch.iter().chain(batches.by_ref().flatten()).for_each(|touch| self.0.touches.add(*touch));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every session that has expired, and forgets what is old enough. Answers how many ended. Happens by itself
+    /// at the configured interval.
+    pub async fn reap(&self) -> Result<u64> {
+        // What was used shortly before its deadline must not be reaped for want of a note.
+        self.flush().await?;
+        let mut count = 0;
+        loop {
+            let now = self.now();
+            let reap = Reap {
+                limit: REAP_BATCH,
+                tombstones_before: now.before(self.config().tombstone_retention),
+                audit_before: now.before(self.config().audit_retention),
+            };
+            let reaped = self.store_write(self.store().reap(&reap, now)).await?;
+            count += reaped.ended.len() as u64;
+            for ended in &reaped.ended {
+                self.watchers().tell(ended);
+            }
+            if !reaped.more {
+                break;
+            }
+        }
+        if count > 0 {
+            tracing::info!(count, "expired sessions ended");
+        }
+        Ok(count)
+    }
+
+    pub(super) fn start_upkeep(&self, runtime: &tokio::runtime::Handle) {
+        let tasks = [
+            runtime.spawn(keep_flushing(Arc::clone(&self.0.touches), Arc::downgrade(&self.0))),
+            runtime.spawn(keep_reaping(Arc::downgrade(&self.0), self.config().reap_interval)),
+        ];
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+    }
+}
+
+/// Tasks hold the service weakly, so that dropping its last handle ends them.
+fn upgrade(service: &Weak<Inner>) -> Option<Sessions> {
+    service.upgrade().map(Sessions)
+}
+
+async fn keep_flushing(touches: Arc<Touches>, service: Weak<Inner>) {
+    let mut failing = false;
+    loop {
+        touches.first.notified().await;
+        tokio::time::sleep(FLUSH_DELAY).await;
+        let Some(sessions) = upgrade(&service) else { break };
+        match sessions.flush().await {
+            Ok(()) => failing = false,
+            Err(error) if failing => tracing::debug!(%error, "touches still cannot be written"),
+            Err(error) => {
+                tracing::warn!(%error, "touches cannot be written; they are kept and tried again");
+                failing = true;
+            }
+        }
+    }
+}
+
+async fn keep_reaping(service: Weak<Inner>, interval: Duration) {
+    loop {
+        let spread = interval / 10;
+        let random = Change::new(0).id % u64::try_from(spread.as_millis()).unwrap_or(u64::MAX).max(1);
+        tokio::time::sleep(interval.saturating_sub(spread / 2) + Duration::from_millis(random)).await;
+        let Some(sessions) = upgrade(&service) else { break };
+        if let Err(error) = sessions.reap().await {
+            tracing::warn!(%error, "expired sessions could not be ended; they stay unusable and are tried again");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The session cookie, without a framework: how it is written, read and deleted.
+//!
+//! The rules are those of RFC 6265bis and, for the `__Http-` and `__Host-Http-` prefixes, of the layered-cookies draft.
+//!
+//! ```
+//! use cloakroom::web::CookieConfig;
+//!
+//! let cookie = CookieConfig::default();
+//! assert_eq!(cookie.name(), "__Host-session");
+//! assert_eq!(cookie.delete(None), "__Host-session=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax");
+//! // A prefix is a promise to the browser: settings that break it are refused.
+//! assert!(CookieConfig::default().domain("example.com").check().is_err());
+//! assert!(CookieConfig::new("__Secure-session").domain("example.com").check().is_ok());
+//! ```
+
+use std::{fmt::Write, time::Duration};
+
+use http::{HeaderMap, HeaderName, header};
+
+use crate::{Error, Result, SessionInfo, Timestamp, Token};
+
+/// The cookie's name and attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "they are the cookie's attributes, each on or off by itself")]
+pub struct CookieConfig {
+    name: String,
+    path: String,
+    path_header: Option<HeaderName>,
+    domain: Option<String>,
+    secure: bool,
+    http_only: bool,
+    same_site: SameSite,
+    same_site_none: bool,
+    partitioned: bool,
+    persistent: bool,
+}
+
+/// When the browser sends the cookie along with requests that other sites cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// With top-level navigation by safe methods.
+    Lax,
+    /// Always. Needs `Secure`, and [`CookieConfig::allow_cross_site`].
+    None,
+}
+
+impl Default for CookieConfig {
+    /// `__Host-session`; `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`; gone with the browser unless the session is to be
+    /// remembered.
+    fn default() -> Self {
+        Self::new("__Host-session")
+    }
+}
+
+impl CookieConfig {
+    /// The longest `Max-Age` that browsers honour (RFC 6265bis, section 5.5).
+    pub const MAX_AGE: Duration = Duration::from_hours(400 * 24);
+
+    /// The default attributes under another name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            path: "/".into(),
+            path_header: None,
+            domain: None,
+            secure: true,
+            http_only: true,
+            same_site: SameSite::Lax,
+            same_site_none: false,
+            partitioned: false,
+            persistent: false,
+        }
+    }
+
+    /// For plain http on hosts other than localhost, while developing: named `session` and not `Secure`, so anyone on the
+    /// network can read it. Never in production.
+    pub fn for_development() -> Self {
+        Self::new("session").secure(false)
+    }
+
+    /// The path the cookie is sent for. Default `/`.
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// A request header that holds the path instead, set by a proxy that knows where the application is mounted.
+    /// A header that is missing or no path leaves [`path`](Self::path) in force. Default none.
+    pub fn path_header(mut self, header: HeaderName) -> Self {
+        self.path_header = Some(header);
+        self
+    }
+
+    /// Sends the cookie to this domain and all below it. Default: to the host that set it alone.
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
+        self
+    }
+
+    /// Whether the cookie is sent over https alone. Default true.
+    pub fn secure(mut self, secure: bool) -> Self {
+        self.secure = secure;
+        self
+    }
+
+    /// Whether scripts in the page cannot read the cookie. Default true, and hardly ever a reason to change it.
+    pub fn http_only(mut self, http_only: bool) -> Self {
+        self.http_only = http_only;
+        self
+    }
+
+    /// When the cookie is sent along with requests that other sites cause. Default [`SameSite::Lax`].
+    pub fn same_site(mut self, same_site: SameSite) -> Self {
+        self.same_site = same_site;
+        self
+    }
+
+    /// Consents to [`SameSite::None`]: every site can make signed-in requests, so each that changes something must check
+    /// where it comes from.
+    pub fn allow_cross_site(mut self) -> Self {
+        self.same_site_none = true;
+        self
+    }
+
+    /// Whether an embedded page has a cookie of its own for each site that embeds it (CHIPS). Default false.
+    pub fn partitioned(mut self, partitioned: bool) -> Self {
+        self.partitioned = partitioned;
+        self
+    }
+
+    /// Whether every session's cookie outlives the browser, not just a remembered one's. Default false.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the settings agree with each other and with the name's prefix.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |problem: &str| {
+            Err(Error::InvalidArgument { what: "cookie", problem: format!("{:?}: {problem}", self.name) })
+        };
+        let prefix = Prefix::of(&self.name);
+        if self.name.is_empty() || !self.name.bytes().all(is_token_byte) {
+            return wrong("the name must be letters, digits and !#$%&'*+-.^_`|~");
+        }
+        if self.name.len() + Token::TEXT_LEN > MAX_PAIR_BYTES {
+            return wrong("name and value must fit into 4096 bytes");
+        }
+        if !is_path(&self.path) {
+            return wrong("the path must start with / and hold no control character and no semicolon");
+        }
+        if !self.domain.as_deref().is_none_or(is_domain) {
+            return wrong("the domain must be a host name, such as example.com");
+        }
+        if prefix.needs_secure() && !self.secure {
+            return wrong("a name with this prefix needs Secure");
+        }
+        if prefix.needs_http_only() && !self.http_only {
+            return wrong("a name with this prefix needs HttpOnly");
+        }
+        if prefix.needs_host() && (self.domain.is_some() || self.path != "/" || self.path_header.is_some()) {
+            return wrong("a name with the prefix __Host- allows no domain and no path but /; use __Secure- instead");
+        }
+        if self.same_site == SameSite::None && !(self.secure && self.same_site_none) {
+            return wrong("SameSite=None needs Secure and allow_cross_site()");
+        }
+        if self.partitioned && !self.secure {
+            return wrong("Partitioned needs Secure");
+        }
+        Ok(())
+    }
+
+    /// The `Set-Cookie` value that hands out `token`. `path` is where the application [is mounted](Self::mounted_at),
+    /// if that is not the configured path.
+    pub fn set(&self, token: &Token, info: &SessionInfo, now: Timestamp, path: Option<&str>) -> String {
+        let remembered = self.persistent || info.remember;
+        let max_age = remembered.then(|| {
+            // The idle deadline moves with use and the server decides it; the cookie need only last until the end.
+            let left = info.ends_at.map_or(Self::MAX_AGE, |end| end.since(now));
+            left.min(Self::MAX_AGE).as_secs()
+        });
+        self.write(&token.reveal(), max_age, path)
+    }
+
+    /// The `Set-Cookie` value that deletes the cookie, attributes as they were when it was set.
+    pub fn delete(&self, path: Option<&str>) -> String {
+        self.write("", Some(0), path)
+    }
+
+    /// The token in a request's cookies.
+    ///
+    /// The name is compared exactly, capitals included. Cookies of that name with one and the same value count as one;
+    /// with different values none is believed, because the browser does not say which of them this site set.
+    pub fn read(&self, headers: &HeaderMap) -> Presented {
+        let mut found: Option<&[u8]> = None;
+        for header in headers.get_all(header::COOKIE) {
+            for pair in header.as_bytes().split(|byte| *byte == b';') {
+                let Some(at) = pair.iter().position(|byte| *byte == b'=') else { continue };
+                let (name, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
+                if name != self.name.as_bytes() {
+                    continue;
+                }
+                if found.is_some_and(|found| found != value) {
+                    return Presented::Ambiguous;
+                }
+                found = Some(value);
+            }
+        }
+        match found {
+            None => Presented::Nothing,
+            Some(value) => match str::from_utf8(value).ok().and_then(Token::parse) {
+                Some(token) => Presented::Token(token),
+                None => Presented::Malformed,
+            },
+        }
+    }
+
+    /// The path that a request's [path header](Self::path_header) names, if there is such a header and it is a path.
+    pub fn mounted_at<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let path = headers.get(self.path_header.as_ref()?)?.to_str().ok()?;
+        Some(path).filter(|path| is_path(path))
+    }
+
+    fn write(&self, value: &str, max_age: Option<u64>, path: Option<&str>) -> String {
+        let path = path.unwrap_or(&self.path);
+        let mut cookie = format!("{}={value}; Path={path}", self.name);
+        if let Some(domain) = &self.domain {
+            cookie.push_str("; Domain=");
+            cookie.push_str(domain);
+        }
+        if let Some(seconds) = max_age {
+            write!(cookie, "; Max-Age={seconds}").expect("writing to a string cannot fail");
+        }
+        for (set, attribute) in [
+            (self.secure, "; Secure"),
+            (self.http_only, "; HttpOnly"),
+            (self.same_site == SameSite::Strict, "; SameSite=Strict"),
+            (self.same_site == SameSite::Lax, "; SameSite=Lax"),
+            (self.same_site == SameSite::None, "; SameSite=None"),
+            (self.partitioned, "; Partitioned"),
+        ] {
+            if set {
+                cookie.push_str(attribute);
+            }
+        }
+        cookie
+    }
+}
+
+/// What a request's cookies hold.
+#[derive(Clone, Debug)]
+pub enum Presented {
+    /// No cookie of the name.
+    Nothing,
+    /// A cookie of the name whose value is not a token.
+    Malformed,
+    /// Cookies of the name with different values.
+    Ambiguous,
+    /// A token. Whether it opens anything is for [`Sessions::resume`](crate::Sessions::resume) to say.
+    Token(Token),
+}
+
+/// Name and value together may have as many bytes (RFC 6265bis, section 5.6).
+const MAX_PAIR_BYTES: usize = 4096;
+
+/// What a name's beginning promises. Browsers recognise prefixes whatever their capitals, so settings are checked that
+/// way too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prefix {
+    None,
+    Secure,
+    Host,
+    Http,
+    HostHttp,
+}
+
+impl Prefix {
+    fn of(name: &str) -> Self {
+        let starts_with =
+            |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        if starts_with("__Host-Http-") {
+            Self::HostHttp
+        } else if starts_with("__Host-") {
+            Self::Host
+        } else if starts_with("__Http-") {
+            Self::Http
+        } else if starts_with("__Secure-") {
+            Self::Secure
+        } else {
+            Self::None
+        }
+    }
+
+    fn needs_secure(self) -> bool {
+        self != Self::None
+    }
+
+    fn needs_http_only(self) -> bool {
+        matches!(self, Self::Http | Self::HostHttp)
+    }
+
+    fn needs_host(self) -> bool {
+        matches!(self, Self::Host | Self::HostHttp)
+    }
+}
+
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path.len() <= 1024
+        && path.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
+}
+
+fn is_domain(domain: &str) -> bool {
+    let labels = domain.strip_prefix('.').unwrap_or(domain);
+    !labels.is_empty()
+        && labels.len() <= 253
+        && labels
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
+}

@@ -1,0 +1,276 @@
+//! The tower layer: gives every request its session, and tells the client what became of it.
+//!
+//! The session is loaded when a handler asks for it, and what changed is stored before the response's head is sent.
+//! A request whose handler never asks costs no call of the store.
+
+use std::{
+    fmt,
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
+use tokio::sync::OnceCell;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{SessionBody, cookie::Presented, problem};
+use crate::{
+    Client, Error, Found, Result, Session, Sessions,
+    session::{Arrival, CookieOrder},
+};
+
+/// Gives every request its session. Made by [`Sessions::layer`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SessionLayer {
+    sessions: Sessions,
+    config: Arc<Config>,
+}
+
+type ClientIp = dyn Fn(&request::Parts) -> Option<IpAddr> + Send + Sync;
+type OnCommitError = dyn Fn(&Error) -> Response<Bytes> + Send + Sync;
+
+pub(super) struct Config {
+    keep_on_server_error: bool,
+    always_touch: bool,
+    clear_cookies_at_sign_out: bool,
+    sign_in_page: Option<String>,
+    client_ip: Option<Box<ClientIp>>,
+    on_commit_error: Box<OnCommitError>,
+}
+
+impl Sessions {
+    /// The layer that gives every request its session.
+    pub fn layer(&self) -> SessionLayer {
+        let config = Config {
+            keep_on_server_error: false,
+            always_touch: false,
+            clear_cookies_at_sign_out: false,
+            sign_in_page: None,
+            client_ip: None,
+            on_commit_error: Box::new(problem::response),
+        };
+        SessionLayer { sessions: self.clone(), config: Arc::new(config) }
+    }
+}
+
+impl SessionLayer {
+    /// Where [`SignedIn`](super::SignedIn) sends a visitor who is not: they come back with `?next=` and the path they
+    /// asked for. Default: 401.
+    pub fn sign_in_page(self, path: impl Into<String>) -> Self {
+        self.configure(|config| config.sign_in_page = Some(path.into()))
+    }
+
+    /// Where a request comes from, for the record of a session that it starts. Default: not recorded. Behind a proxy,
+    /// read the header that your proxy sets, and only if the peer is your proxy.
+    pub fn client_ip(self, ip: impl Fn(&request::Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.configure(|config| config.client_ip = Some(Box::new(ip)))
+    }
+
+    /// Whether what is pending is stored although the handler answered 500 or above. Default: it is dropped.
+    pub fn keep_on_server_error(self, keep: bool) -> Self {
+        self.configure(|config| config.keep_on_server_error = keep)
+    }
+
+    /// Whether every request that brings a token counts as use of its session, not just one whose handler asks for it.
+    /// Costs a load each. Default false.
+    pub fn always_touch(self, always: bool) -> Self {
+        self.configure(|config| config.always_touch = always)
+    }
+
+    /// Whether signing out also asks the browser to delete every cookie of this site, other applications' included.
+    /// Default: its cache and storage alone.
+    pub fn clear_cookies_at_sign_out(self, clear: bool) -> Self {
+        self.configure(|config| config.clear_cookies_at_sign_out = clear)
+    }
+
+    /// The answer when what is pending cannot be stored. Default: 401 with the reason if the session ended meanwhile,
+    /// 503 with `Retry-After` if the store cannot be reached, 500 otherwise, as `application/problem+json`.
+    pub fn on_commit_error(self, answer: impl Fn(&Error) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        self.configure(|config| config.on_commit_error = Box::new(answer))
+    }
+
+    fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        let config = Arc::get_mut(&mut self.config);
+        change(config.expect("a layer is configured before it is cloned into a service"));
+        self
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("sign_in_page", &self.sign_in_page).finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService { inner, layer: self.clone() }
+    }
+}
+
+/// A service whose requests have sessions.
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    inner: S,
+    layer: SessionLayer,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    ReqBody: Send + 'static,
+    ResBody: Send,
+{
+    type Response = Response<SessionBody<ResBody>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        // The clone may not be ready: the one that was polled must do the work.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let visit = Arc::new(Visit { layer: self.layer.clone(), session: OnceCell::new(), path: OnceCell::new() });
+        request.extensions_mut().insert(Arc::clone(&visit));
+        let headers = self.layer.config.always_touch.then(|| request.headers().clone());
+        Box::pin(async move {
+            if let Some(headers) = headers {
+                let (mut parts, ()) = Request::new(()).into_parts();
+                parts.headers = headers;
+                if let Err(error) = visit.session(&parts).await {
+                    tracing::warn!(%error, "the session of a request could not be loaded");
+                }
+            }
+            let response = inner.call(request).await?;
+            Ok(visit.leave(response).await)
+        })
+    }
+}
+
+/// One request's visit: its session, once somebody asks for it.
+pub(super) struct Visit {
+    layer: SessionLayer,
+    session: OnceCell<Session>,
+    /// Where the application is mounted, if a header says so.
+    path: OnceCell<String>,
+}
+
+impl Visit {
+    pub(super) fn sign_in_page(&self) -> Option<&str> {
+        self.layer.config.sign_in_page.as_deref()
+    }
+
+    /// The session of the request these parts are of, loaded at the first call.
+    pub(super) async fn session(&self, parts: &request::Parts) -> Result<&Session> {
+        self.session.get_or_try_init(|| self.load(parts)).await
+    }
+
+    async fn load(&self, parts: &request::Parts) -> Result<Session> {
+        let sessions = &self.layer.sessions;
+        if let Some(path) = sessions.cookie().mounted_at(&parts.headers) {
+            self.path.get_or_init(|| async { path.to_owned() }).await;
+        }
+        let arrival = match sessions.cookie().read(&parts.headers) {
+            Presented::Nothing => Arrival::Nothing,
+            Presented::Malformed => {
+                tracing::warn!("a session cookie that is not a token was refused");
+                Arrival::Unknown
+            }
+            Presented::Ambiguous => {
+                tracing::warn!("several session cookies with different values were refused");
+                Arrival::Nothing
+            }
+            Presented::Token(token) => match sessions.resume(&token).await? {
+                Found::Live(record) => Arrival::Live(record, token),
+                Found::Ended(ended) => Arrival::Ended(ended),
+                Found::Unknown => Arrival::Unknown,
+            },
+        };
+        Ok(Session::arrive(sessions, arrival, self.client(parts)))
+    }
+
+    fn client(&self, parts: &request::Parts) -> Client {
+        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        Client {
+            ip: self.layer.config.client_ip.as_ref().and_then(|ip| ip(parts)),
+            user_agent: user_agent.map(Into::into),
+            device: None,
+        }
+    }
+
+    /// Stores what is pending and writes the outcome into the response's head.
+    async fn leave<B>(self: Arc<Self>, response: Response<B>) -> Response<SessionBody<B>> {
+        let Some(session) = self.session.get().cloned() else {
+            return response.map(SessionBody::plain);
+        };
+        let config = &self.layer.config;
+        let failed = response.status().is_server_error() && !config.keep_on_server_error;
+        let committed = if failed {
+            session.discard();
+            Ok(())
+        } else {
+            session.commit().await
+        };
+        let (mut cookie, signed_out) = session.seal();
+        // This visit and this function hold it; whoever else does may change it while the body is under way.
+        let held = session.holders() > 2 || Arc::strong_count(&self) > 1;
+        let mut response = match committed {
+            Ok(()) if held => response.map(|body| SessionBody::watched(body, session)),
+            Ok(()) => response.map(SessionBody::plain),
+            Err(error) => {
+                tracing::warn!(%error, "the session's changes could not be stored");
+                if let Error::Ended(ended) = &error {
+                    let keep = ended.reason.is_replacement();
+                    cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
+                }
+                (config.on_commit_error)(&error).map(SessionBody::answer)
+            }
+        };
+        self.write_head(response.headers_mut(), cookie, signed_out);
+        response
+    }
+
+    fn write_head(&self, headers: &mut HeaderMap, order: CookieOrder, signed_out: bool) {
+        let sessions = &self.layer.sessions;
+        let cookie = sessions.cookie();
+        let path = self.path.get().map(String::as_str);
+        let set_cookie = match order {
+            CookieOrder::Keep => None,
+            CookieOrder::Set(token, info) => Some(cookie.set(&token, &info, sessions.now(), path)),
+            CookieOrder::Delete => Some(cookie.delete(path)),
+        };
+        if let Some(set_cookie) = set_cookie {
+            let mut value = HeaderValue::try_from(set_cookie).expect("the settings were checked to be printable");
+            value.set_sensitive(true);
+            headers.append(header::SET_COOKIE, value);
+            // A shared cache must not hand one visitor's token to another, whatever the application says.
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if signed_out {
+            let what = if self.layer.config.clear_cookies_at_sign_out {
+                r#""cache", "storage", "cookies""#
+            } else {
+                r#""cache", "storage""#
+            };
+            headers.insert("clear-site-data", HeaderValue::from_static(what));
+        }
+    }
+}
+
+/// A handler asked for a session, but there is no [`SessionLayer`] around it.
+pub(super) fn no_layer() -> Response<Bytes> {
+    tracing::error!("a handler asks for its session, but no session layer is around it: add .layer(sessions.layer())");
+    problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is set up wrongly.")
+}

@@ -1,0 +1,65 @@
+//! Errors as responses: `application/problem+json` (RFC 9457) with a stable `code`.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{Error, store::Refusal};
+
+/// The response for an error, as far as the visitor may know it; the rest is for the log.
+pub(super) fn response(error: &Error) -> Response<Bytes> {
+    let (status, code) = classify(error);
+    let detail = match error {
+        Error::Ended(ended) => ended.reason.text().to_owned(),
+        Error::UnknownSession | Error::Refused(_) | Error::TooLarge { .. } | Error::HeadSent => error.to_string(),
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable for the moment.".to_owned(),
+        _ => "The session could not be used.".to_owned(),
+    };
+    let mut response = plain(status, code, &detail);
+    if let Error::Ended(ended) = error {
+        let body = body(status, code, &detail, Some(ended.reason.code()));
+        *response.body_mut() = body;
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A response with nothing but a code and a sentence.
+pub(super) fn plain(status: StatusCode, code: &str, detail: &str) -> Response<Bytes> {
+    let mut response = Response::new(body(status, code, detail, None));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn body(status: StatusCode, code: &str, detail: &str, reason: Option<&str>) -> Bytes {
+    let mut problem = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "code": code,
+        "detail": detail,
+    });
+    if let Some(reason) = reason {
+        problem["reason"] = reason.into();
+    }
+    problem.to_string().into()
+}
+
+fn classify(error: &Error) -> (StatusCode, &'static str) {
+    match error {
+        Error::Ended(_) => (StatusCode::UNAUTHORIZED, "session_ended"),
+        Error::UnknownSession => (StatusCode::UNAUTHORIZED, "session_unknown"),
+        Error::Refused(Refusal::UserDisabled) => (StatusCode::FORBIDDEN, "user_disabled"),
+        Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
+        Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
+        Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
+        Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")
+        }
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+    }
+}
