@@ -68,14 +68,12 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// and the one it [replaces](Create::replaces) end and do not count; a full limit refuses or evicts the
     /// least recently seen ([`SessionInfo::last_seen_at`], then `created_at`, then id); the record is created. A
     /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
-    /// the limit.
+    /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
+    /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
     ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
-    ///
-    /// A record that is there already with the same current secret is the work of an earlier try of this very call: it
-    /// answers `Created` and ends nothing more.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.
@@ -128,8 +126,8 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>>;
 
     /// Reads the audit log, oldest first. A reader that continues from the last cursor it saw misses nothing, not even
-    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. `limit` is one or more; a
-    /// page may hold fewer, or nothing, although more follow. Order holds within a session.
+    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. Order holds within a
+    /// session. A page may hold fewer than `limit` (one or more), or nothing, although more follow.
     fn audit<'a>(
         &'a self,
         query: &'a AuditQuery,
@@ -157,7 +155,7 @@ pub trait Locks {
 }
 
 /// What became of an attempt to lock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Locked {
     /// The caller holds the lock, under the number in [`Record::lease`].
     Granted(Arc<Record>),
@@ -173,7 +171,7 @@ pub enum Locked {
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its id is a fresh one, for a repeated try as well. Its user's fence is compared with
+    /// The record. Its id is a fresh one: only a try of the same call that is repeated has it again. Its user's fence is compared with
     /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.

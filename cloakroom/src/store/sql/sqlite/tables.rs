@@ -113,6 +113,13 @@ pub(super) fn head(db: &Connection, id: SessionId) -> Result<Option<Head>, Fault
     Ok(row.optional()?.map(SessionRow::decode).transpose()?)
 }
 
+/// Whether there is a session or a tombstone.
+pub(super) fn is_known(db: &Connection, id: SessionId) -> Result<bool, Fault> {
+    const SELECT: &str =
+        "SELECT EXISTS (SELECT 1 FROM session WHERE id = ?1) OR EXISTS (SELECT 1 FROM tombstone WHERE id = ?1)";
+    Ok(db.prepare_cached(SELECT)?.query_row([id.as_bytes()], |row| row.get(0))?)
+}
+
 pub(super) fn data(db: &Connection, id: SessionId) -> Result<Data, Fault> {
     let mut select = db.prepare_cached("SELECT data_key, value FROM session_data WHERE session = ?1")?;
     let rows = select.query_map([id.as_bytes()], |row| {
