@@ -126,8 +126,8 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>>;
 
     /// Reads the audit log, oldest first. A reader that continues from the last cursor it saw misses nothing, not even
-    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. Order holds within a
-    /// session. A page may hold fewer than `limit` (one or more), or nothing, although more follow.
+    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. `limit` is one or more; a
+    /// page may hold fewer, or nothing, although more follow. Order holds within a session.
     fn audit<'a>(
         &'a self,
         query: &'a AuditQuery,

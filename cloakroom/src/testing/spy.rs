@@ -52,7 +52,7 @@ pub struct SpyStore<S> {
     watch: Mutex<Watch>,
 }
 
-/// A call that goes to the store: all of [`Store`] and [`Locks`] but `peek`, which goes nowhere.
+/// A call that goes to the store: all of [`Store`] but `peek`, which goes nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the method of its name")]
 pub enum Call {
@@ -97,10 +97,25 @@ pub struct Counts {
 impl Counts {
     /// All round trips: every call but `peek`.
     pub fn total(&self) -> usize {
-        let Self { create, load, update, touch, rotate, end, enable_user, find, reap, audit, ping, .. } = self;
-        let Self { lock, renew, unlock, peek: _, .. } = self;
-        let on_sessions = create + load + update + touch + rotate + end + lock + renew + unlock;
-        on_sessions + enable_user + find + reap + audit + ping
+        let Self {
+            create,
+            load,
+            update,
+            touch,
+            rotate,
+            end,
+            enable_user,
+            find,
+            reap,
+            audit,
+            ping,
+            lock,
+            renew,
+            unlock,
+            peek: _,
+        } = self;
+        let changes = create + update + touch + rotate + end + enable_user + reap;
+        changes + load + find + audit + ping + lock + renew + unlock
     }
 
     fn of(&mut self, call: Call) -> &mut usize {
