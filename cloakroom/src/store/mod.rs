@@ -171,8 +171,8 @@ pub enum Locked {
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its id is a fresh one: only a try of the same call that is repeated has it again. Its user's fence is compared with
-    /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
+    /// The record. Its id is a fresh one: only a repeated try of the same call has it again. Its user's fence is compared
+    /// with [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
@@ -482,6 +482,7 @@ pub struct Logged {
 /// Opens the store at `url`. See the [table](self) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
+#[cfg_attr(not(feature = "sqlite"), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
