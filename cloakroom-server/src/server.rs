@@ -66,7 +66,12 @@ impl Server {
     }
 
     pub(crate) fn router(&self) -> Router {
-        api::router(App { sessions: self.sessions.clone(), keys: Arc::clone(&self.keys), bounds: self.bounds })
+        api::router(App {
+            sessions: self.sessions.clone(),
+            keys: Arc::clone(&self.keys),
+            bounds: self.bounds,
+            metrics: Arc::default(),
+        })
     }
 }
 

@@ -594,6 +594,19 @@ fn health_needs_no_key() {
 }
 
 #[test]
+fn t7_metrics_count_and_tell_no_secret() {
+    let server = TestServer::start();
+    let (token, id) = server.start_session(r#"{"user":"anna"}"#);
+    server.resume(&token).expect(200);
+    server.plain(&format!("/{token}"), &[]).expect(404);
+    let metrics = server.plain("/metrics", &[]).expect(200).text;
+    assert!(metrics.contains("{route=\"/v1/sessions/resume\",status=\"2xx\"} 1\n"), "{metrics}");
+    for secret in [&token[24..], &id, "anna", &server.admin[3..]] {
+        assert!(!metrics.contains(secret), "{metrics}");
+    }
+}
+
+#[test]
 fn c5_answers_carry_the_token_only_where_it_was_made() {
     let server = TestServer::start();
     let (token, id) = server.start_session(r#"{"user":"anna"}"#);

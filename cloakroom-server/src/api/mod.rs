@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     routing::{any, get, post},
 };
 use cloakroom::Sessions;
@@ -16,6 +16,7 @@ mod forward_auth;
 mod guard;
 mod health;
 mod json;
+mod metrics;
 mod number;
 mod patch;
 mod problem;
@@ -25,6 +26,7 @@ mod sessions;
 mod start;
 mod view;
 
+pub(crate) use metrics::Metrics;
 use problem::{Code, Problem};
 
 /// What every handler works on.
@@ -33,6 +35,7 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     pub(crate) keys: Arc<ApiKeys>,
     pub(crate) bounds: Bounds,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// All paths of the server.
@@ -51,10 +54,12 @@ pub(crate) fn router(app: App) -> Router {
     let open = Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::show))
         .route("/auth", any(forward_auth::decide))
         .route("/auth/{*path}", any(forward_auth::decide))
         .method_not_allowed_fallback(method_not_allowed);
-    keyed.merge(open).fallback(path_unknown).layer(from_fn(request_log::log)).with_state(app)
+    let log = from_fn_with_state(app.clone(), request_log::log);
+    keyed.merge(open).fallback(path_unknown).layer(log).with_state(app)
 }
 
 async fn path_unknown() -> Problem {

@@ -161,7 +161,7 @@ impl From<Error> for Problem {
             }
             Error::InvalidArgument { what: "cursor", .. } => Self::new(Code::InvalidParameter, detail),
             Error::InvalidArgument { what, .. } => Self::field(Code::InvalidField, what, detail),
-            Error::Contended { .. } => Self::new(Code::Contended, detail),
+            Error::Contended { .. } | Error::Locked { .. } => Self::new(Code::Contended, detail),
             Error::Unavailable { .. } => failed(Code::StoreUnavailable, &error),
             Error::OutcomeUnknown { .. } => failed(Code::OutcomeUnknown, &error),
             Error::Store { .. } => failed(Code::StoreFailed, &error),
