@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Client, Data, Ended, Ending, Error, Reason, Record, Result, RotatedToken, SessionId, SessionInfo, Sessions, SignIn,
-    Start, Started, Token, store::Touch,
+    Client, Data, Ended, Ending, Error, Found, Reason, Record, Result, RotatedToken, SessionId, SessionInfo, Sessions,
+    SignIn, Start, Started, Token, store::Touch,
 };
 
 mod commit;
@@ -101,10 +101,28 @@ pub(crate) enum Arrival {
     Live(Arc<Record>, Token),
 }
 
+impl Arrival {
+    /// With this token, which opens what was found.
+    pub(crate) fn with(token: Token, found: Found) -> Self {
+        match found {
+            Found::Live(record) => Self::Live(record, token),
+            Found::Ended(ended) => Self::Ended(ended),
+            Found::Unknown => Self::Unknown,
+        }
+    }
+}
+
 impl Session {
     /// The session of a visitor who came without one.
     pub fn anonymous(sessions: &Sessions) -> Self {
         Self::arrive(sessions, Arrival::Nothing, Client::default())
+    }
+
+    /// The session that a token opens, for a framework without an integration of its own: what the layer does when a
+    /// handler asks. The caller [commits](Self::commit) and carries tokens itself.
+    pub async fn resume(sessions: &Sessions, token: &Token) -> Result<Self> {
+        let found = sessions.resume(token).await?;
+        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), Client::default()))
     }
 
     pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, client: Client) -> Self {
@@ -240,7 +258,7 @@ impl Session {
     /// Ends one of the signed-in user's other sessions. `false` if they have no such session, whoever else may.
     pub async fn sign_out_other(&self, other: SessionId) -> Result<bool> {
         let Some(user) = self.user() else { return Ok(false) };
-        let crate::Found::Live(record) = self.0.sessions.get(other).await? else { return Ok(false) };
+        let Found::Live(record) = self.0.sessions.get(other).await? else { return Ok(false) };
         if record.info.user.as_ref() != Some(&user) {
             return Ok(false);
         }

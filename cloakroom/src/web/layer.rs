@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use super::{SessionBody, cookie::Presented, problem};
 use crate::{
-    Client, Error, Found, Result, Session, Sessions,
+    Client, Error, Result, Session, Sessions,
     session::{Arrival, CookieOrder},
 };
 
@@ -192,11 +192,10 @@ impl Visit {
                 tracing::warn!("several session cookies with different values were refused");
                 Arrival::Nothing
             }
-            Presented::Token(token) => match sessions.resume(&token).await? {
-                Found::Live(record) => Arrival::Live(record, token),
-                Found::Ended(ended) => Arrival::Ended(ended),
-                Found::Unknown => Arrival::Unknown,
-            },
+            Presented::Token(token) => {
+                let found = sessions.resume(&token).await?;
+                Arrival::with(token, found)
+            }
         };
         Ok(Session::arrive(sessions, arrival, self.client(parts)))
     }
