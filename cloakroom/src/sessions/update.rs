@@ -101,7 +101,7 @@ impl Sessions {
                 lane = Some(self.0.lanes.of(id).lock().await);
             } else {
                 // Only other nodes are in the way now: step aside for a moment, each for another one.
-                tokio::time::sleep(jitter(attempt)).await;
+                Box::pin(tokio::time::sleep(jitter(attempt))).await;
             }
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })
