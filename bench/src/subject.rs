@@ -115,7 +115,9 @@ impl Subject {
         ] {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        request.headers_mut().insert(header::COOKIE, cookie.clone());
+        // Copied and not shared: a server has just read it, so it is in the processor's cache.
+        let cookie = HeaderValue::from_bytes(cookie.as_bytes()).expect("it is one already");
+        request.headers_mut().insert(header::COOKIE, cookie);
         request
     }
 }
