@@ -63,7 +63,7 @@ impl Sessions {
 
 impl SessionLayer {
     /// Where [`SignedIn`](super::SignedIn) sends a visitor who is not: they come back with `?next=` and the path they
-    /// asked for. Default: 401.
+    /// asked for, and [`Session::lapsed`] there says why they are not. Default: 401.
     pub fn sign_in_page(self, path: impl Into<String>) -> Self {
         self.configure(|config| config.sign_in_page = Some(path.into()))
     }
@@ -245,12 +245,17 @@ impl Visit {
             Err(error) => {
                 tracing::warn!(%error, "the session's changes could not be stored");
                 if let Error::Ended(ended) = &error {
-                    let keep = ended.reason.is_replacement();
+                    let keep = config.sessions.has_fresh_successor(ended);
                     cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
                 }
                 (config.on_commit_error)(&error).map(SessionBody::answer)
             }
         };
+        // Where a redirect leads, the visitor is told why they are signed out: until then the browser keeps the token.
+        let deleted = matches!(cookie, CookieOrder::Delete);
+        if deleted && response.status().is_redirection() && session.lapsed().is_some() {
+            cookie = CookieOrder::Keep;
+        }
         self.write_head(response.headers_mut(), cookie, signed_out, path.as_deref());
         response
     }
