@@ -6,6 +6,7 @@ mod dict;
 mod lapsed;
 mod lifetimes;
 mod refusals;
+mod round_trips;
 mod sign_in;
 mod tokens;
 mod world;
