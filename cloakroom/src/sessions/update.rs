@@ -112,7 +112,7 @@ impl Sessions {
                 lane = Some(turns.lock().await);
             } else if attempt > 1 {
                 // Only other nodes are in the way now: step aside for a moment, each for another one.
-                tokio::time::sleep(jitter(attempt)).await;
+                Box::pin(tokio::time::sleep(jitter(attempt))).await;
             }
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })

@@ -3,10 +3,13 @@
 mod commit;
 mod cookies;
 mod dict;
+mod failing_store;
+mod interleavings;
 mod lapsed;
 mod lifetimes;
 mod refusals;
 mod round_trips;
 mod sign_in;
 mod tokens;
+mod trips;
 mod world;
