@@ -9,6 +9,7 @@ mod lapsed;
 mod lifetimes;
 mod locks;
 mod refusals;
+mod round_trips;
 mod sign_in;
 mod tokens;
 mod trips;
