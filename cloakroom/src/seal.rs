@@ -23,7 +23,7 @@ pub(crate) struct Seals {
     earlier: Vec<Key>,
 }
 
-/// What a seal is not made over twice: one key serves two purposes.
+/// One key serves two purposes: what was made for one must never pass for the other.
 #[derive(Clone, Copy)]
 enum Purpose {
     Record,

@@ -98,7 +98,7 @@ impl Sessions {
     }
 }
 
-fn refused(token: &Token, why: &'static str) -> Found {
+pub(super) fn refused(token: &Token, why: &'static str) -> Found {
     tracing::warn!(session = %token.id(), why, "token refused");
     Found::Unknown
 }

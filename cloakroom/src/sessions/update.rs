@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Sessions;
+use super::{Sessions, resume::refused};
 use crate::{
     Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
     store::{Gone, Rotated, Rotation, Updated},
@@ -146,6 +146,7 @@ impl Sessions {
                 Rotated::Gone(_) => return Err(self.ended_or_unknown(token).await),
             }
         }
+        refused(token, "wrong secret");
         Err(Error::UnknownSession)
     }
 

@@ -3,8 +3,10 @@
 mod commit;
 mod cookies;
 mod dict;
+mod forged;
 mod lapsed;
 mod lifetimes;
+mod logs;
 mod refusals;
 mod sign_in;
 mod tokens;

@@ -9,7 +9,8 @@ use axum::{
     routing::get,
 };
 use cloakroom::{
-    Builder, Data, Error, Json, Session, Sessions, SignIn, SignedIn, Timestamp, Token, store::MemoryStore,
+    Builder, Data, Error, Json, Session, Sessions, SignIn, SignedIn, Timestamp, Token,
+    store::{MemoryStore, Store},
     testing::ManualClock,
 };
 use http::{HeaderMap, Request, StatusCode, header};
@@ -29,8 +30,12 @@ pub(crate) fn world() -> World {
 }
 
 pub(crate) fn world_with(configure: impl FnOnce(Builder) -> Builder) -> World {
+    world_on(Arc::new(MemoryStore::new().unwrap()), configure)
+}
+
+pub(crate) fn world_on(store: Arc<dyn Store>, configure: impl FnOnce(Builder) -> Builder) -> World {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let builder = Sessions::builder(Arc::new(MemoryStore::new().unwrap())).clock(clock.clone()).without_upkeep();
+    let builder = Sessions::builder(store).clock(clock.clone()).without_upkeep();
     let sessions = configure(builder).build().unwrap();
     let app = routes().with_state(sessions.clone()).layer(sessions.layer());
     World { clock, sessions, app }
