@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cloakroom::{
     Change, Error, Found, Json, Reason, Record, RotatedToken, Secrets, Session, SessionId, SignIn, Start, Token,
     store::{Create, Created, Gone, Loaded, MemoryStore, Store, Updated},
+    testing::{Call, SpyStore},
 };
 
 use crate::world::{World, data, routes, world, world_on, world_with};
@@ -13,6 +14,8 @@ const KEY: [u8; 32] = [7; 32];
 const NEXT_KEY: [u8; 32] = [8; 32];
 /// Where the seal is kept.
 const SEAL: &str = "\u{1}mac";
+
+type Forge = fn(&mut Record);
 
 fn memory() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new().unwrap())
@@ -69,7 +72,7 @@ async fn t10_a_forged_row_opens_nothing() {
     let world = sealed(&store);
     let token = sign_in(&world, "mallory").await;
     let genuine = row(&world, &store, token.id()).await;
-    let forgeries: [(&str, fn(&mut Record)); 10] = [
+    let forgeries: [(&str, Forge); 10] = [
         ("user", |row| row.info.user = Some("anna".into())),
         ("nobody", |row| row.info.user = None),
         ("user_type", |row| row.info.user_type = Some("admin".into())),
@@ -244,6 +247,35 @@ async fn t10_sessions_from_before_the_key_are_refused_and_keys_that_are_none() {
 }
 
 #[tokio::test]
+async fn t10_a_seal_is_made_anew_when_what_it_covers_changes_meanwhile() {
+    let spy = Arc::new(SpyStore::new(MemoryStore::new().unwrap()));
+    let world = world_on(Arc::clone(&spy) as Arc<dyn Store>, |builder| builder.record_mac_key(KEY));
+    let token = sign_in(&world, "anna").await;
+    spy.reset();
+    let mut change = world.sessions.change();
+    change.set("cart", Json::from_text("1").unwrap());
+    world.sessions.update(token.id(), &change).await.unwrap();
+    assert_eq!((spy.counts().load, spy.counts().update), (0, 1), "data alone needs no other seal");
+
+    let gate = spy.hold_next(Call::Update);
+    let emptying = {
+        let (sessions, id) = (world.sessions.clone(), token.id());
+        let mut change = sessions.change();
+        change.remove_all();
+        tokio::spawn(async move { sessions.update(id, &change).await.unwrap() })
+    };
+    gate.reached().await;
+    let mut change = world.sessions.change();
+    change.fields.user_type = Some(Some("admin".into()));
+    world.sessions.update(token.id(), &change).await.unwrap();
+    gate.release();
+    let Updated::Applied(record) = emptying.await.unwrap() else { panic!("nobody else touched the data") };
+    assert_eq!((record.data.len(), record.info.user_type.as_deref()), (0, Some("admin")));
+    assert_eq!((spy.counts().load, spy.counts().update), (2, 4), "a load each, and one update again");
+    assert!(is_live(&world, &token).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn t10_every_change_leaves_a_seal_that_holds() {
     let store = memory();
     let world = sealed(&store);

@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::Body;
 use cloakroom::{
-    Ending, Found, Json, Reason, Record, RotatedToken, SignIn, Token,
+    Ending, Found, Json, Reason, Record, RotatedToken, SessionId, SignIn, Token,
     store::{Create, Limit, Loaded, MemoryStore, Store},
 };
 use http::{Request, header};
@@ -46,13 +46,9 @@ impl Log {
         assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?} in:\n{log}");
         for token in tokens {
             let text = token.reveal();
-            let secret = &text[24..];
+            let secret = &text[SessionId::TEXT_LEN..];
             // Half of it is too much.
             assert!(!log.contains(&secret[..20]) && !log.contains(&secret[23..]), "a secret in:\n{log}");
-            for digest in [token.digest()] {
-                let hex = digest.as_bytes().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-                assert!(!log.contains(&hex), "a digest in:\n{log}");
-            }
         }
     }
 }
@@ -118,7 +114,7 @@ async fn o1_refusals_are_logged_without_what_was_refused() {
     let guessed = Token::generate(token.id()).unwrap();
     request(&world, &format!("{NAME}={}", guessed.reveal())).await;
     log.expect(&["WARN", "token refused", "wrong secret", &token.id().to_string()], &[&token, &guessed]);
-    let unknown = Token::generate(cloakroom::SessionId::from_bytes([1; 18])).unwrap();
+    let unknown = Token::generate(SessionId::from_bytes([1; 18])).unwrap();
     request(&world, &format!("{NAME}={}", unknown.reveal())).await;
     log.expect(&["WARN", "token refused", "unknown session"], &[&unknown]);
     request(&world, &format!("{NAME}={}", &token.reveal()[1..])).await;
