@@ -39,7 +39,7 @@ pub struct SessionInfo {
     /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
     /// at most the throttle.
     pub last_seen_at: Timestamp,
-    /// How long it may go unused; `None` for as long as it likes.
+    /// How long it may go unused, in whole milliseconds; `None` for as long as it likes.
     pub idle_timeout: Option<Duration>,
     /// When it ends whatever happens; `None` for no absolute end.
     pub ends_at: Option<Timestamp>,

@@ -1,5 +1,12 @@
 //! Every store in this process, and every wrapper, passes the whole suite.
 
-use cloakroom::{store::MemoryStore, testing::conformance};
+use std::sync::Arc;
+
+use cloakroom::{
+    store::{MemoryStore, Store},
+    testing::{SpyStore, conformance},
+};
 
 conformance!(mod memory: MemoryStore::new().unwrap());
+conformance!(mod shared: Arc::new(MemoryStore::new().unwrap()) as Arc<dyn Store>);
+conformance!(mod remote: SpyStore::remote(MemoryStore::new().unwrap()));

@@ -6,6 +6,7 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
+//! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //!
 //! # Writing a store
 //!
@@ -22,8 +23,13 @@ use crate::{
 };
 
 mod memory;
+mod shared;
+#[cfg(feature = "sqlite")]
+mod sql;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sql::SqliteStore;
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -61,8 +67,15 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// In one transaction: a fence that forbids it refuses; the session of an earlier try with the same idempotency key
     /// and the one it [replaces](Create::replaces) end and do not count; a full limit refuses or evicts the
     /// least recently seen ([`SessionInfo::last_seen_at`], then `created_at`, then id); the record is created. A
-    /// refusal is audited, and ends nothing. A record that is there already with the same current secret is the work of an
-    /// earlier try of this very call: it answers `Created` and ends nothing more.
+    /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
+    /// the limit.
+    ///
+    /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
+    /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
+    /// and counts until its session ended.
+    ///
+    /// A record that is there already with the same current secret is the work of an earlier try of this very call: it
+    /// answers `Created` and ends nothing more.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.
@@ -78,8 +91,9 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// user type or deadlines is audited.
     fn update<'a>(&'a self, id: SessionId, change: &'a Change, now: Timestamp) -> BoxFuture<'a, Result<Updated>>;
 
-    /// Notes that sessions were used. Last-seen never moves backwards, the version stays. Answers in the order
-    /// asked: whether each session is there.
+    /// Notes that sessions were used, each at most once in a batch. Last-seen never moves backwards, the version stays.
+    /// A touch that is older than the last one still starts the grace it carries. Answers in the order asked: whether
+    /// each session is there.
     fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>>;
 
     /// Makes another secret current, as [`Secrets::rotate`] does. The version stays. Where the successor is current already, an
@@ -90,17 +104,17 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// for that reason, whatever `ending` says.
     ///
     /// For [`Which::Ids`] the answers are in the order asked, an id that comes twice answered twice. For
-    /// [`Which::OfUser`] they are the sessions that this call ended, newest first.
+    /// [`Which::OfUser`] they are the sessions that this call ended, newest first, without those that had expired.
     fn end<'a>(&'a self, which: &'a Which, ending: &'a Ending, now: Timestamp)
     -> BoxFuture<'a, Result<Vec<EndAnswer>>>;
 
     /// Lifts the fence that [`Fence::Disabled`] set. Harmless if there is none.
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>>;
 
-    /// Lists living sessions that match, at most `limit`, data left out. With a user: newest first
+    /// Lists living sessions that match, at most `limit` (one or more), data left out. With a user: newest first
     /// ([`SessionInfo::created_at`], then id). Otherwise in an order of the store's own, and a page may hold fewer than
     /// `limit` although more follow. Paging while sessions come and go never shows one twice, and shows each that
-    /// was there throughout.
+    /// was there throughout. A cursor that this store did not give is [`Cursor::invalid`].
     fn find<'a>(
         &'a self,
         query: &'a Query,
@@ -110,11 +124,12 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Page<SessionInfo>>>;
 
     /// Ends what expired, at most `limit` in one call, and forgets tombstones and audit entries that are
-    /// old enough. Safe on any number of nodes at once; costs what it ends, not what is stored.
+    /// old enough. The end-all fence of a user goes with the tombstones of its time. Safe on any number of nodes at once; costs what it ends, not what is stored.
     fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>>;
 
     /// Reads the audit log, oldest first. A reader that continues from the last cursor it saw misses nothing, not even
-    /// an entry whose transaction took long. A page may hold fewer than `limit`, or nothing, although more follow.
+    /// an entry whose transaction took long, and goes on behind what was forgotten meanwhile. `limit` is one or more; a
+    /// page may hold fewer, or nothing, although more follow. Order holds within a session.
     fn audit<'a>(
         &'a self,
         query: &'a AuditQuery,
@@ -158,7 +173,8 @@ pub enum Locked {
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its user's fence is compared with [`SessionInfo::authenticated_at`].
+    /// The record. Its id is a fresh one, for a repeated try as well. Its user's fence is compared with
+    /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
@@ -204,7 +220,7 @@ pub enum WhenFull {
 pub enum Created {
     /// The session lives; these ended for it.
     Created {
-        /// The replaced, the earlier try's and the evicted sessions.
+        /// The replaced, the earlier try's and the evicted sessions, in any order.
         ended: Vec<Ended>,
     },
     /// It does not.
@@ -337,9 +353,9 @@ pub enum Which {
 /// What a user's partition remembers, to be checked by every [`create`](Store::create).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
-    /// Sign-ins that authenticated before now are refused.
+    /// Sign-ins that authenticated before now are refused; those of this very millisecond are not. It never moves back.
     EndedBefore,
-    /// Every sign-in is refused until [`enable_user`](Store::enable_user).
+    /// Every sign-in is refused until [`enable_user`](Store::enable_user), and after that those from before now.
     Disabled,
 }
 
@@ -425,7 +441,8 @@ pub struct Reap {
     pub limit: usize,
     /// Tombstones of sessions that ended at or before this are forgotten.
     pub tombstones_before: Timestamp,
-    /// Audit entries written at or before this are forgotten.
+    /// Audit entries of this time or before are forgotten, the oldest first. One that was written behind a newer entry,
+    /// such as an expiry that was noticed late, may stay as long as that.
     pub audit_before: Timestamp,
 }
 
@@ -434,7 +451,7 @@ pub struct Reap {
 pub struct Reaped {
     /// Sessions that ended.
     pub ended: Vec<Ended>,
-    /// Whether the limit left something to do.
+    /// Whether the limit may have left something to do.
     pub more: bool,
 }
 
@@ -472,6 +489,9 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new()?)),
         "memory" => Err(Error::StoreUrl("memory: takes nothing behind the colon".into())),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(SqliteStore::open(rest).await?)),
+        #[cfg(not(feature = "sqlite"))]
         "sqlite" => Err(Error::StoreUrl(
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),

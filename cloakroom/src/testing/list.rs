@@ -244,5 +244,10 @@ macro_rules! __mount {
                 $crate::testing::run($crate::testing::checks::$name, open_subject);
             }
         )+
+
+        #[test]
+        fn state_machine() {
+            $crate::testing::run_state_machine(open_subject);
+        }
     };
 }

@@ -37,6 +37,10 @@
 
 mod clock;
 mod list;
+mod model;
+mod operations;
+mod random;
+mod spy;
 mod subject;
 
 pub mod checks;
@@ -44,6 +48,8 @@ pub mod checks;
 use std::future::Future;
 
 pub use clock::ManualClock;
+pub use random::run_state_machine;
+pub use spy::{Call, Counts, Gate, SpyStore};
 pub use subject::{Open, ScratchDir, Subject};
 
 pub use crate::conformance;

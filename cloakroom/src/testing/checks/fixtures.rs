@@ -21,7 +21,7 @@ pub(in crate::testing) const NOW: Timestamp = Timestamp::from_millis(1_767_225_6
 pub(in crate::testing) const MAX_DATA: usize = 64 * 1024;
 
 /// The grace of rotations.
-pub(super) const GRACE: Duration = Duration::from_secs(30);
+pub(in crate::testing) const GRACE: Duration = Duration::from_secs(30);
 
 /// So many milliseconds after [`NOW`].
 pub(in crate::testing) fn at(millis: i64) -> Timestamp {
@@ -198,7 +198,12 @@ impl Subject {
     }
 
     /// All that match, read in pages of `page`.
-    pub(super) async fn find_in_pages(&self, query: &Query, page: usize, now: Timestamp) -> Vec<SessionInfo> {
+    pub(in crate::testing) async fn find_in_pages(
+        &self,
+        query: &Query,
+        page: usize,
+        now: Timestamp,
+    ) -> Vec<SessionInfo> {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
             let part = self.store.find(query, cursor.as_ref(), page, now).await.unwrap();
@@ -220,7 +225,7 @@ impl Subject {
     }
 
     /// The audit log, read in pages of `page`.
-    pub(super) async fn log_in_pages(&self, query: &AuditQuery, page: usize) -> Vec<AuditEntry> {
+    pub(in crate::testing) async fn log_in_pages(&self, query: &AuditQuery, page: usize) -> Vec<AuditEntry> {
         let (mut entries, mut cursor) = (Vec::new(), None);
         loop {
             let part = self.store.audit(query, cursor.as_ref(), page).await.unwrap();
@@ -254,7 +259,7 @@ impl Subject {
 }
 
 /// A reap that forgets neither tombstones nor audit entries.
-pub(super) fn reap_only(limit: usize) -> Reap {
+pub(in crate::testing) fn reap_only(limit: usize) -> Reap {
     Reap { limit, tombstones_before: Timestamp::EPOCH, audit_before: Timestamp::EPOCH }
 }
 

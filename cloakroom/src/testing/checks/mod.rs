@@ -1,7 +1,7 @@
 //! The checks of the conformance suite, each a test on a fresh store. What each proves is in its line of the
 //! [list](crate::testing).
 
-mod fixtures;
+pub(super) mod fixtures;
 
 mod changes;
 mod endings;

@@ -1,0 +1,97 @@
+//! A store behind an [`Arc`] is a store.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    store::{
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
+        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+    },
+};
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn partition_key(&self) -> &PartitionKey {
+        (**self).partition_key()
+    }
+
+    fn create<'a>(&'a self, create: &'a Create, now: Timestamp) -> BoxFuture<'a, Result<Created>> {
+        (**self).create(create, now)
+    }
+
+    fn load(&self, id: SessionId, now: Timestamp) -> BoxFuture<'_, Result<Loaded>> {
+        (**self).load(id, now)
+    }
+
+    fn peek(&self, id: SessionId, now: Timestamp) -> Option<Loaded> {
+        (**self).peek(id, now)
+    }
+
+    fn update<'a>(&'a self, id: SessionId, change: &'a Change, now: Timestamp) -> BoxFuture<'a, Result<Updated>> {
+        (**self).update(id, change, now)
+    }
+
+    fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
+        (**self).touch(touches, now)
+    }
+
+    fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>> {
+        (**self).rotate(id, rotation, now)
+    }
+
+    fn end<'a>(
+        &'a self,
+        which: &'a Which,
+        ending: &'a Ending,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
+        (**self).end(which, ending, now)
+    }
+
+    fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        (**self).enable_user(user, now)
+    }
+
+    fn find<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Option<&'a Cursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Page<SessionInfo>>> {
+        (**self).find(query, after, limit, now)
+    }
+
+    fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>> {
+        (**self).reap(reap, now)
+    }
+
+    fn audit<'a>(
+        &'a self,
+        query: &'a AuditQuery,
+        after: Option<&'a Cursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Logged>>> {
+        (**self).audit(query, after, limit)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+        (**self).ping()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Locks + ?Sized> Locks for Arc<S> {
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
+        (**self).lock(id, lease, now)
+    }
+
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        (**self).renew(id, number, lease, now)
+    }
+
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        (**self).unlock(id, number, now)
+    }
+}

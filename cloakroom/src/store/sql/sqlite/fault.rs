@@ -1,0 +1,91 @@
+//! What goes wrong inside, and what it means outside.
+
+use std::{path::Path, sync::Arc};
+
+use rusqlite::ErrorCode;
+
+use crate::{Error, store::sql::rows::BadRow};
+
+/// Why work on the database failed. Cloned when it failed for several callers.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    Sqlite(Arc<rusqlite::Error>),
+    BadRow(BadRow),
+    /// Work of ours panicked, which is a mistake of ours; whatever it wrote was undone.
+    Panicked,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl From<BadRow> for Fault {
+    fn from(bad: BadRow) -> Self {
+        Self::BadRow(bad)
+    }
+}
+
+impl Fault {
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
+    pub(super) fn into_error(self, file: &Path) -> Error {
+        let code = self.code();
+        let file = file.display();
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::BadRow(bad) => {
+                let message = format!("{file} holds a damaged row ({bad}): correct it or delete it");
+                return Error::store(message, bad);
+            }
+            Self::Panicked => {
+                let message = format!("the work on {file} panicked and was undone: please report this as a bug");
+                return Error::Store { message, source: None };
+            }
+        };
+        match code {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::unavailable(
+                format_args!("another process holds {file} locked; try again, and find out which if it stays so"),
+                error,
+            ),
+            Some(ErrorCode::DiskFull) => Error::unavailable(
+                format_args!("the disk is full, {file} cannot grow: nothing was written; free some space"),
+                error,
+            ),
+            Some(ErrorCode::SystemIoFailure) => Error::unavailable(
+                format_args!("{file} could not be read or written; look into the system's log for the disk's errors"),
+                error,
+            ),
+            Some(ErrorCode::OutOfMemory) => {
+                Error::unavailable(format_args!("there is not enough memory to work on {file}"), error)
+            }
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Error::store(
+                format_args!("{file} is read-only: let this process write to it and to its directory"),
+                error,
+            ),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::store(
+                format_args!(
+                    "{file} is damaged or not a database: restore it from a backup; \
+                     if it holds something else, name another file"
+                ),
+                error,
+            ),
+            Some(ErrorCode::CannotOpen) => Error::store(
+                format_args!("{file} cannot be opened: let this process read and write it and its directory"),
+                error,
+            ),
+            Some(_) => Error::store(format_args!("the work on {file} failed"), error),
+            None => Error::store(format_args!("{file} holds a damaged row: correct it or delete it"), error),
+        }
+    }
+
+    fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            Self::BadRow(_) | Self::Panicked => None,
+        }
+    }
+}

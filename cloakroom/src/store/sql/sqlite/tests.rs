@@ -1,0 +1,350 @@
+//! What only shows from inside: how writes share a transaction, a full disk, and which index a statement uses.
+
+use std::{
+    pin::pin,
+    sync::mpsc,
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use rusqlite::{ErrorCode, params_from_iter, types::Null};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{Client, Data, Error, Event, Json, Lease, RecentChanges, Record, Secrets, Token};
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+async fn store() -> (TempDir, SqliteStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("sessions.db")).await.unwrap();
+    (directory, store)
+}
+
+fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
+    let id = SessionId::generate(store.key.partition_of(user)).unwrap();
+    let info = SessionInfo {
+        id,
+        user: Some(user.into()),
+        full_name: None,
+        user_type: None,
+        created_at: NOW,
+        last_seen_at: NOW,
+        idle_timeout: None,
+        ends_at: None,
+        authenticated_at: None,
+        remember: false,
+        client: Client::default(),
+        impersonated_by: None,
+        audit_user: None,
+        version: 0,
+    };
+    let secrets = Secrets::new(Token::generate(id).unwrap().digest(), NOW);
+    let record = Record {
+        info,
+        data,
+        secrets,
+        recent_changes: RecentChanges::default(),
+        lease: Lease::default(),
+        idempotency: None,
+    };
+    Create { record, limit: None, replaces: None, by: None }
+}
+
+fn audit_entries(db: &Connection) -> usize {
+    db.query_row("SELECT count(*) FROM audit", [], |row| row.get(0).map(|count: i64| count.try_into().unwrap()))
+        .unwrap()
+}
+
+fn note(store: &SqliteStore, text: &str) -> crate::AuditEntry {
+    let create = creation(store, "anna", Data::new());
+    crate::AuditEntry { note: Some(text.into()), ..crate::AuditEntry::about(&create.record.info, Event::Changed, NOW) }
+}
+
+/// Keeps the writer busy until the returned sender is dropped, so that what is written meanwhile waits in line.
+async fn pause_writer(store: &Arc<SqliteStore>) -> mpsc::Sender<()> {
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (paused, is_paused) = oneshot::channel();
+    let mut paused = Some(paused);
+    let pausing = Arc::clone(store);
+    tokio::spawn(async move {
+        let pause = move |_: &Connection| {
+            paused.take().map(|paused| paused.send(()));
+            let _ = wait.recv();
+            Ok(())
+        };
+        pausing.write(pause).await.unwrap();
+    });
+    is_paused.await.unwrap();
+    go_on
+}
+
+/// Starts a write and puts it in line.
+async fn in_line<T: Send + 'static>(
+    store: &Arc<SqliteStore>,
+    work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
+) -> tokio::task::JoinHandle<Result<T>> {
+    let writing = Arc::clone(store);
+    let task = tokio::spawn(async move { writing.write(work).await });
+    // On this runtime of one thread the task runs until it waits for its answer.
+    tokio::task::yield_now().await;
+    task
+}
+
+#[tokio::test]
+async fn writes_that_wait_share_a_transaction_and_one_that_fails_is_undone_alone() {
+    let (directory, store) = store().await;
+    let store = Arc::new(store);
+    let other = Connection::open(directory.path().join("sessions.db")).unwrap();
+    let go_on = pause_writer(&store).await;
+    let (first, broken, last) = (note(&store, "first"), note(&store, "broken"), note(&store, "last"));
+    let first = in_line(&store, move |db| tables::insert_audit(db, &first)).await;
+    let broken = in_line(&store, move |db| {
+        tables::insert_audit(db, &broken)?;
+        Ok(db.execute("INSERT INTO audit (event) VALUES (NULL)", [])?)
+    })
+    .await;
+    let last = in_line(&store, move |db| {
+        tables::insert_audit(db, &last)?;
+        Ok((audit_entries(db), audit_entries(&other)))
+    })
+    .await;
+    drop(go_on);
+    first.await.unwrap().unwrap();
+    assert!(matches!(broken.await.unwrap(), Err(Error::Store { .. })));
+    assert_eq!(last.await.unwrap().unwrap(), (2, 0), "seen inside and outside of the shared transaction");
+    let log = store.audit(&AuditQuery::default(), None, 10).await.unwrap().items;
+    assert_eq!(log.iter().map(|logged| logged.entry.note.as_deref().unwrap()).collect::<Vec<_>>(), ["first", "last"]);
+}
+
+#[tokio::test]
+async fn a_lost_transaction_costs_only_the_write_that_lost_it() {
+    let (_directory, store) = store().await;
+    let store = Arc::new(store);
+    let go_on = pause_writer(&store).await;
+    let (first, last) = (note(&store, "first"), note(&store, "last"));
+    let first = in_line(&store, move |db| tables::insert_audit(db, &first)).await;
+    let broken = in_line(&store, |db| {
+        db.execute_batch("ROLLBACK")?;
+        Ok(db.execute("no such statement", [])?)
+    })
+    .await;
+    let last = in_line(&store, move |db| tables::insert_audit(db, &last)).await;
+    drop(go_on);
+    first.await.unwrap().unwrap();
+    assert!(broken.await.unwrap().is_err());
+    last.await.unwrap().unwrap();
+    assert_eq!(store.audit(&AuditQuery::default(), None, 10).await.unwrap().items.len(), 2);
+}
+
+#[tokio::test]
+async fn a_lock_held_by_others_fails_all_that_wait_after_one_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("sessions.db");
+    let patience = Duration::from_millis(50);
+    let store = SqliteStore::open_with_busy_timeout(&file, patience).await.unwrap();
+    let store = Arc::new(store);
+    let other = Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let since = Instant::now();
+    let mut waiting = Vec::new();
+    for n in 0..100 {
+        let entry = note(&store, &n.to_string());
+        waiting.push(in_line(&store, move |db| tables::insert_audit(db, &entry)).await);
+    }
+    for waiting in waiting {
+        assert!(matches!(waiting.await.unwrap(), Err(Error::Unavailable { .. })));
+    }
+    // One wait for the first, and one for all that came meanwhile; many of them on a slow machine, but not a hundred.
+    assert!(since.elapsed() < patience * 50, "{:?}", since.elapsed());
+    assert_eq!(audit_entries(&other), 0);
+}
+
+#[tokio::test]
+async fn a_panic_is_undone_and_the_store_goes_on() {
+    let (_directory, store) = store().await;
+    let entry = note(&store, "undone");
+    let written = store.write(move |db| {
+        tables::insert_audit(db, &entry)?;
+        panic!("on purpose");
+        #[expect(unreachable_code, reason = "it gives the closure its type")]
+        Ok(())
+    });
+    let error = written.await.unwrap_err();
+    assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("panicked and was undone"), "{error}");
+    for _ in 0..2 * readers() {
+        let error = store.read::<()>(|_| panic!("on purpose")).await.unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
+    let entry = note(&store, "written");
+    store.write(move |db| tables::insert_audit(db, &entry)).await.unwrap();
+    assert_eq!(store.audit(&AuditQuery::default(), None, 10).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_done_though_its_future_and_the_store_are_dropped() {
+    let (directory, store) = store().await;
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (done, is_done) = mpsc::channel();
+    let entry = note(&store, "accepted");
+    {
+        let mut write = pin!(store.write(move |db| {
+            let _ = wait.recv();
+            tables::insert_audit(db, &entry)?;
+            let _ = done.send(());
+            Ok(())
+        }));
+        assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    drop(store);
+    drop(go_on);
+    is_done.recv().unwrap();
+    // The entry is written but not committed yet, so its transaction keeps others waiting until it is.
+    let other = Connection::open(directory.path().join("sessions.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(audit_entries(&other), 1);
+}
+
+#[tokio::test]
+async fn a_rare_match_is_found_page_by_page() {
+    const INSERT: &str = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000) \
+        INSERT INTO session (id, device, created_at, last_seen_at, remember, version, secret, secret_issued_at, \
+        rotations, predecessors, recent_changes, lease_number, lease_until) \
+        SELECT unhex(printf('%036x', n)), iif(n = 9000, 'rare', NULL), 0, 0, 0, 0, zeroblob(32), 0, 0, x'', x'', 0, 0 \
+        FROM number";
+    let (_directory, store) = store().await;
+    store.write(|db| Ok(db.execute(INSERT, [])?)).await.unwrap();
+    let query = Query { device: Some("rare".into()), ..Query::default() };
+    let mut cursor = None;
+    let mut pages = Vec::new();
+    loop {
+        let page = store.find(&query, cursor.as_ref(), 10, NOW).await.unwrap();
+        pages.push(page.items.len());
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, [0, 0, 1], "each page looks at no more than so many sessions");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_what_was_answered_is_there_and_it_works_again_afterwards() {
+    let (_directory, store) = store().await;
+    let store = Arc::new(store);
+    let large: Data =
+        [("large".into(), Json::from_stored(format!("\"{}\"", "x".repeat(30_000))))].into_iter().collect();
+    let pages = |limit: i64| {
+        move |db: &Connection| Ok(db.pragma_update_and_check(None, "max_page_count", limit, |row| row.get::<_, i64>(0))?)
+    };
+    let limit = 80;
+    assert_eq!(store.write(pages(limit)).await.unwrap(), limit);
+
+    let go_on = pause_writer(&store).await;
+    let mut tasks = Vec::new();
+    for n in 0..40 {
+        let create = creation(&store, &format!("user {n}"), large.clone());
+        let id = create.record.info.id;
+        tasks.push((id, in_line(&store, move |db| writes::create(db, &create, NOW)).await));
+    }
+    drop(go_on);
+    let (mut written, mut refused) = (Vec::new(), Vec::new());
+    for (id, task) in tasks {
+        match task.await.unwrap() {
+            Ok(_) => written.push(id),
+            Err(error) => {
+                assert!(error.is_retryable() && error.to_string().contains("the disk is full"), "{error}");
+                refused.push(id);
+            }
+        }
+    }
+    assert!(!written.is_empty() && !refused.is_empty());
+    assert_eq!(store.write(pages(1 << 30)).await.unwrap(), 1 << 30);
+    for id in written {
+        let Loaded::Live(record) = store.load(id, NOW).await.unwrap() else { panic!("it was answered") };
+        assert_eq!(record.data, large);
+    }
+    for id in refused {
+        assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Unknown));
+        let query = AuditQuery { session: Some(id), ..AuditQuery::default() };
+        assert_eq!(store.audit(&query, None, 10).await.unwrap().items, []);
+    }
+    let create = creation(&store, "afterwards", large);
+    store.create(&create, NOW).await.unwrap();
+    let check = store.read(|db| Ok(db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?)).await;
+    assert_eq!(check.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let (_directory, store) = store().await;
+    let error = store.read(|db| Ok(db.execute("DELETE FROM meta", [])?)).await.unwrap_err();
+    assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("is read-only: let this"), "{error}");
+}
+
+#[tokio::test]
+async fn every_statement_on_a_requests_path_uses_an_index() {
+    let (_directory, store) = store().await;
+    for (statement, index) in [
+        (tables::OF_USER, "SEARCH session USING INDEX session_by_user (user_id=? AND (created_at,id)<(?,?))"),
+        (tables::AFTER_ID, "SEARCH session USING PRIMARY KEY (id>?)"),
+        (tables::IDS_OF_USER, "SEARCH session USING COVERING INDEX session_by_user (user_id=?)"),
+        (tables::LIVING_OF_USER, "SEARCH session USING INDEX session_by_user (user_id=?)"),
+        (tables::EXPIRED, "SEARCH session USING COVERING INDEX session_by_expiry (expires_at<?)"),
+        (tables::ANY_EXPIRED, "SEARCH session USING COVERING INDEX session_by_expiry (expires_at<?)"),
+        (
+            tables::STARTED_WITH,
+            "SEARCH session USING COVERING INDEX session_by_idempotency (idempotency=? AND <expr>=?)",
+        ),
+        (tables::FORGET_TOMBSTONES, "SEARCH tombstone USING COVERING INDEX tombstone_by_end (ended_at<?)"),
+        (tables::ANY_OLD_TOMBSTONE, "SEARCH tombstone USING COVERING INDEX tombstone_by_end (ended_at<?)"),
+        (tables::FORGET_AUDIT, "SEARCH audit USING COVERING INDEX audit_by_time (at<?)"),
+        (tables::ANY_OLD_AUDIT, "SEARCH audit USING COVERING INDEX audit_by_time (at<?)"),
+        (tables::FORGET_FENCES, "SEARCH user_fence USING COVERING INDEX user_fence_by_end (ended_before<?)"),
+        (tables::ANY_OLD_FENCE, "SEARCH user_fence USING COVERING INDEX user_fence_by_end (ended_before<?)"),
+        (tables::AUDIT, "SEARCH audit USING INTEGER PRIMARY KEY (rowid>?)"),
+        (tables::AUDIT_OF_USER, "SEARCH audit USING INDEX audit_by_user (user_id=? AND rowid>?)"),
+        (tables::AUDIT_OF_SESSION, "SEARCH audit USING INDEX audit_by_session (session=? AND rowid>?)"),
+    ] {
+        let plan = store.read(move |db| plan(db, statement)).await.unwrap();
+        assert!(plan.iter().any(|step| step == index), "{statement}\n{plan:#?}");
+        let scans = |step: &&String| step.starts_with("SCAN") && *step != "SCAN CONSTANT ROW";
+        assert_eq!(plan.iter().find(scans), None, "{statement}\n{plan:#?}");
+        let may_sort = statement == tables::LIVING_OF_USER;
+        assert_eq!(plan.iter().any(|step| step.contains("TEMP B-TREE")), may_sort, "{statement}\n{plan:#?}");
+    }
+}
+
+fn plan(db: &Connection, statement: &str) -> Result<Vec<String>, Fault> {
+    let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
+    let parameters = explain.parameter_count();
+    let steps = explain.query_map(params_from_iter(std::iter::repeat_n(Null, parameters)), |row| row.get("detail"))?;
+    Ok(steps.collect::<Result<_, _>>()?)
+}
+
+#[test]
+fn what_sqlite_says_is_told_by_who_can_do_what_about_it() {
+    let told = |code| {
+        let error = rusqlite::ffi::Error { code, extended_code: 0 };
+        Fault::from(rusqlite::Error::SqliteFailure(error, None)).into_error(Path::new("sessions.db"))
+    };
+    for (code, words) in [
+        (ErrorCode::DatabaseBusy, "another process"),
+        (ErrorCode::DatabaseLocked, "another process"),
+        (ErrorCode::DiskFull, "disk is full"),
+        (ErrorCode::SystemIoFailure, "could not be read or written"),
+    ] {
+        let error = told(code);
+        assert!(error.is_retryable() && error.to_string().contains(words), "{error}");
+    }
+    for (code, words) in [
+        (ErrorCode::ReadOnly, "is read-only"),
+        (ErrorCode::DatabaseCorrupt, "restore it from a backup"),
+        (ErrorCode::NotADatabase, "not a database"),
+        (ErrorCode::CannotOpen, "cannot be opened"),
+    ] {
+        let error = told(code);
+        assert!(!error.is_retryable() && error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains("sessions.db"), "{error}");
+    }
+}

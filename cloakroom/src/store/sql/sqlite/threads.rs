@@ -1,0 +1,220 @@
+//! The threads that work on the database, so that no task of an asynchronous runtime ever waits for a disk.
+//!
+//! One thread writes. It takes what waits, runs all of it in one transaction and answers after the commit, so that
+//! many callers share one wait for the disk. A few threads read; each transaction they begin sees all that was
+//! answered. All of them end when the store is dropped and what was accepted is done.
+
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::fault::Fault;
+
+/// Hands work to the threads.
+#[derive(Debug)]
+pub(super) struct Threads {
+    writes: mpsc::Sender<Box<dyn Write>>,
+    reads: mpsc::Sender<Read>,
+}
+
+/// The threads are gone.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+impl Threads {
+    pub(super) fn start(write_with: Connection, read_with: Vec<Connection>) -> io::Result<Self> {
+        let (writes, to_write) = mpsc::channel(QUEUE);
+        let (reads, to_read) = mpsc::channel(QUEUE);
+        let to_read = Arc::new(Mutex::new(to_read));
+        for reader in read_with {
+            let waiting = Arc::clone(&to_read);
+            spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?;
+        }
+        spawn("cloakroom-sqlite-write", move || write_all(&write_with, to_write))?;
+        Ok(Self { writes, reads })
+    }
+
+    /// Runs `work` in a write transaction, perhaps again if the transaction had to be repeated, and answers
+    /// when it is on the disk.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<Result<T, Fault>, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let task = WriteTask { work, outcome: None, answer };
+        self.writes.send(Box::new(task)).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Runs `work` in a transaction that sees one state of the database.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<Result<T, Fault>, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let read = move |db: &Connection| {
+            if !answer.is_closed() {
+                // Nobody to hear the answer is no failure.
+                let _ = answer.send(in_snapshot(db, work));
+            }
+        };
+        self.reads.send(Box::new(read)).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+}
+
+/// So much work may wait for a thread; callers beyond it wait for their place.
+const QUEUE: usize = 1024;
+
+/// So many writes share a transaction at most, which bounds how long the first of them waits for the others.
+const BATCH: usize = 256;
+
+type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(work).map(drop)
+}
+
+fn read_all(db: &Connection, waiting: &Mutex<mpsc::Receiver<Read>>) {
+    // The lock is released before the work begins: the next thread waits while this one reads.
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+    while let Some(read) = next() {
+        read(db);
+    }
+}
+
+fn in_snapshot<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+    run(db, "BEGIN")?;
+    let outcome = caught(|| work(db));
+    roll_back(db);
+    outcome
+}
+
+/// A panic must not take the thread away from everybody else.
+fn caught<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    // The transaction is undone, and nothing else outlives the work.
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Panicked))
+}
+
+fn write_all(db: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
+    while let Some(first) = waiting.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.push(next);
+        }
+        write_batch(db, batch);
+    }
+}
+
+/// Runs and answers all of a batch. If their common transaction is lost, each gets one of its own, so that one write
+/// that cannot be done does not fail the others.
+fn write_batch(db: &Connection, mut batch: Vec<Box<dyn Write>>) {
+    match commit_together(db, &mut batch) {
+        Ok(()) => {}
+        Err(lost) if batch.len() == 1 || lost.is_locked() => fail_all(&mut batch, &lost),
+        Err(lost) => {
+            tracing::debug!(writes = batch.len(), "a group of writes was undone and is repeated one by one: {lost:?}");
+            commit_each(db, &mut batch);
+        }
+    }
+    for write in batch {
+        write.answer();
+    }
+}
+
+fn commit_each(db: &Connection, batch: &mut [Box<dyn Write>]) {
+    for at in 0..batch.len() {
+        match commit_together(db, &mut batch[at..=at]) {
+            Ok(()) => {}
+            // One wait for a locked database is enough for all of them.
+            Err(lost) if lost.is_locked() => return fail_all(&mut batch[at..], &lost),
+            Err(lost) => batch[at].fail(&lost),
+        }
+    }
+}
+
+fn fail_all(batch: &mut [Box<dyn Write>], lost: &Fault) {
+    for write in batch {
+        write.fail(lost);
+    }
+}
+
+/// Runs writes in one transaction; one that fails is undone alone. On an error nothing was written.
+fn commit_together(db: &Connection, writes: &mut [Box<dyn Write>]) -> Result<(), Fault> {
+    run(db, "BEGIN IMMEDIATE")?;
+    let done = writes.iter_mut().try_for_each(|write| run_one(db, &mut **write)).and_then(|()| run(db, "COMMIT"));
+    if done.is_err() {
+        roll_back(db);
+    }
+    done
+}
+
+fn run_one(db: &Connection, write: &mut dyn Write) -> Result<(), Fault> {
+    run(db, "SAVEPOINT one")?;
+    if let Err(fault) = write.run(db) {
+        // A full disk or a failing one may have undone the whole transaction already.
+        if db.is_autocommit() {
+            return Err(fault);
+        }
+        run(db, "ROLLBACK TO one")?;
+    }
+    run(db, "RELEASE one")
+}
+
+fn roll_back(db: &Connection) {
+    // It fails if SQLite has done it already, and that is as good.
+    let _ = run(db, "ROLLBACK");
+}
+
+fn run(db: &Connection, statement: &str) -> Result<(), Fault> {
+    db.prepare_cached(statement)?.execute([])?;
+    Ok(())
+}
+
+/// Work for the thread that writes, and who waits for its answer.
+trait Write: Send {
+    /// Does the work and keeps the outcome, in place of that of an earlier run.
+    fn run(&mut self, db: &Connection) -> Result<(), Fault>;
+    /// Keeps the failure as its outcome.
+    fn fail(&mut self, fault: &Fault);
+    /// Tells who waits.
+    fn answer(self: Box<Self>);
+}
+
+struct WriteTask<W, T> {
+    work: W,
+    outcome: Option<Result<T, Fault>>,
+    answer: oneshot::Sender<Result<T, Fault>>,
+}
+
+impl<W, T> Write for WriteTask<W, T>
+where
+    W: FnMut(&Connection) -> Result<T, Fault> + Send,
+    T: Send,
+{
+    fn run(&mut self, db: &Connection) -> Result<(), Fault> {
+        let outcome = caught(|| (self.work)(db));
+        let done = outcome.as_ref().map(|_| ()).map_err(Fault::clone);
+        self.outcome = Some(outcome);
+        done
+    }
+
+    fn fail(&mut self, fault: &Fault) {
+        self.outcome = Some(Err(fault.clone()));
+    }
+
+    fn answer(self: Box<Self>) {
+        if let Some(outcome) = self.outcome {
+            // Nobody to hear the answer is no failure: the work is done all the same.
+            let _ = self.answer.send(outcome);
+        }
+    }
+}
