@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
+//! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
 //!
 //! # Writing a store
 //!
@@ -24,10 +25,14 @@ use crate::{
 
 mod memory;
 mod shared;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use sql::PostgresStore;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 
@@ -495,8 +500,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
         "sqlite" => Err(Error::StoreUrl(
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresStore::open(url).await?)),
+        #[cfg(not(feature = "postgres"))]
+        "postgres" | "postgresql" => Err(Error::StoreUrl(format!(
+            "{scheme}: needs the feature \"postgres\" of the crate cloakroom: cargo add cloakroom --features postgres"
+        ))),
         _ => Err(Error::StoreUrl(format!(
-            "{scheme:?} is not a store address: use memory: or sqlite:FILE, such as sqlite:sessions.db"
+            "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, or \
+             postgres://USER:PASSWORD@HOST/DATABASE"
         ))),
     }
 }

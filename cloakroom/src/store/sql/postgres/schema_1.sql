@@ -553,26 +553,46 @@ BEGIN
     RETURN NEXT answer;
 END $$;
 
--- What is below the oldest transaction under way is complete: nothing can still be committed there.
+-- What is below the oldest transaction under way is complete: nothing can still be committed there. Where entries are
+-- visible beyond it, the last row says so.
 CREATE FUNCTION ~audit_1(p_era bigint, p_place bigint, p_seq bigint, p_user text, p_session bytea, p_rows bigint)
-RETURNS SETOF ~audit LANGUAGE plpgsql STABLE AS $$
+RETURNS TABLE (
+    kind text, number bigint, era bigint, place bigint, seq bigint, at bigint, event text, session bytea, user_id text,
+    impersonated_by text, ip text, reason text, by_whom text, note text
+) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
 DECLARE
     this_era bigint := (SELECT number FROM ~era);
     horizon bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    highest bigint;
+    entries bigint;
 BEGIN
     IF p_session IS NOT NULL THEN
-        RETURN QUERY SELECT * FROM ~audit
+        RETURN QUERY SELECT 'entry', NULL::bigint, entry.* FROM ~audit AS entry
             WHERE session = p_session AND (p_user IS NULL OR user_id = p_user)
               AND (era, place, seq) > (p_era, p_place, p_seq) AND (era, place) < (this_era, horizon)
             ORDER BY era, place, seq LIMIT p_rows;
+        GET DIAGNOSTICS entries = ROW_COUNT;
+        highest := (SELECT max(place) FROM ~audit WHERE session = p_session AND era = this_era AND place >= horizon);
     ELSIF p_user IS NOT NULL THEN
-        RETURN QUERY SELECT * FROM ~audit
-            WHERE user_id = p_user AND (era, place, seq) > (p_era, p_place, p_seq) AND (era, place) < (this_era, horizon)
+        RETURN QUERY SELECT 'entry', NULL::bigint, entry.* FROM ~audit AS entry
+            WHERE user_id = p_user
+              AND (era, place, seq) > (p_era, p_place, p_seq) AND (era, place) < (this_era, horizon)
             ORDER BY era, place, seq LIMIT p_rows;
+        GET DIAGNOSTICS entries = ROW_COUNT;
+        highest := (SELECT max(place) FROM ~audit WHERE user_id = p_user AND era = this_era AND place >= horizon);
     ELSE
-        RETURN QUERY SELECT * FROM ~audit
+        RETURN QUERY SELECT 'entry', NULL::bigint, entry.* FROM ~audit AS entry
             WHERE (era, place, seq) > (p_era, p_place, p_seq) AND (era, place) < (this_era, horizon)
             ORDER BY era, place, seq LIMIT p_rows;
+        GET DIAGNOSTICS entries = ROW_COUNT;
+        highest := (SELECT max(place) FROM ~audit WHERE era = this_era AND place >= horizon);
+    END IF;
+    IF entries < p_rows AND highest IS NOT NULL THEN
+        kind := 'unsettled';
+        number := horizon;
+        place := highest;
+        RETURN NEXT;
     END IF;
 END $$;
 
@@ -616,3 +636,19 @@ $$;
 CREATE FUNCTION ~ping_1() RETURNS TABLE (number bigint) LANGUAGE sql VOLATILE AS $$
     SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM ~era
 $$;
+
+-- Called by every node that opens the store.
+CREATE FUNCTION ~open_1() RETURNS TABLE (partition_key bytea) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    next_transaction bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+BEGIN
+    IF (SELECT max(place) FROM ~audit WHERE era = (SELECT number FROM ~era)) >= next_transaction THEN
+        PERFORM FROM ~era FOR UPDATE;
+        IF (SELECT max(place) FROM ~audit WHERE era = (SELECT number FROM ~era)) >= next_transaction THEN
+            UPDATE ~era SET number = number + 1;
+            UPDATE ~session SET logged_in = 0;
+        END IF;
+    END IF;
+    RETURN QUERY SELECT value FROM ~meta WHERE name = 'partition_key';
+END $$;
