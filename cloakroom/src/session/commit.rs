@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    CookieOrder, Session, Stage,
+    CookieOrder, Session, Stage, State,
     pending::{self, Operation},
 };
 use crate::{Change, Error, Json, Record, Result, Start};
@@ -53,7 +53,7 @@ impl Session {
     async fn start_with_pending(&self) -> Result<()> {
         let data = {
             let state = self.state();
-            state.check_new_cookie()?;
+            self.check_new_cookie(&state)?;
             state.view()
         };
         let start = Start::anonymous().data(data).client(self.0.client.clone());
@@ -107,7 +107,7 @@ impl Session {
         };
         let stored = match record {
             None => {
-                self.state().check_new_cookie()?;
+                self.check_new_cookie(&self.state())?;
                 let mut change = self.0.sessions.change();
                 pending::play(&before, &last, self.state().stage.data(), &mut change)?;
                 let Some(value) = change.set.remove(&key) else { return Ok(None) };
@@ -136,17 +136,17 @@ impl Session {
         self.state().pending.stored_key(&key, &stored.data)?;
         Ok(stored.data.get(&key).cloned())
     }
-}
 
-impl super::State {
     /// Whether a new session may be made: its cookie must still fit into the head, and a request whose token was
     /// replaced must not overwrite the cookie that the browser has by now.
-    fn check_new_cookie(&self) -> Result<()> {
-        if self.head_sent {
+    fn check_new_cookie(&self, state: &State) -> Result<()> {
+        if state.head_sent {
             return Err(Error::HeadSent);
         }
-        match &self.stage {
-            Stage::Anonymous { lapsed: Some(ended) } if ended.reason.is_replacement() => Err(ended.clone().into()),
+        match &state.stage {
+            Stage::Anonymous { lapsed: Some(ended) } if self.0.sessions.has_fresh_successor(ended) => {
+                Err(ended.clone().into())
+            }
             Stage::Anonymous { .. } | Stage::Stored { .. } => Ok(()),
         }
     }

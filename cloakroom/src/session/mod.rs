@@ -112,7 +112,7 @@ impl Session {
             Arrival::Nothing => (Stage::Anonymous { lapsed: None }, CookieOrder::Keep),
             Arrival::Unknown => (Stage::Anonymous { lapsed: None }, CookieOrder::Delete),
             Arrival::Ended(ended) => {
-                let keep = ended.reason.is_replacement();
+                let keep = sessions.has_fresh_successor(&ended);
                 let cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
                 (Stage::Anonymous { lapsed: Some(ended) }, cookie)
             }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Clock, Error, Result, SystemClock, Timestamp,
+    Clock, Ended, Error, Result, SystemClock, Timestamp,
     store::{self, Limit, Store},
     web::CookieConfig,
 };
@@ -122,6 +122,11 @@ impl Sessions {
         &self.0.config
     }
 
+    /// Whether the client may be about to receive the token of the session that took this one's place.
+    pub(crate) fn has_fresh_successor(&self, ended: &Ended) -> bool {
+        ended.reason.is_replacement() && self.now().since(ended.at) < self.config().rotation_grace
+    }
+
     fn watchers(&self) -> &watch::Watchers {
         &self.0.watchers
     }
@@ -193,7 +198,8 @@ impl Builder {
         self
     }
 
-    /// How long a replaced token is served after its successor was first presented. Default 30 seconds.
+    /// How long a replaced token is served after its successor was first presented, and how long requests that still
+    /// carry the token from before a sign-in leave the cookie alone. Default 30 seconds.
     pub fn rotation_grace(mut self, grace: Duration) -> Self {
         self.config.rotation_grace = grace;
         self

@@ -190,7 +190,7 @@ impl MemoryStore {
             elsewhere = Some(self.shard_at(group));
         }
 
-        if shard.live.get(&info.id).is_some_and(|record| record.secrets.current == create.record.secrets.current) {
+        if shard.live.contains_key(&info.id) || shard.ended.contains_key(&info.id) {
             return Created::Created { ended: Vec::new() };
         }
         let earlier_try = create.record.idempotency.and_then(|key| shard.idempotency.get(key.as_bytes()).copied());

@@ -73,14 +73,12 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// and the one it [replaces](Create::replaces) end and do not count; a full limit refuses or evicts the
     /// least recently seen ([`SessionInfo::last_seen_at`], then `created_at`, then id); the record is created. A
     /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
-    /// the limit.
+    /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
+    /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
     ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
-    ///
-    /// A record that is there already with the same current secret is the work of an earlier try of this very call: it
-    /// answers `Created` and ends nothing more.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.
@@ -162,7 +160,7 @@ pub trait Locks {
 }
 
 /// What became of an attempt to lock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Locked {
     /// The caller holds the lock, under the number in [`Record::lease`].
     Granted(Arc<Record>),
@@ -178,8 +176,8 @@ pub enum Locked {
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its id is a fresh one, for a repeated try as well. Its user's fence is compared with
-    /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
+    /// The record. Its id is a fresh one: only a repeated try of the same call has it again. Its user's fence is compared
+    /// with [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
@@ -489,6 +487,7 @@ pub struct Logged {
 /// Opens the store at `url`. See the [table](self) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
+#[cfg_attr(not(feature = "sqlite"), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {

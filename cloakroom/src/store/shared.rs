@@ -82,7 +82,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 }
 
 #[deny(clippy::missing_trait_methods)]
-impl<S: Locks + ?Sized> Locks for Arc<S> {
+impl<S: Store + ?Sized> Locks for Arc<S> {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         (**self).lock(id, lease, now)
     }

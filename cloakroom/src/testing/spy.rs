@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use crate::{
     Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Logged, Page, Query, Reap, Reaped, Rotated,
-        Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
+        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 
@@ -67,6 +67,9 @@ pub enum Call {
     Reap,
     Audit,
     Ping,
+    Lock,
+    Renew,
+    Unlock,
 }
 
 /// How often each method was called.
@@ -84,6 +87,9 @@ pub struct Counts {
     pub reap: usize,
     pub audit: usize,
     pub ping: usize,
+    pub lock: usize,
+    pub renew: usize,
+    pub unlock: usize,
     /// Answered or not, a peek is no round trip.
     pub peek: usize,
 }
@@ -91,8 +97,25 @@ pub struct Counts {
 impl Counts {
     /// All round trips: every call but `peek`.
     pub fn total(&self) -> usize {
-        let Self { create, load, update, touch, rotate, end, enable_user, find, reap, audit, ping, peek: _ } = self;
-        create + load + update + touch + rotate + end + enable_user + find + reap + audit + ping
+        let Self {
+            create,
+            load,
+            update,
+            touch,
+            rotate,
+            end,
+            enable_user,
+            find,
+            reap,
+            audit,
+            ping,
+            lock,
+            renew,
+            unlock,
+            peek: _,
+        } = self;
+        let changes = create + update + touch + rotate + end + enable_user + reap;
+        changes + load + find + audit + ping + lock + renew + unlock
     }
 
     fn of(&mut self, call: Call) -> &mut usize {
@@ -108,6 +131,9 @@ impl Counts {
             Call::Reap => &mut self.reap,
             Call::Audit => &mut self.audit,
             Call::Ping => &mut self.ping,
+            Call::Lock => &mut self.lock,
+            Call::Renew => &mut self.renew,
+            Call::Unlock => &mut self.unlock,
         }
     }
 }
@@ -350,6 +376,21 @@ impl<S: Store> Store for SpyStore<S> {
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         self.spy(Call::Ping, Store::ping)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Locks for SpyStore<S> {
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
+        self.spy(Call::Lock, move |store| store.lock(id, lease, now))
+    }
+
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        self.spy(Call::Renew, move |store| store.renew(id, number, lease, now))
+    }
+
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
     }
 }
 

@@ -61,7 +61,7 @@ impl Sessions {
 
 impl SessionLayer {
     /// Where [`SignedIn`](super::SignedIn) sends a visitor who is not: they come back with `?next=` and the path they
-    /// asked for. Default: 401.
+    /// asked for, and [`Session::lapsed`] there says why they are not. Default: 401.
     pub fn sign_in_page(self, path: impl Into<String>) -> Self {
         self.configure(|config| config.sign_in_page = Some(path.into()))
     }
@@ -224,6 +224,7 @@ impl Visit {
             session.commit().await
         };
         let (mut cookie, signed_out) = session.seal();
+        let session_lapsed = session.lapsed().is_some();
         // This visit and this function hold it; whoever else does may change it while the body is under way.
         let held = session.holders() > 2 || Arc::strong_count(&self) > 1;
         let mut response = match committed {
@@ -232,12 +233,16 @@ impl Visit {
             Err(error) => {
                 tracing::warn!(%error, "the session's changes could not be stored");
                 if let Error::Ended(ended) = &error {
-                    let keep = ended.reason.is_replacement();
+                    let keep = self.layer.sessions.has_fresh_successor(ended);
                     cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
                 }
                 (config.on_commit_error)(&error).map(SessionBody::answer)
             }
         };
+        // Where a redirect leads, the visitor is told why they are signed out: until then the browser keeps the token.
+        if response.status().is_redirection() && session_lapsed && matches!(cookie, CookieOrder::Delete) {
+            cookie = CookieOrder::Keep;
+        }
         self.write_head(response.headers_mut(), cookie, signed_out);
         response
     }

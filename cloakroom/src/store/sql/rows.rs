@@ -54,9 +54,9 @@ pub(crate) struct SessionRow {
     pub(crate) info: InfoRow,
     pub(crate) secrets: SecretsRow,
     pub(crate) recent_changes: Vec<u8>,
+    pub(crate) idempotency: Option<Vec<u8>>,
     pub(crate) lease_number: i64,
     pub(crate) lease_until: i64,
-    pub(crate) idempotency: Option<Vec<u8>>,
 }
 
 /// The columns of a tombstone.
@@ -89,13 +89,13 @@ pub(crate) struct Head {
     pub(crate) info: SessionInfo,
     pub(crate) secrets: Secrets,
     pub(crate) recent_changes: RecentChanges,
-    pub(crate) lease: Lease,
     pub(crate) idempotency: Option<Digest>,
+    pub(crate) lease: Lease,
 }
 
 impl Head {
     pub(crate) fn with_data(self, data: Data) -> Record {
-        let Self { info, secrets, recent_changes, lease, idempotency } = self;
+        let Self { info, secrets, recent_changes, idempotency, lease } = self;
         Record { info, data, secrets, recent_changes, lease, idempotency }
     }
 }
@@ -134,8 +134,8 @@ impl SessionRow {
             info: self.info.decode()?,
             secrets: self.secrets.decode(&place)?,
             recent_changes: place.unpack_changes(&self.recent_changes)?,
-            lease: Lease { number: self.lease_number.cast_unsigned(), until: Timestamp::from_millis(self.lease_until) },
             idempotency: self.idempotency.map(|key| place.digest("idempotency", &key)).transpose()?,
+            lease: Lease { number: self.lease_number.cast_unsigned(), until: Timestamp::from_millis(self.lease_until) },
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fixtures::{GRACE, NOW, anonymous, at, change, gone, in_parallel, set, token_for};
 use crate::{
     Ended, Ending, Event, Partition, Reason, SessionId,
-    store::{EndAnswer, Fence, Gone, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
+    store::{Created, EndAnswer, Fence, Gone, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
     testing::Subject,
 };
 
@@ -139,6 +139,25 @@ async fn write_or_end(store: Arc<dyn Store>, token: crate::Token, n: usize) {
             drop(store.rotate(id, &rotation, now).await.unwrap());
         }
     }
+}
+
+pub(super) async fn i2_a_creation_sent_again_does_not_bring_an_ended_session_back(subject: &Subject) {
+    let start = subject.sign_in("anna").idle(1000);
+    let id = subject.begin(start.clone()).await;
+    subject.end(id, Reason::SignedOut, at(1)).await;
+    let tombstone = subject.tombstone(id, at(1)).await;
+    // It did start, which is all that was asked; the next request learns that it ended.
+    assert_eq!(subject.create(&start).await, Created::Created { ended: Vec::new() });
+    assert_eq!(subject.tombstone(id, at(1)).await, tombstone);
+    assert!(subject.ids_of("anna", at(1)).await.is_empty());
+    assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Ended]);
+
+    let rotated = subject.sign_in("anna");
+    subject.begin(rotated.clone()).await;
+    subject.rotate(&rotated.token, &token_for(rotated.id()), at(1)).await;
+    let record = subject.record(rotated.id(), at(1)).await;
+    assert_eq!(subject.create(&rotated).await, Created::Created { ended: Vec::new() });
+    assert_eq!(subject.record(rotated.id(), at(1)).await, record, "nor an old secret");
 }
 
 pub(super) async fn i2_parallel_endings_end_a_session_once(subject: &Subject) {

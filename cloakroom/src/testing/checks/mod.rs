@@ -8,6 +8,7 @@ mod endings;
 mod expiry;
 mod index;
 mod limits;
+mod locks;
 mod logging;
 mod paging;
 mod reaping;

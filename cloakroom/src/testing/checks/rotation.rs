@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fixtures::{GRACE, NOW, at, in_parallel, set, token_for};
 use crate::{
-    Presented, Reason, Record, SessionId, Token,
+    Event, Presented, Reason, Record, SessionId, Token,
     store::{Rotated, Rotation, Touch},
     testing::Subject,
 };
@@ -82,6 +82,16 @@ pub(super) async fn l3_a_lost_answer_lets_the_predecessor_rotate_again_after_the
     assert_eq!(presented(&record, &first, 30_000), Presented::Predecessor);
     assert_eq!(presented(&record, &lost, 30_000), Presented::Unknown);
     assert_eq!(record.secrets.rotations, 2);
+}
+
+pub(super) async fn l4_a_rotation_sent_again_changes_nothing(subject: &Subject) {
+    let (first, id) = started(subject).await;
+    let second = token_for(id);
+    let once = rotated(subject, &first, &second, 0).await;
+    for millis in [0, 1, 30_000] {
+        assert_eq!(rotated(subject, &first, &second, millis).await, once);
+    }
+    assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Rotated]);
 }
 
 pub(super) async fn l3_a_secret_that_is_not_current_rotates_nothing(subject: &Subject) {

@@ -28,7 +28,7 @@ use self::{
     threads::{Stopped, Threads},
 };
 use crate::{
-    Change, Ending, Error, Lease, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
         Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
@@ -116,6 +116,20 @@ fn stopped(file: &Path) -> Error {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SqliteStore({})", self.file.display())
+    }
+}
+
+impl Locks for SqliteStore {
+    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
+        Box::pin(self.write(move |db| writes::lock(db, id, lease, now)))
+    }
+
+    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(self.write(move |db| writes::keep_or_release(db, id, now, |held| held.renew(number, lease, now))))
+    }
+
+    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(self.write(move |db| writes::keep_or_release(db, id, now, |held| held.release(number, now))))
     }
 }
 
@@ -217,21 +231,5 @@ impl Store for SqliteStore {
             self.read(tables::look).await?;
             Ok(None)
         })
-    }
-}
-
-impl Locks for SqliteStore {
-    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
-        Box::pin(self.write(move |db| writes::lock(db, id, lease, now)))
-    }
-
-    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        let renew = move |held: &mut Lease| held.renew(number, lease, now);
-        Box::pin(self.write(move |db| writes::change_lease(db, id, now, renew)))
-    }
-
-    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        let release = move |held: &mut Lease| held.release(number, now);
-        Box::pin(self.write(move |db| writes::change_lease(db, id, now, release)))
     }
 }

@@ -27,9 +27,9 @@ CREATE TABLE session (
     rotations        INTEGER NOT NULL,
     predecessors     BLOB NOT NULL,
     recent_changes   BLOB NOT NULL,
+    idempotency      BLOB,
     lease_number     INTEGER NOT NULL,
     lease_until      INTEGER NOT NULL,
-    idempotency      BLOB,
     -- The earlier of last_seen_at + idle_timeout and ends_at.
     expires_at       INTEGER
 ) STRICT, WITHOUT ROWID;

@@ -97,7 +97,7 @@ pub(super) fn head(db: &Connection, id: SessionId) -> Result<Option<Head>, Fault
         info_columns!(),
         ", ",
         secrets_columns!(),
-        ", recent_changes, lease_number, lease_until, idempotency FROM session WHERE id = ?1"
+        ", recent_changes, idempotency, lease_number, lease_until FROM session WHERE id = ?1"
     );
     let mut select = db.prepare_cached(SELECT)?;
     let row = select.query_row([id.as_bytes()], |row| {
@@ -105,9 +105,9 @@ pub(super) fn head(db: &Connection, id: SessionId) -> Result<Option<Head>, Fault
             info: info_row(row)?,
             secrets: secrets_row(row, 16)?,
             recent_changes: row.get(20)?,
-            lease_number: row.get(21)?,
-            lease_until: row.get(22)?,
-            idempotency: row.get(23)?,
+            idempotency: row.get(21)?,
+            lease_number: row.get(22)?,
+            lease_until: row.get(23)?,
         })
     });
     Ok(row.optional()?.map(SessionRow::decode).transpose()?)
@@ -196,7 +196,7 @@ pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fau
         info_columns!(),
         ", ",
         secrets_columns!(),
-        ", recent_changes, lease_number, lease_until, idempotency, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+        ", recent_changes, idempotency, lease_number, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
          ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)"
     );
     let Record { info, data, secrets, recent_changes, lease, idempotency } = record;
@@ -222,9 +222,9 @@ pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fau
         secrets.rotations,
         pack_predecessors(secrets),
         pack_changes(recent_changes),
+        idempotency.as_ref().map(Digest::as_bytes),
         lease.number.cast_signed(),
         lease.until.as_millis(),
-        idempotency.as_ref().map(Digest::as_bytes),
         info.expires_at().map(Timestamp::as_millis),
     ])?;
     data.iter().try_for_each(|(key, value)| set_value(db, info.id, key, value))
@@ -285,8 +285,7 @@ pub(super) fn set_secrets(db: &Connection, id: SessionId, secrets: &Secrets) -> 
 
 pub(super) fn set_lease(db: &Connection, id: SessionId, lease: Lease) -> Result<(), Fault> {
     const SET: &str = "UPDATE session SET lease_number = ?2, lease_until = ?3 WHERE id = ?1";
-    let number = lease.number.cast_signed();
-    db.prepare_cached(SET)?.execute(params![id.as_bytes(), number, lease.until.as_millis()])?;
+    db.prepare_cached(SET)?.execute(params![id.as_bytes(), lease.number.cast_signed(), lease.until.as_millis()])?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{ErrorCode, params_from_iter, types::Null};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Client, Data, Error, Event, Json, Lease, RecentChanges, Record, Secrets, Token};
+use crate::{Client, Data, Error, Event, Json, RecentChanges, Record, Secrets, Token};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -45,7 +45,7 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         data,
         secrets,
         recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
+        lease: crate::Lease::default(),
         idempotency: None,
     };
     Create { record, limit: None, replaces: None, by: None }

@@ -17,8 +17,8 @@ use crate::{
 
 pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result<Created, Fault> {
     let Create { record, limit, replaces, by } = create;
-    let there = tables::head(db, record.info.id)?;
-    if there.is_some_and(|there| there.secrets.current == record.secrets.current) {
+    let id = record.info.id;
+    if tables::head(db, id)?.is_some() || tables::tombstone(db, id)?.is_some() {
         return Ok(Created::Created { ended: Vec::new() });
     }
     let earlier_tries = match &record.idempotency {
@@ -112,6 +112,33 @@ pub(super) fn rotate(db: &Connection, id: SessionId, rotation: &Rotation, now: T
     Ok(if rotated { Rotated::Rotated(record) } else { Rotated::Superseded(record) })
 }
 
+pub(super) fn lock(db: &Connection, id: SessionId, lease: Duration, now: Timestamp) -> Result<Locked, Fault> {
+    let mut head = match living(db, id, now)? {
+        Ok(head) => head,
+        Err(gone) => return Ok(Locked::Gone(gone)),
+    };
+    if !head.lease.take(lease, now) {
+        return Ok(Locked::Held { until: head.lease.until });
+    }
+    tables::set_lease(db, id, head.lease)?;
+    Ok(Locked::Granted(head.with_data(tables::data(db, id)?).into()))
+}
+
+/// Changes a lease that somebody holds; says whether they still did.
+pub(super) fn keep_or_release(
+    db: &Connection,
+    id: SessionId,
+    now: Timestamp,
+    change: impl FnOnce(&mut Lease) -> bool,
+) -> Result<bool, Fault> {
+    let Ok(mut head) = living(db, id, now)? else { return Ok(false) };
+    let held = change(&mut head.lease);
+    if held {
+        tables::set_lease(db, id, head.lease)?;
+    }
+    Ok(held)
+}
+
 pub(super) fn end(db: &Connection, which: &Which, ending: &Ending, now: Timestamp) -> Result<Vec<EndAnswer>, Fault> {
     match which {
         Which::Ids(ids) => ids.iter().map(|id| end_one(db, *id, ending, now)).collect(),
@@ -125,33 +152,6 @@ pub(super) fn end(db: &Connection, which: &Which, ending: &Ending, now: Timestam
             Ok(answers)
         }
     }
-}
-
-pub(super) fn lock(db: &Connection, id: SessionId, lease: Duration, now: Timestamp) -> Result<Locked, Fault> {
-    let mut head = match living(db, id, now)? {
-        Ok(head) => head,
-        Err(gone) => return Ok(Locked::Gone(gone)),
-    };
-    if !head.lease.take(lease, now) {
-        return Ok(Locked::Held { until: head.lease.until });
-    }
-    tables::set_lease(db, id, head.lease)?;
-    Ok(Locked::Granted(head.with_data(tables::data(db, id)?).into()))
-}
-
-/// Changes the lease of a session that is there, if `change` says that it did.
-pub(super) fn change_lease(
-    db: &Connection,
-    id: SessionId,
-    now: Timestamp,
-    change: impl FnOnce(&mut Lease) -> bool,
-) -> Result<bool, Fault> {
-    let Ok(mut head) = living(db, id, now)? else { return Ok(false) };
-    let changed = change(&mut head.lease);
-    if changed {
-        tables::set_lease(db, id, head.lease)?;
-    }
-    Ok(changed)
 }
 
 /// The session, if it lives.

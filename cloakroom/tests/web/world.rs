@@ -1,0 +1,183 @@
+//! A service whose time stands still, an application, and browsers that use it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Query, State},
+    routing::get,
+};
+use cloakroom::{
+    Builder, Data, Error, Json, Session, Sessions, SignIn, SignedIn, Timestamp, Token, store::MemoryStore,
+    testing::ManualClock,
+};
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+pub(crate) const NAME: &str = "__Host-session";
+
+pub(crate) struct World {
+    pub(crate) clock: ManualClock,
+    pub(crate) sessions: Sessions,
+    pub(crate) app: Router,
+}
+
+pub(crate) fn world() -> World {
+    world_with(|builder| builder)
+}
+
+pub(crate) fn world_with(configure: impl FnOnce(Builder) -> Builder) -> World {
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let builder = Sessions::builder(Arc::new(MemoryStore::new().unwrap())).clock(clock.clone()).without_upkeep();
+    let sessions = configure(builder).build().unwrap();
+    let app = routes().with_state(sessions.clone()).layer(sessions.layer());
+    World { clock, sessions, app }
+}
+
+type Params = Query<HashMap<String, String>>;
+
+/// What most tests need; a test that needs more brings its own routes.
+pub(crate) fn routes() -> Router<Sessions> {
+    Router::new()
+        .route("/nothing", get(|| async { "nothing" }))
+        .route(
+            "/get",
+            get(|session: Session, q: Params| async move {
+                Ok::<_, Error>(session.get::<String>(&q["key"])?.unwrap_or_else(|| "-".into()))
+            }),
+        )
+        .route("/set", get(|session: Session, q: Params| async move { session.set(&q["key"], &q["value"]) }))
+        .route(
+            "/count",
+            get(|session: Session| async move {
+                let count = session.modify("count", |n: Option<u32>| n.unwrap_or(0) + 1)?;
+                Ok::<_, Error>(count.to_string())
+            }),
+        )
+        .route(
+            "/count-now",
+            get(|session: Session| async move {
+                let count = session.modify_now("count", |n: Option<u32>| n.unwrap_or(0) + 1).await?;
+                Ok::<_, Error>(count.to_string())
+            }),
+        )
+        .route(
+            "/sign-in",
+            get(|session: Session, q: Params| async move {
+                session.sign_in(SignIn::new(q["user"].as_str())).await.map(drop)
+            }),
+        )
+        .route("/sign-out", get(|session: Session| async move { session.sign_out().await }))
+        .route(
+            "/sign-out-keeping",
+            get(|session: Session, q: Params| async move { session.sign_out_keeping(&[&q["key"]]).await }),
+        )
+        .route("/rotate", get(|session: Session| async move { session.rotate().await }))
+        .route("/me", get(|user: SignedIn| async move { user.user().to_owned() }))
+        .route(
+            "/who",
+            get(|user: Option<SignedIn>| async move {
+                user.map_or_else(|| "nobody".to_owned(), |user| user.user().to_owned())
+            }),
+        )
+        .route(
+            "/why",
+            get(|session: Session| async move {
+                session.lapsed().map_or_else(|| "-".to_owned(), |ended| ended.reason.code().to_owned())
+            }),
+        )
+        .route(
+            "/id",
+            get(|State(_): State<Sessions>, session: Session| async move {
+                session.id().map_or_else(|| "-".to_owned(), |id| id.to_string())
+            }),
+        )
+}
+
+impl World {
+    pub(crate) fn browser(&self) -> Browser {
+        Browser { app: self.app.clone(), cookie: None }
+    }
+
+    /// A browser that is signed in.
+    pub(crate) async fn signed_in(&self, user: &str) -> Browser {
+        let mut browser = self.browser();
+        assert_eq!(browser.get(&format!("/sign-in?user={user}")).await.status, StatusCode::OK);
+        browser
+    }
+}
+
+/// A browser with room for one cookie.
+#[derive(Clone)]
+pub(crate) struct Browser {
+    pub(crate) app: Router,
+    pub(crate) cookie: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Browser {
+    pub(crate) async fn get(&mut self, path: &str) -> Reply {
+        let request = Request::get(path);
+        let request = match &self.cookie {
+            Some(cookie) => request.header(header::COOKIE, format!("{NAME}={cookie}")),
+            None => request,
+        };
+        let reply = send(&self.app, request.body(Body::empty()).unwrap()).await;
+        match reply.set_cookie() {
+            Some(set) if set.contains("Max-Age=0") => self.cookie = None,
+            Some(set) => {
+                let pair = set.split(';').next().unwrap();
+                self.cookie = Some(pair.split_once('=').unwrap().1.to_owned());
+            }
+            None => {}
+        }
+        reply
+    }
+
+    /// The body of a page that must be there.
+    pub(crate) async fn text(&mut self, path: &str) -> String {
+        let reply = self.get(path).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}: {}", reply.body);
+        reply.body
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        Token::parse(self.cookie.as_deref().expect("the browser has a cookie")).expect("it is a token")
+    }
+}
+
+impl Reply {
+    pub(crate) fn set_cookie(&self) -> Option<&str> {
+        let mut cookies = self.headers.get_all(header::SET_COOKIE).iter();
+        let cookie = cookies.next().map(|value| value.to_str().unwrap());
+        assert!(cookies.next().is_none(), "one Set-Cookie at most");
+        cookie
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn problem(&self) -> serde_json::Value {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+pub(crate) async fn send(app: &Router, request: Request<Body>) -> Reply {
+    let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Reply { status: head.status, headers: head.headers, body: String::from_utf8(body.into()).unwrap() }
+}
+
+pub(crate) fn data<const N: usize>(entries: [(&str, &str); N]) -> Data {
+    entries.map(|(key, text)| (key.into(), Json::from_text(text).unwrap())).into_iter().collect()
+}
