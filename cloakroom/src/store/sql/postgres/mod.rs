@@ -68,7 +68,7 @@ pub struct Postgres;
 const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
 /// The oldest version with 64-bit transaction numbers, as the server writes it.
-const OLDEST: i32 = 13_00_00;
+const OLDEST: i32 = 130_000;
 
 impl Dialect for Postgres {
     type Db = Driver;
@@ -116,8 +116,7 @@ impl Dialect for Postgres {
             // Shut down, crashed or starting; broken connections.
             "57P01" | "57P02" | "57P03" | "57P05" => Severity::Disconnected,
             code if code.starts_with("08") => Severity::Disconnected,
-            // Deadlock, serialisation. Two tries of one call that crossed: the second finds what the first did.
-            "40P01" | "40001" | "23505" => Severity::Undone,
+            "40P01" | "40001" => Severity::Undone,
             // Read-only standby, lock and statement timeouts.
             "25006" | "55P03" | "57014" => Severity::Unavailable,
             // No disk, memory or connections.

@@ -8,7 +8,7 @@ use super::Dialect;
 use crate::{Error, Result};
 
 /// An address, taken apart.
-pub struct Address<D: Dialect> {
+pub(in crate::store::sql) struct Address<D: Dialect> {
     pub(super) options: <<D::Db as Database>::Connection as Connection>::Options,
     pub(super) namespace: Namespace,
     pub(super) max_connections: u32,
