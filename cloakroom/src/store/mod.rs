@@ -8,6 +8,7 @@
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
+//! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
 //!
 //! # Writing a store
 //!
@@ -29,6 +30,8 @@ mod shared;
 mod sql;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "mysql")]
+pub use sql::MysqlStore;
 #[cfg(feature = "postgres")]
 pub use sql::PostgresStore;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -505,9 +508,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
         "postgres" | "postgresql" => Err(Error::StoreUrl(format!(
             "{scheme}: needs the feature \"postgres\" of the crate cloakroom: cargo add cloakroom --features postgres"
         ))),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MysqlStore::open(url).await?)),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => Err(Error::StoreUrl(format!(
+            "{scheme}: needs the feature \"mysql\" of the crate cloakroom: cargo add cloakroom --features mysql"
+        ))),
         _ => Err(Error::StoreUrl(format!(
-            "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, or \
-             postgres://USER:PASSWORD@HOST/DATABASE"
+            "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, \
+             postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"
         ))),
     }
 }

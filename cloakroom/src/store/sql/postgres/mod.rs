@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use sqlx::{
-    AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
+    Arguments, AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
     error::DatabaseError,
     postgres::{PgArguments, PgRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, columns};
-use crate::{PartitionKey, Result};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
+use crate::{PartitionKey, Result, Timestamp};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
@@ -75,8 +75,13 @@ impl Dialect for Postgres {
 
     const NAME: &'static str = "PostgreSQL";
 
-    fn statement(namespace: &Namespace, routine: &str, arguments: usize) -> String {
-        let places: Vec<_> = (1..=arguments).map(|place| format!("${place}")).collect();
+    fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
+        let places = args.iter().map(|arg| match arg {
+            Arg::Entries(_) => 2,
+            Arg::Touches(_) => 3,
+            _ => 1,
+        });
+        let places: Vec<_> = (1..=places.sum::<usize>()).map(|place| format!("${place}")).collect();
         format!("SELECT * FROM \"{namespace}\".{routine}_1({})", places.join(", "))
     }
 
@@ -103,7 +108,7 @@ impl Dialect for Postgres {
                 MIGRATIONS.len()
             )));
         }
-        let opened = sqlx::query(AssertSqlSafe(Self::statement(namespace, "open", 0))).fetch_optional(connection).await?;
+        let opened = sqlx::query(AssertSqlSafe(Self::statement(namespace, "open", &[]))).fetch_optional(connection).await?;
         let key: Option<Vec<u8>> = opened.map(|row| row.try_get(0)).transpose()?;
         Ok(match key.and_then(|key| key.try_into().ok()) {
             Some(key) => Opened::Ready(PartitionKey::from_bytes(key)),
@@ -129,11 +134,24 @@ impl Dialect for Postgres {
         None
     }
 
-    columns!(PgRow);
+    fn int(row: &PgRow, column: &str) -> Result<Option<i64>, SqlError> {
+        if_there(row.try_get_unchecked(column))
+    }
+
+    fn text(row: &PgRow, column: &str) -> Result<Option<Arc<str>>, SqlError> {
+        Ok(if_there::<String>(row.try_get_unchecked(column))?.map(Into::into))
+    }
+
+    fn bytes(row: &PgRow, column: &str) -> Result<Option<Vec<u8>>, SqlError> {
+        if_there(row.try_get_unchecked(column))
+    }
+
+    fn bool(row: &PgRow, column: &str) -> Result<Option<bool>, SqlError> {
+        if_there(row.try_get_unchecked(column))
+    }
 }
 
 fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
-    use sqlx::Arguments;
     let mut bound = PgArguments::default();
     for arg in args {
         match arg {
@@ -141,9 +159,19 @@ fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
             Arg::Bool(is_so) => bound.add(is_so),
             Arg::Text(text) => bound.add(text.as_deref()),
             Arg::Bytes(bytes) => bound.add(bytes.as_deref()),
-            Arg::Ints(numbers) => bound.add(numbers),
-            Arg::Texts(texts) => bound.add(texts.iter().map(Option::as_deref).collect::<Vec<Option<&str>>>()),
+            Arg::Texts(texts) => bound.add(texts.iter().map(|text| &**text).collect::<Vec<&str>>()),
             Arg::ByteLists(lists) => bound.add(lists),
+            Arg::Entries(entries) => {
+                let keys: Vec<_> = entries.iter().map(|(key, _)| &**key).collect();
+                let values: Vec<_> = entries.iter().map(|(_, value)| value.as_deref()).collect();
+                bound.add(keys).and_then(|()| bound.add(values))
+            }
+            Arg::Touches(touches) => {
+                let ids: Vec<_> = touches.iter().map(|touch| touch.id.as_bytes().as_slice()).collect();
+                let seen_at: Vec<_> = touches.iter().map(|touch| touch.seen_at.as_millis()).collect();
+                let grace_ends: Vec<_> = touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect();
+                bound.add(ids).and_then(|()| bound.add(seen_at)).and_then(|()| bound.add(grace_ends))
+            }
         }
         .map_err(SqlError::Encode)?;
     }

@@ -1,8 +1,8 @@
 //! What stored routines are called with.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use crate::{Digest, SessionId, Timestamp};
+use crate::{Digest, Json, SessionId, Timestamp, store::Touch};
 
 /// One argument of a stored routine.
 #[derive(Clone, Debug)]
@@ -12,9 +12,12 @@ pub enum Arg {
     Bool(bool),
     Text(Option<Arc<str>>),
     Bytes(Option<Vec<u8>>),
-    Ints(Vec<Option<i64>>),
-    Texts(Vec<Option<Arc<str>>>),
+    Texts(Vec<Arc<str>>),
     ByteLists(Vec<Vec<u8>>),
+    /// Keys and their values.
+    Entries(Vec<(Arc<str>, Option<Arc<str>>)>),
+    /// In the order of their ids.
+    Touches(Vec<Touch>),
 }
 
 impl Arg {
@@ -47,11 +50,17 @@ impl Arg {
         Self::Bytes(Some(digest.as_bytes().to_vec()))
     }
 
+    /// Each id once, in order: the one in which rows are locked.
     pub(super) fn ids(ids: impl IntoIterator<Item = SessionId>) -> Self {
+        let ids: BTreeSet<_> = ids.into_iter().collect();
         Self::ByteLists(ids.into_iter().map(|id| id.as_bytes().to_vec()).collect())
     }
 
     pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a Arc<str>>) -> Self {
-        Self::Texts(texts.into_iter().map(|text| Some(Arc::clone(text))).collect())
+        Self::Texts(texts.into_iter().cloned().collect())
+    }
+
+    pub(super) fn entries<'a>(entries: impl IntoIterator<Item = (&'a Arc<str>, &'a Json)>) -> Self {
+        Self::Entries(entries.into_iter().map(|(key, value)| (Arc::clone(key), Some(value.as_str().into()))).collect())
     }
 }

@@ -103,7 +103,7 @@ impl<D: Dialect> Connections<D> {
     ) -> Result<Rows<D>> {
         let this = Arc::clone(this);
         let task = tokio::spawn(async move {
-            let statement: Arc<str> = D::statement(&this.namespace, routine, args.len()).into();
+            let statement: Arc<str> = D::statement(&this.namespace, routine, &args).into();
             this.run(statement, &args).await.map_err(|fault| fault.into_error::<D>(kind))
         });
         task.await.unwrap_or_else(|stopped| Err(Error::store("a call to the store stopped midway", stopped)))

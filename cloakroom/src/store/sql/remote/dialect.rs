@@ -15,8 +15,8 @@ pub trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
     /// What it is called.
     const NAME: &'static str;
 
-    /// A statement that calls a routine with so many arguments.
-    fn statement(namespace: &Namespace, routine: &str, arguments: usize) -> String;
+    /// A statement that calls a routine.
+    fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String;
 
     /// Runs a statement to its very end; the answer is all rows of all its results.
     fn run(
@@ -69,30 +69,6 @@ pub enum Severity {
     /// Somebody must look.
     Broken,
 }
-
-/// The columns by name, for rows of one driver.
-macro_rules! columns {
-    ($row:ty) => {
-        fn int(row: &$row, column: &str) -> Result<Option<i64>, sqlx::Error> {
-            crate::store::sql::remote::if_there(sqlx::Row::try_get_unchecked(row, column))
-        }
-
-        fn text(row: &$row, column: &str) -> Result<Option<std::sync::Arc<str>>, sqlx::Error> {
-            let text: Option<String> = crate::store::sql::remote::if_there(sqlx::Row::try_get_unchecked(row, column))?;
-            Ok(text.map(Into::into))
-        }
-
-        fn bytes(row: &$row, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-            crate::store::sql::remote::if_there(sqlx::Row::try_get_unchecked(row, column))
-        }
-
-        fn bool(row: &$row, column: &str) -> Result<Option<bool>, sqlx::Error> {
-            crate::store::sql::remote::if_there(sqlx::Row::try_get_unchecked(row, column))
-        }
-    };
-}
-
-pub(in crate::store::sql) use columns;
 
 /// The value, if the row has such a column.
 pub(in crate::store::sql) fn if_there<T>(value: Result<Option<T>, SqlError>) -> Result<Option<T>, SqlError> {

@@ -16,7 +16,7 @@ use std::{fmt, sync::Arc, time::Duration};
 pub(super) use self::{
     address::{Address, Namespace},
     arguments::Arg,
-    dialect::{Dialect, Opened, Severity, columns, if_there},
+    dialect::{Dialect, Opened, Severity, if_there},
 };
 use self::{
     answers::{Answers, record},

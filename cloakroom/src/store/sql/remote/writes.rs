@@ -1,13 +1,16 @@
 //! Calls that change something.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     Arg, Dialect, SqlStore,
     answers::{Answer, Answers, record, unexpected},
 };
 use crate::{
-    AuditEntry, Change, Ended, Ending, Fields, Reason, Record, Result, SessionId, Timestamp,
+    AuditEntry, Change, Ended, Ending, Fields, Json, Reason, Record, Result, SessionId, Timestamp,
     store::{
         Create, Created, EndAnswer, Fence, Limit, Reap, Reaped, Refusal, Rotated, Rotation, Touch, Updated, WhenFull,
         sql::rows::{duration_column, ip_column, pack_changes, pack_predecessors},
@@ -28,8 +31,7 @@ impl<D: Dialect> SqlStore<D> {
         ];
         args.extend(refusals(*limit).map(|refusal| Arg::text(&refusal.to_string())));
         args.extend(columns(record));
-        args.push(Arg::texts(record.data.iter().map(|(key, _)| key)));
-        args.push(Arg::Texts(record.data.iter().map(|(_, value)| Some(value.as_str().into())).collect()));
+        args.push(Arg::entries(record.data.iter()));
         let answers = self.write("create", args).await?;
 
         let [disabled, fence, full] = refusals(*limit);
@@ -66,12 +68,10 @@ impl<D: Dialect> SqlStore<D> {
             Arg::Bytes(Some(change_id.to_be_bytes().to_vec())),
             Arg::Int(lease.map(u64::cast_signed)),
             Arg::Int(if_version.map(u64::cast_signed)),
-            Arg::texts(relied_on.keys()),
-            Arg::Texts(relied_on.values().map(|value| value.as_ref().map(|value| value.as_str().into())).collect()),
+            relied_on_arg(relied_on),
             Arg::Bool(*remove_all),
             Arg::texts(remove),
-            Arg::texts(set.keys()),
-            Arg::Texts(set.values().map(|value| Some(value.as_str().into())).collect()),
+            Arg::entries(set),
             Arg::count(*max_data_bytes),
             Arg::Bool(fields.are_audited()),
             Arg::Bool(full_name.is_some()),
@@ -99,13 +99,9 @@ impl<D: Dialect> SqlStore<D> {
         if touches.is_empty() {
             return Ok(Vec::new());
         }
-        let args = vec![
-            Arg::ids(touches.iter().map(|touch| touch.id)),
-            Arg::Ints(touches.iter().map(|touch| Some(touch.seen_at.as_millis())).collect()),
-            Arg::Ints(touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect()),
-            Arg::at(now),
-        ];
-        let answers = self.write("touch", args).await?;
+        let mut in_order = touches.to_vec();
+        in_order.sort_unstable_by_key(|touch| touch.id);
+        let answers = self.write("touch", vec![Arg::Touches(in_order), Arg::at(now)]).await?;
         let mut living = answers.iter().map(|answer| answer.id()).collect::<Result<Vec<_>>>()?;
         living.sort_unstable();
         Ok(touches.iter().map(|touch| living.binary_search(&touch.id).is_ok()).collect())
@@ -265,6 +261,11 @@ fn columns(record: &Record) -> Vec<Arg> {
         Arg::at(lease.until),
         Arg::Bytes(idempotency.as_ref().map(|key| key.as_bytes().to_vec())),
     ]
+}
+
+fn relied_on_arg(relied_on: &BTreeMap<Arc<str>, Option<Json>>) -> Arg {
+    let text = |value: &Option<Json>| value.as_ref().map(|value| value.as_str().into());
+    Arg::Entries(relied_on.iter().map(|(key, value)| (Arc::clone(key), text(value))).collect())
 }
 
 fn ending_args(ending: &Ending, now: Timestamp) -> [Arg; 4] {
