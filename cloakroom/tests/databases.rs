@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "mysql", feature = "postgres"))]
 
+#[path = "common/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 #[path = "common/private.rs"]
@@ -14,7 +16,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -299,10 +301,10 @@ async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
                 let (_, mut create) = start(&*store, "anna");
                 create.limit = Some(Limit::evict(3));
                 create.record.info.last_seen_at = at(n);
-                store.create(&create, at(n)).await.unwrap();
+                sign_in(&*store, &create, at(n)).await;
                 let (_, mut create) = start(&*store, "bert");
                 create.limit = Some(Limit::refuse(3));
-                store.create(&create, at(n)).await.unwrap();
+                sign_in(&*store, &create, at(n)).await;
                 let living = store.find(&Query::of_user("anna"), None, 100, at(n)).await.unwrap().items.len();
                 assert!(living <= 3, "{living} sessions at once");
             }));
@@ -331,6 +333,12 @@ async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
     for user in ["anna", "bert"] {
         assert_eq!(store.find(&Query::of_user(user), None, 100, at(30)).await.unwrap().items.len(), 3, "{user}");
     }
+}
+
+/// On a busy machine one may have to wait too long; that is an error, and no session too many.
+async fn sign_in(store: &dyn Store, create: &Create, now: Timestamp) {
+    let created = store.create(create, now).await;
+    assert!(created.as_ref().map_or_else(Error::is_retryable, |_| true), "{created:?}");
 }
 
 async fn i16_a_reader_misses_no_late_entry(kind: Kind) {
@@ -365,87 +373,97 @@ async fn i16_a_reader_misses_no_late_entry(kind: Kind) {
 
 async fn cut_connections_lose_and_repeat_nothing(kind: Kind) {
     let address = address(kind);
-    let proxy = Arc::new(Proxy::start(host_of(&address)).await);
+    let proxy = Proxy::start(host_of(&address)).await;
     let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
-    let id = begin(&*store, "anna").await;
-    let load = Load::start(&store, id, 8, 60);
-    while !load.is_over() {
-        tokio::time::sleep(Duration::from_millis(40)).await;
+    let load = Load::start(&store, 8).await;
+    for cuts in 1..=6 {
+        load.reaches(cuts * 40).await;
         proxy.cut_all();
     }
-    let outcome = load.finish().await;
-    outcome.assert_kept(&*store, id).await;
-    assert!(outcome.acknowledged > 100, "{outcome:?}");
+    load.reaches(300).await;
+    load.stop().await.assert_kept(&*store).await;
 }
 
-/// Writers that each set keys of their own, and what was acknowledged to them.
+/// Writers that set keys of a session of their own, and what was acknowledged to them.
 struct Load {
+    acknowledged: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
     writers: Vec<tokio::task::JoinHandle<Outcome>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outcome {
-    acknowledged: usize,
-    unknown: usize,
-    refused: usize,
+    id: SessionId,
     keys: Vec<String>,
+    unknown: usize,
 }
 
 impl Load {
-    fn start(store: &Arc<dyn Store>, id: SessionId, writers: usize, writes: usize) -> Self {
-        let write = |writer: usize| {
-            let store = Arc::clone(store);
-            tokio::spawn(async move {
-                let mut outcome = Outcome::default();
-                for n in 0..writes {
-                    let key = format!("{writer}-{n}");
-                    match store.update(id, &set(&key, "1"), NOW).await {
+    async fn start(store: &Arc<dyn Store>, writers: usize) -> Self {
+        let mut load = Self { acknowledged: Arc::default(), is_over: Arc::default(), writers: Vec::new() };
+        for _ in 0..writers {
+            let mut outcome = Outcome { id: begin(&**store, "anna").await, keys: Vec::new(), unknown: 0 };
+            let (store, acknowledged, is_over) =
+                (Arc::clone(store), Arc::clone(&load.acknowledged), Arc::clone(&load.is_over));
+            load.writers.push(tokio::spawn(async move {
+                for n in 0.. {
+                    if is_over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let key = format!("key {n}");
+                    match store.update(outcome.id, &set(&key, "1"), NOW).await {
                         Ok(Updated::Applied(_)) => {
-                            outcome.acknowledged += 1;
                             outcome.keys.push(key);
+                            acknowledged.fetch_add(1, Ordering::SeqCst);
                         }
                         Ok(other) => panic!("a write was answered with {other:?}"),
                         Err(Error::OutcomeUnknown { .. }) => outcome.unknown += 1,
-                        Err(Error::Unavailable { .. }) => outcome.refused += 1,
+                        Err(Error::Unavailable { .. }) => {}
                         Err(error) => panic!("{error:?}"),
                     }
-                    match store.load(id, NOW).await {
+                    match store.load(outcome.id, NOW).await {
                         Ok(Loaded::Live(_)) | Err(Error::Unavailable { .. }) => {}
                         other => panic!("a load was answered with {other:?}"),
                     }
                 }
                 outcome
-            })
-        };
-        Self { writers: (0..writers).map(write).collect() }
-    }
-
-    fn is_over(&self) -> bool {
-        self.writers.iter().all(tokio::task::JoinHandle::is_finished)
-    }
-
-    async fn finish(self) -> Outcome {
-        let mut all = Outcome::default();
-        for writer in self.writers {
-            let outcome = writer.await.unwrap();
-            all.acknowledged += outcome.acknowledged;
-            all.unknown += outcome.unknown;
-            all.refused += outcome.refused;
-            all.keys.extend(outcome.keys);
+            }));
         }
-        all
+        load
+    }
+
+    /// Waits until so many writes were acknowledged.
+    async fn reaches(&self, acknowledged: usize) {
+        eventually(|| async { (self.acknowledged.load(Ordering::SeqCst) >= acknowledged).then_some(()) }).await;
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    async fn stop(self) -> Outcomes {
+        self.is_over.store(true, Ordering::SeqCst);
+        let mut outcomes = Vec::new();
+        for writer in self.writers {
+            outcomes.push(writer.await.unwrap());
+        }
+        Outcomes(outcomes)
     }
 }
 
-impl Outcome {
+struct Outcomes(Vec<Outcome>);
+
+impl Outcomes {
     /// Every acknowledged write is there, and nothing was applied twice.
-    async fn assert_kept(&self, store: &dyn Store, id: SessionId) {
-        let loaded = eventually(|| async { store.load(id, NOW).await.ok() }).await;
-        let Loaded::Live(record) = loaded else { panic!("the session is gone: {loaded:?}") };
-        let lost: Vec<_> = self.keys.iter().filter(|key| record.data.get(key).is_none()).collect();
-        assert!(lost.is_empty(), "lost: {lost:?} of {self:?}");
-        assert_eq!(usize::try_from(record.info.version).unwrap(), record.data.len(), "each was applied once");
-        assert!(record.data.len() <= self.acknowledged + self.unknown, "{self:?}");
+    async fn assert_kept(&self, store: &dyn Store) {
+        for outcome in &self.0 {
+            let loaded = eventually(|| async { store.load(outcome.id, NOW).await.ok() }).await;
+            let Loaded::Live(record) = loaded else { panic!("the session is gone: {loaded:?}") };
+            let lost: Vec<_> = outcome.keys.iter().filter(|key| record.data.get(key).is_none()).collect();
+            assert!(lost.is_empty(), "lost: {lost:?} of {outcome:?}");
+            assert_eq!(usize::try_from(record.info.version).unwrap(), record.data.len(), "each was applied once");
+            assert!(record.data.len() <= outcome.keys.len() + outcome.unknown, "{outcome:?}");
+        }
     }
 }
 
@@ -475,19 +493,13 @@ async fn a_killed_server_keeps_what_it_acknowledged(kind: Kind) {
         Kind::MariaDb => &["innodb-flush-log-at-trx-commit=1"],
     };
     let (mut server, store) = private(kind, durable).await;
-    let id = begin(&*store, "anna").await;
-    let load = Load::start(&store, id, 8, 40);
-    eventually(|| async {
-        let Ok(Loaded::Live(record)) = store.load(id, NOW).await else { return None };
-        (record.info.version > 40).then_some(())
-    })
-    .await;
+    let load = Load::start(&store, 8).await;
+    load.reaches(50).await;
     server.kill();
     server.restart();
-    let outcome = load.finish().await;
-    outcome.assert_kept(&*store, id).await;
-    assert!(outcome.acknowledged > 40, "{outcome:?}");
-    begin(&*store, "and it goes on").await;
+    let at_restart = load.acknowledged();
+    load.reaches(at_restart + 50).await;
+    load.stop().await.assert_kept(&*store).await;
 }
 
 async fn i13_a_server_that_stands_still_is_an_error(kind: Kind) {
@@ -518,11 +530,10 @@ async fn callers_beyond_the_servers_connections_wait(kind: Kind) {
         Kind::MariaDb => &["max-connections=10"],
     };
     let (_server, store) = private(kind, few).await;
-    let id = begin(&*store, "anna").await;
     // The store may open ten connections, more than the server has.
-    let outcome = Load::start(&store, id, 40, 5).finish().await;
-    outcome.assert_kept(&*store, id).await;
-    assert!(outcome.acknowledged > 0, "{outcome:?}");
+    let load = Load::start(&store, 40).await;
+    load.reaches(200).await;
+    load.stop().await.assert_kept(&*store).await;
 }
 
 async fn batches_in_any_order_do_not_deadlock(kind: Kind) {
@@ -536,7 +547,8 @@ async fn batches_in_any_order_do_not_deadlock(kind: Kind) {
         let (store, mut ids) = (Arc::clone(&store), ids.clone());
         tasks.push(tokio::spawn(async move {
             for round in 0..10_i64 {
-                ids.rotate_left(7 * n + 3);
+                let by = (7 * n + 3) % ids.len();
+                ids.rotate_left(by);
                 let seen_at = at(round);
                 let touches: Vec<_> = ids.iter().map(|id| Touch { id: *id, seen_at, grace_ends: None }).collect();
                 store.touch(&touches, seen_at).await.unwrap();

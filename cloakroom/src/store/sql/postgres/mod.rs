@@ -180,8 +180,11 @@ fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
 
 /// Which version of the schema is there; 0 if none.
 async fn version(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
-    let meta = format!("SELECT to_regclass('\"{namespace}\".meta') IS NOT NULL");
-    let is_there: bool = sqlx::query(AssertSqlSafe(meta)).fetch_one(&mut *connection).await?.try_get(0)?;
+    // Not to_regclass: within a transaction it may remember that there was nothing.
+    let meta = "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+                WHERE nspname = $1 AND relname = 'meta')";
+    let is_there: bool =
+        sqlx::query(meta).bind(namespace.as_str()).fetch_one(&mut *connection).await?.try_get(0)?;
     if !is_there {
         return Ok(0);
     }

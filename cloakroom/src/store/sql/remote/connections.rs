@@ -3,13 +3,16 @@
 use std::{
     error::Error as StdError,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, Database, Error as SqlError, Pool, pool::PoolConnection, pool::PoolOptions};
+use sqlx::{
+    Connection, Database, Error as SqlError, Pool,
+    pool::{PoolConnection, PoolOptions},
+};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -21,7 +24,7 @@ type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::
 
 /// How long a call may take, waiting for a connection included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call waits for a connection.
+/// How long a call waits for the server to take a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,6 +47,7 @@ pub(super) struct Connections<D: Dialect> {
 
 struct Shelf<D: Dialect> {
     idle: Mutex<Vec<PoolConnection<D::Db>>>,
+    returned: Notify,
     turns: Arc<Semaphore>,
 }
 
@@ -63,7 +67,7 @@ impl<D: Dialect> Connections<D> {
             .max_lifetime(None)
             .connect_lazy_with(options);
         let turns = Arc::new(Semaphore::new(max as usize));
-        Self { pool, shelf: Some(Shelf { idle: Mutex::default(), turns }), namespace }
+        Self { pool, shelf: Some(Shelf { idle: Mutex::default(), returned: Notify::new(), turns }), namespace }
     }
 
     pub(super) fn shared(pool: Pool<D::Db>, namespace: Namespace) -> Self {
@@ -155,18 +159,17 @@ impl<D: Dialect> Connections<D> {
         let out_of_time = || Fault::Slow { after: started.elapsed(), was_sent: false };
         let turn = match &self.shelf {
             Some(shelf) => {
-                let turn = timeout(CONNECT_TIMEOUT, Arc::clone(&shelf.turns).acquire_owned()).await;
+                let turn = timeout(CALL_TIMEOUT, Arc::clone(&shelf.turns).acquire_owned()).await;
                 Some(turn.map_err(|_| out_of_time())?.map_err(|_| Fault::Closed)?)
             }
             None => None,
         };
         loop {
-            let waiting = self.shelf.as_ref().and_then(Shelf::take);
-            let is_new = waiting.is_none() && self.shelf.is_some();
-            let mut connection = match waiting {
-                Some(connection) => connection,
-                None => match timeout(CONNECT_TIMEOUT, self.pool.acquire()).await {
-                    Ok(connection) => connection.map_err(|error| Fault::connecting::<D>(error, started.elapsed()))?,
+            let (mut connection, is_new) = match self.shelf.as_ref().and_then(Shelf::take) {
+                Some(connection) => (connection, false),
+                None => match timeout(CONNECT_TIMEOUT, self.connect()).await {
+                    Ok(Ok(connected)) => connected,
+                    Ok(Err(error)) => return Err(Fault::connecting::<D>(error, started.elapsed())),
                     Err(_) => return Err(out_of_time()),
                 },
             };
@@ -180,10 +183,21 @@ impl<D: Dialect> Connections<D> {
         }
     }
 
+    /// A connection, and whether it is certainly new. Where the server takes no more of them, one that another call has
+    /// done with.
+    async fn connect(&self) -> Result<(PoolConnection<D::Db>, bool), SqlError> {
+        let Some(shelf) = &self.shelf else { return Ok((self.pool.acquire().await?, false)) };
+        tokio::select! {
+            connection = self.pool.acquire() => Ok((connection?, true)),
+            connection = shelf.next() => Ok((connection, false)),
+        }
+    }
+
     fn give_back(&self, borrowed: Borrowed<D>) {
         let Borrowed { connection, turn } = borrowed;
         if let Some(shelf) = &self.shelf {
             shelf.lock().push(connection);
+            shelf.returned.notify_one();
         }
         drop(turn);
     }
@@ -195,7 +209,17 @@ impl<D: Dialect> Shelf<D> {
         self.lock().pop()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<PoolConnection<D::Db>>> {
+    /// The next one that is given back.
+    async fn next(&self) -> PoolConnection<D::Db> {
+        loop {
+            self.returned.notified().await;
+            if let Some(connection) = self.take() {
+                return connection;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PoolConnection<D::Db>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
