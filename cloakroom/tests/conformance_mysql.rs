@@ -32,7 +32,9 @@ async fn everything(directory: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     for table in tables {
         let table = String::from_utf8(table.get_unchecked::<Vec<u8>, _>(0)).unwrap();
-        for row in sqlx::query(AssertSqlSafe(format!("SELECT * FROM {table}"))).fetch_all(&mut connection).await.unwrap() {
+        for row in
+            sqlx::query(AssertSqlSafe(format!("SELECT * FROM {table}"))).fetch_all(&mut connection).await.unwrap()
+        {
             for column in 0..row.len() {
                 bytes.extend(row.get_unchecked::<Option<Vec<u8>>, _>(column).unwrap_or_default());
             }

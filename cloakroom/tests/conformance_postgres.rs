@@ -28,7 +28,8 @@ async fn everything(directory: &Path) -> Vec<u8> {
         .unwrap();
     let mut bytes = Vec::new();
     for table in tables {
-        let select = format!("SELECT everything::text FROM \"{schema}\".\"{}\" AS everything", table.get::<String, _>(0));
+        let select =
+            format!("SELECT everything::text FROM \"{schema}\".\"{}\" AS everything", table.get::<String, _>(0));
         for row in sqlx::query(AssertSqlSafe(select)).fetch_all(&mut connection).await.unwrap() {
             bytes.extend(row.get::<String, _>(0).into_bytes());
         }

@@ -22,8 +22,8 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Data, Ending, Error, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId,
-    SessionInfo, Timestamp, Token,
+    Change, Client, Data, Ending, Error, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
+    Timestamp, Token,
     store::{
         self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, Query, Reap, Rotated,
         Rotation, Store, Touch, Updated, Which,
@@ -288,7 +288,10 @@ async fn i5_the_servers_clock_is_told(kind: Kind) {
     let before = Timestamp::from(SystemTime::now());
     let server = store.ping().await.unwrap().unwrap();
     // The server is on this machine.
-    assert!(before <= server.after(Duration::from_millis(2)) && server.since(before) < Duration::from_mins(1), "{server}");
+    assert!(
+        before <= server.after(Duration::from_millis(2)) && server.since(before) < Duration::from_mins(1),
+        "{server}"
+    );
 }
 
 async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
@@ -316,10 +319,13 @@ async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
     }
     let address = address(kind);
     let store = store::open(&address).await.unwrap();
-    let name = format!("{}::i3_sign_ins_from_four_processes_leave_exactly_the_limit", match kind {
-        Kind::Postgres => "postgres",
-        Kind::MariaDb => "mariadb",
-    });
+    let name = format!(
+        "{}::i3_sign_ins_from_four_processes_leave_exactly_the_limit",
+        match kind {
+            Kind::Postgres => "postgres",
+            Kind::MariaDb => "mariadb",
+        }
+    );
     let processes: Vec<_> = (0..4)
         .map(|_| {
             let mut process = Command::new(env::current_exe().unwrap());

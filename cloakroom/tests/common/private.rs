@@ -104,14 +104,25 @@ impl PrivateServer {
                     chown(&data, Some(uid), Some(gid)).unwrap();
                 }
                 let mut command = self.kind.command("initdb");
-                command.args(["--username=cloakroom", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+                command.args([
+                    "--username=cloakroom",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                    "--no-sync",
+                ]);
                 command.arg("--pgdata").arg(&data);
                 command
             }
             Kind::MariaDb => {
                 fs::write(self.directory.path().join("setup.sql"), MARIADB_SETUP).unwrap();
                 let mut command = self.kind.command("mariadb-install-db");
-                command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"]);
+                command.args([
+                    "--no-defaults",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                    "--user=root",
+                ]);
                 command.arg(format!("--datadir={}", data.display()));
                 command
             }

@@ -85,7 +85,11 @@ impl Dialect for MariaDb {
         format!("CALL {namespace}_{routine}_1({places})")
     }
 
-    async fn run(connection: &mut MySqlConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<MySqlRow>, SqlError> {
+    async fn run(
+        connection: &mut MySqlConnection,
+        statement: Arc<str>,
+        args: &[Arg],
+    ) -> Result<Vec<MySqlRow>, SqlError> {
         sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
     }
 
@@ -165,7 +169,8 @@ fn unusable_server(version: &str) -> Option<String> {
     let version = version.strip_prefix("5.5.5-").unwrap_or(version);
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    (found < OLDEST).then(|| format!("MariaDB {version} is too old: {}.{} is the oldest that will do", OLDEST.0, OLDEST.1))
+    (found < OLDEST)
+        .then(|| format!("MariaDB {version} is too old: {}.{} is the oldest that will do", OLDEST.0, OLDEST.1))
 }
 
 fn bind(args: &[Arg]) -> Result<MySqlArguments, SqlError> {

@@ -96,7 +96,9 @@ impl Dialect for Postgres {
             .try_get(0)?;
         if server < OLDEST {
             let (server, oldest) = (server / 10_000, OLDEST / 10_000);
-            return Ok(Opened::Unusable(format!("PostgreSQL {server} is too old: {oldest} is the oldest that will do")));
+            return Ok(Opened::Unusable(format!(
+                "PostgreSQL {server} is too old: {oldest} is the oldest that will do"
+            )));
         }
         let mut version = version(connection, namespace).await?;
         if version < MIGRATIONS.len() {
@@ -108,11 +110,14 @@ impl Dialect for Postgres {
                 MIGRATIONS.len()
             )));
         }
-        let opened = sqlx::query(AssertSqlSafe(Self::statement(namespace, "open", &[]))).fetch_optional(connection).await?;
+        let opened =
+            sqlx::query(AssertSqlSafe(Self::statement(namespace, "open", &[]))).fetch_optional(connection).await?;
         let key: Option<Vec<u8>> = opened.map(|row| row.try_get(0)).transpose()?;
         Ok(match key.and_then(|key| key.try_into().ok()) {
             Some(key) => Opened::Ready(PartitionKey::from_bytes(key)),
-            None => Opened::Unusable(format!("schema {namespace} has lost its partition key: restore it from a backup")),
+            None => {
+                Opened::Unusable(format!("schema {namespace} has lost its partition key: restore it from a backup"))
+            }
         })
     }
 
@@ -169,7 +174,8 @@ fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
             Arg::Touches(touches) => {
                 let ids: Vec<_> = touches.iter().map(|touch| touch.id.as_bytes().as_slice()).collect();
                 let seen_at: Vec<_> = touches.iter().map(|touch| touch.seen_at.as_millis()).collect();
-                let grace_ends: Vec<_> = touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect();
+                let grace_ends: Vec<_> =
+                    touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect();
                 bound.add(ids).and_then(|()| bound.add(seen_at)).and_then(|()| bound.add(grace_ends))
             }
         }
@@ -183,12 +189,12 @@ async fn version(connection: &mut PgConnection, namespace: &Namespace) -> Result
     // Not to_regclass: within a transaction it may remember that there was nothing.
     let meta = "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
                 WHERE nspname = $1 AND relname = 'meta')";
-    let is_there: bool =
-        sqlx::query(meta).bind(namespace.as_str()).fetch_one(&mut *connection).await?.try_get(0)?;
+    let is_there: bool = sqlx::query(meta).bind(namespace.as_str()).fetch_one(&mut *connection).await?.try_get(0)?;
     if !is_there {
         return Ok(0);
     }
-    let select = format!("SELECT convert_from(value, 'UTF8')::int FROM \"{namespace}\".meta WHERE name = 'schema_version'");
+    let select =
+        format!("SELECT convert_from(value, 'UTF8')::int FROM \"{namespace}\".meta WHERE name = 'schema_version'");
     let version: Option<i32> =
         sqlx::query(AssertSqlSafe(select)).fetch_optional(connection).await?.map(|row| row.try_get(0)).transpose()?;
     Ok(version.and_then(|version| usize::try_from(version).ok()).unwrap_or(0))

@@ -69,7 +69,10 @@ impl<D: Dialect> Answers<D> {
             Loaded::Ended(tombstone) => Gone::Ended(tombstone.ended.clone()),
             Loaded::Unknown => Gone::Unknown,
             Loaded::Live(record) => {
-                return Err(Error::Store { message: format!("session {} is said to be gone", record.info.id), source: None });
+                return Err(Error::Store {
+                    message: format!("session {} is said to be gone", record.info.id),
+                    source: None,
+                });
             }
         })
     }
@@ -199,7 +202,10 @@ impl<D: Dialect> Answer<'_, D> {
 
 /// What our own routines never answer.
 pub(super) fn unexpected<D: Dialect>(what: &str) -> Error {
-    Error::Store { message: format!("{} answered with {what}: were its tables or routines changed?", D::NAME), source: None }
+    Error::Store {
+        message: format!("{} answered with {what}: were its tables or routines changed?", D::NAME),
+        source: None,
+    }
 }
 
 fn undecoded<D: Dialect>(error: SqlError) -> Error {

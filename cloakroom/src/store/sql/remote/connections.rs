@@ -89,9 +89,7 @@ impl<D: Dialect> Connections<D> {
                 }
                 Ok(Ok(Opened::Unusable(message))) => Err(Error::Store { message, source: None }),
                 Ok(Err(error)) => Err(Fault::of::<D>(error, Duration::ZERO).into_error::<D>(Kind::Read)),
-                Err(_) => {
-                    Err(Fault::Slow { after: OPEN_TIMEOUT, was_sent: false }.into_error::<D>(Kind::Read))
-                }
+                Err(_) => Err(Fault::Slow { after: OPEN_TIMEOUT, was_sent: false }.into_error::<D>(Kind::Read)),
             }
         });
         task.await.unwrap_or_else(|stopped| Err(Error::store("opening the store stopped midway", stopped)))
@@ -99,12 +97,7 @@ impl<D: Dialect> Connections<D> {
 
     /// Calls a routine. In a task of its own: a caller that loses interest tears nothing, and leaves no connection in the
     /// middle of an answer.
-    pub(super) async fn call(
-        this: &Arc<Self>,
-        kind: Kind,
-        routine: &'static str,
-        args: Vec<Arg>,
-    ) -> Result<Rows<D>> {
+    pub(super) async fn call(this: &Arc<Self>, kind: Kind, routine: &'static str, args: Vec<Arg>) -> Result<Rows<D>> {
         let this = Arc::clone(this);
         let task = tokio::spawn(async move {
             let statement: Arc<str> = D::statement(&this.namespace, routine, &args).into();
