@@ -5,12 +5,10 @@
 //! record, on which the caller decides anew.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -124,6 +122,11 @@ impl Change {
         !self.remove_all && self.remove.is_empty() && self.set.is_empty() && self.fields == Fields::default()
     }
 
+    /// Whether it relies on something that others may change meanwhile.
+    pub fn can_conflict(&self) -> bool {
+        !self.relied_on.is_empty() || self.if_version.is_some()
+    }
+
     /// The largest value it sets: the one to name when the data becomes too large.
     pub fn largest_key(&self) -> Option<&Arc<str>> {
         self.set.iter().max_by_key(|(key, value)| entry_size(key, value)).map(|(key, _)| key)
@@ -183,21 +186,21 @@ fn replace<T: Clone>(field: &mut T, change: Option<&T>) {
     }
 }
 
-/// Ids must differ between the few changes a record remembers, on all nodes: a random start for each process, and a
+/// Ids must differ between the few changes a record remembers, on all nodes: a random start for each thread, and a
 /// bijective mix of a counter from there.
 fn random_id() -> u64 {
-    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
-    let next = NEXT.get_or_init(|| {
-        let mut start = [0; 8];
-        let start = match getrandom::fill(&mut start) {
-            Ok(()) => u64::from_ne_bytes(start),
-            Err(_) => RandomState::new().hash_one(std::process::id()),
-        };
-        AtomicU64::new(start)
-    });
+    thread_local!(static NEXT: Cell<u64> = Cell::new(random_start()));
     // SplitMix64's step and finaliser.
-    let mut z = next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+    let mut z = NEXT.with(|next| next.replace(next.get().wrapping_add(0x9E37_79B9_7F4A_7C15)));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+fn random_start() -> u64 {
+    let mut start = [0; 8];
+    match getrandom::fill(&mut start) {
+        Ok(()) => u64::from_ne_bytes(start),
+        Err(_) => RandomState::new().hash_one(std::process::id()),
+    }
 }

@@ -72,7 +72,7 @@ impl From<&RawValue> for Json {
 /// All values of one session, sorted by key.
 ///
 /// Sessions hold few keys and are read far more often than written, so this is a sorted list: one allocation to
-/// clone, a binary search to read.
+/// clone, and few texts to look at.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Data(Vec<(Arc<str>, Json)>);
 
@@ -84,7 +84,7 @@ impl Data {
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Json> {
-        self.find(key).ok().map(|at| &self.0[at].1)
+        self.position(key).map(|at| &self.0[at].1)
     }
 
     /// Sets `key`, and returns what it was.
@@ -100,7 +100,7 @@ impl Data {
 
     /// Removes `key`, and returns what it was.
     pub fn remove(&mut self, key: &str) -> Option<Json> {
-        self.find(key).ok().map(|at| self.0.remove(at).1)
+        self.position(key).map(|at| self.0.remove(at).1)
     }
 
     /// Removes every key.
@@ -126,6 +126,16 @@ impl Data {
     /// What counts towards the size limit: the bytes of all keys and values.
     pub fn size(&self) -> usize {
         self.0.iter().map(|(key, value)| entry_size(key, value)).sum()
+    }
+
+    fn position(&self, key: &str) -> Option<usize> {
+        /// Up to so many keys are compared one by one. Their lengths lie in the list and their texts do not, so hardly any
+        /// text is fetched from memory, where a search would fetch several.
+        const FEW: usize = 32;
+        if self.0.len() > FEW {
+            return self.find(key).ok();
+        }
+        self.0.iter().position(|(stored, _)| **stored == *key)
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {
@@ -204,6 +214,16 @@ mod tests {
         assert_eq!(data.remove("a").unwrap().as_str(), "2");
         assert_eq!(data.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), ["b", "c"]);
         assert_eq!(data.size(), 4);
+    }
+
+    #[test]
+    fn every_key_is_found_among_few_and_among_many() {
+        for count in [0, 1, 32, 33, 100] {
+            let key = |n: usize| format!("{n:03}");
+            let data: Data = (0..count).map(|n| (key(n).into(), Json::from_stored(key(n)))).collect();
+            assert!((0..count).all(|n| data.get(&key(n)).is_some_and(|value| value.as_str() == key(n))));
+            assert_eq!(data.get(&key(count)), None);
+        }
     }
 
     #[test]

@@ -111,7 +111,10 @@ impl Client {
 
 /// The ids of the latest changes to a record, newest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecentChanges(Vec<u64>);
+pub struct RecentChanges {
+    ids: [u64; Self::KEPT],
+    count: usize,
+}
 
 impl RecentChanges {
     /// How many are kept. A change is repeated only right after its connection was cut, so few are enough.
@@ -126,20 +129,22 @@ impl RecentChanges {
 
     /// The ids, oldest first.
     pub fn ids(&self) -> &[u64] {
-        &self.0
+        &self.ids[..self.count]
     }
 
     /// Whether this change was applied.
     pub fn contains(&self, id: u64) -> bool {
-        self.0.contains(&id)
+        self.ids().contains(&id)
     }
 
     /// Notes an applied change.
     pub fn push(&mut self, id: u64) {
-        if self.0.len() == Self::KEPT {
-            self.0.remove(0);
+        if self.count == Self::KEPT {
+            self.ids.rotate_left(1);
+        } else {
+            self.count += 1;
         }
-        self.0.push(id);
+        self.ids[self.count - 1] = id;
     }
 }
 

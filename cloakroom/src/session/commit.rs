@@ -43,7 +43,8 @@ impl Session {
                 }
             };
             match record {
-                None => return self.start_with_pending().await,
+                // Boxed: it happens once in a session's life, and needs much room.
+                None => return Box::pin(self.start_with_pending()).await,
                 Some(record) => self.send(record, sent).await?,
             }
         }
@@ -56,7 +57,7 @@ impl Session {
             self.check_new_cookie(&state)?;
             state.view()
         };
-        let start = Start::anonymous().data(data).client(self.0.client.clone());
+        let start = Start::anonymous().data(data).client(self.0.origin.client());
         let started = self.0.sessions.start(start).await?;
         self.state().become_stored(started);
         Ok(())
@@ -73,7 +74,7 @@ impl Session {
             if !std::mem::take(&mut first) {
                 state.rebase(Arc::clone(record), None)?;
             }
-            let sent = InFlight { change: Arc::clone(state.pending.change()), operations: state.pending.len() };
+            let sent = InFlight { change: state.pending.change(), operations: state.pending.len() };
             state.in_flight = Some(sent.clone());
             Ok(sent.change)
         });
@@ -112,7 +113,7 @@ impl Session {
                 pending::play(&before, &last, self.state().stage.data(), &mut change)?;
                 let Some(value) = change.set.remove(&key) else { return Ok(None) };
                 let data = [(Arc::clone(&key), value)].into_iter().collect();
-                let start = Start::anonymous().data(data).client(self.0.client.clone());
+                let start = Start::anonymous().data(data).client(self.0.origin.client());
                 let started = self.0.sessions.start(start).await?;
                 let record = Arc::clone(&started.record);
                 let mut state = self.state();

@@ -3,8 +3,12 @@
 mod commit;
 mod cookies;
 mod dict;
+mod failing_store;
+mod interleavings;
+mod lapsed;
 mod lifetimes;
 mod refusals;
 mod sign_in;
 mod tokens;
+mod trips;
 mod world;
