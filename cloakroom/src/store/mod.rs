@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
+//! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
+//! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
 //!
 //! # Writing a store
 //!
@@ -25,11 +27,17 @@ use crate::{
 mod memory;
 mod sealed;
 mod shared;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 
 pub use memory::MemoryStore;
 pub(crate) use sealed::SealedStore;
+#[cfg(feature = "mysql")]
+pub use sql::MysqlStore;
+#[cfg(feature = "postgres")]
+pub use sql::PostgresStore;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 
@@ -496,8 +504,21 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
         "sqlite" => Err(Error::StoreUrl(
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresStore::open(url).await?)),
+        #[cfg(not(feature = "postgres"))]
+        "postgres" | "postgresql" => Err(Error::StoreUrl(format!(
+            "{scheme}: needs the feature \"postgres\" of the crate cloakroom: cargo add cloakroom --features postgres"
+        ))),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MysqlStore::open(url).await?)),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => Err(Error::StoreUrl(format!(
+            "{scheme}: needs the feature \"mysql\" of the crate cloakroom: cargo add cloakroom --features mysql"
+        ))),
         _ => Err(Error::StoreUrl(format!(
-            "{scheme:?} is not a store address: use memory: or sqlite:FILE, such as sqlite:sessions.db"
+            "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, \
+             postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"
         ))),
     }
 }

@@ -33,7 +33,7 @@ impl Service for MariaDb {
     }
 
     fn used_by_tests(&self) -> bool {
-        false
+        true
     }
 
     fn packages(&self) -> &'static [&'static str] {

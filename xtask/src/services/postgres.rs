@@ -26,7 +26,7 @@ impl Service for Postgres {
     }
 
     fn used_by_tests(&self) -> bool {
-        false
+        true
     }
 
     fn packages(&self) -> &'static [&'static str] {

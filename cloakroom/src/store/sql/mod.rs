@@ -3,7 +3,21 @@
 //! A session is one row, and each of its values is one more, so a change writes the keys it names and nothing else.
 //! Tombstones, fences of users and the audit log have tables of their own.
 
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod remote;
 mod rows;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "mysql")]
+pub use mysql::MysqlStore;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use remote::SqlStore;
+#[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -1,0 +1,197 @@
+//! A database server of a test's own, to be stopped, killed and started again.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+    MariaDb,
+}
+
+/// A server that dies with this.
+pub(crate) struct PrivateServer {
+    kind: Kind,
+    port: u16,
+    settings: Vec<String>,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl PrivateServer {
+    /// Makes and starts one with these settings; `None` where its programs are not installed.
+    pub(crate) fn start(kind: Kind, settings: &[&str]) -> Option<Self> {
+        kind.program(kind.server())?;
+        let directory = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut server = Self { kind, port, settings, directory, process: None };
+        server.initialise();
+        server.restart();
+        Some(server)
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it again after [`kill`](Self::kill).
+    pub(crate) fn restart(&mut self) {
+        let data = self.data();
+        let mut command = self.kind.command(self.kind.server());
+        match self.kind {
+            Kind::Postgres => {
+                command.arg("-D").arg(&data).args(["-p", &self.port.to_string()]);
+                for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "timezone=Asia/Kathmandu"] {
+                    command.args(["-c", setting]);
+                }
+                command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
+            }
+            Kind::MariaDb => {
+                command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+                command.args(["--bind-address=127.0.0.1", "--default-time-zone=+05:45", "--socket=socket"]);
+                command.args(["--user=root", &format!("--port={}", self.port), "--init-file=../setup.sql"]);
+                command.args(self.settings.iter().map(|setting| format!("--{setting}")));
+            }
+        }
+        command.current_dir(&data).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    /// `kill -9`, and nothing of it is left.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        if self.kind == Kind::Postgres {
+            // Its children notice that it is gone; a new one refuses to start before.
+            let lock = self.data().join("postmaster.pid");
+            let _ = fs::remove_file(lock);
+        }
+    }
+
+    /// Sends a signal to the server and to its children.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.process.as_ref().unwrap().id().to_string();
+        let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
+        let mut pids = vec![pid];
+        pids.extend(String::from_utf8(children.stdout).unwrap().lines().map(ToOwned::to_owned));
+        // A child may have ended meanwhile.
+        let _ = Command::new("kill").arg(format!("-{signal}")).args(pids).stderr(Stdio::null()).status().unwrap();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn initialise(&self) {
+        let data = self.data();
+        fs::create_dir(&data).unwrap();
+        make_enterable(self.directory.path());
+        let mut command = match self.kind {
+            Kind::Postgres => {
+                if let Some((uid, gid)) = self.kind.account() {
+                    chown(&data, Some(uid), Some(gid)).unwrap();
+                }
+                let mut command = self.kind.command("initdb");
+                command.args([
+                    "--username=cloakroom",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                    "--no-sync",
+                ]);
+                command.arg("--pgdata").arg(&data);
+                command
+            }
+            Kind::MariaDb => {
+                fs::write(self.directory.path().join("setup.sql"), MARIADB_SETUP).unwrap();
+                let mut command = self.kind.command("mariadb-install-db");
+                command.args([
+                    "--no-defaults",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                    "--user=root",
+                ]);
+                command.arg(format!("--datadir={}", data.display()));
+                command
+            }
+        };
+        let made = command.current_dir(&data).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(made.success(), "the server's files could not be made");
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.signal("CONT");
+        }
+        self.kill();
+    }
+}
+
+const MARIADB_SETUP: &str = "\
+CREATE DATABASE IF NOT EXISTS cloakroom;\n\
+CREATE USER IF NOT EXISTS 'cloakroom'@'127.0.0.1' IDENTIFIED BY 'cloakroom';\n\
+GRANT ALL ON *.* TO 'cloakroom'@'127.0.0.1';\n";
+
+impl Kind {
+    fn server(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MariaDb => "mariadbd",
+        }
+    }
+
+    fn program(self, name: &str) -> Option<PathBuf> {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let mut directories: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
+        directories.extend(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from));
+        directories.into_iter().map(|directory| directory.join(name)).find(|program| program.is_file())
+    }
+
+    fn command(self, name: &str) -> Command {
+        let mut command = Command::new(self.program(name).unwrap());
+        if let (Self::Postgres, Some((uid, gid))) = (self, self.account()) {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// PostgreSQL refuses to run as root.
+    fn account(self) -> Option<(u32, u32)> {
+        let is_root = fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t");
+        let accounts = fs::read_to_string("/etc/passwd").unwrap();
+        let account = accounts.lines().find(|line| line.starts_with("postgres:")).filter(|_| is_root)?;
+        let fields: Vec<_> = account.split(':').collect();
+        Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
+    }
+}
+
+fn make_enterable(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Tries again and again until it works, for a minute.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = attempt().await {
+            return value;
+        }
+        assert!(started.elapsed() < Duration::from_mins(1), "it did not work within a minute");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

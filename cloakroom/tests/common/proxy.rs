@@ -1,0 +1,97 @@
+//! A proxy in front of a server that counts exchanges and can cut or hold them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// A proxy on a port of its own.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+}
+
+struct State {
+    server: String,
+    exchanges: AtomicUsize,
+    cuts_answers: AtomicBool,
+    generation: watch::Sender<u64>,
+}
+
+impl Proxy {
+    /// In front of `server`, a host and a port.
+    pub(crate) async fn start(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            server,
+            exchanges: AtomicUsize::new(0),
+            cuts_answers: AtomicBool::new(false),
+            generation: watch::Sender::new(0),
+        });
+        let accepting = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(serve(Arc::clone(&accepting), client));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// How often a client spoke after the server, so far: each time is a wait for a round trip.
+    pub(crate) fn exchanges(&self) -> usize {
+        self.state.exchanges.load(Ordering::SeqCst)
+    }
+
+    /// Closes every connection there is.
+    pub(crate) fn cut_all(&self) {
+        self.state.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Lets the next request reach the server, and closes its connection in place of handing on the answer.
+    pub(crate) fn cut_next_answer(&self) {
+        self.state.cuts_answers.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn serve(state: Arc<State>, client: TcpStream) {
+    let Ok(server) = TcpStream::connect(&state.server).await else { return };
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    let mut generation = state.generation.subscribe();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut client_spoke_last = false;
+    loop {
+        tokio::select! {
+            read = from_client.read(&mut asked) => match read {
+                Ok(length) if length > 0 => {
+                    if !std::mem::replace(&mut client_spoke_last, true) {
+                        state.exchanges.fetch_add(1, Ordering::SeqCst);
+                    }
+                    if to_server.write_all(&asked[..length]).await.is_err() { return }
+                }
+                _ => return,
+            },
+            read = from_server.read(&mut answered) => match read {
+                Ok(length) if length > 0 => {
+                    client_spoke_last = false;
+                    if state.cuts_answers.swap(false, Ordering::SeqCst) { return }
+                    if to_client.write_all(&answered[..length]).await.is_err() { return }
+                }
+                _ => return,
+            },
+            _ = generation.changed() => return,
+        }
+    }
+}

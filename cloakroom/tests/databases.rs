@@ -1,0 +1,759 @@
+//! PostgreSQL and MariaDB beyond the conformance suite: round trips, plans, many nodes, and faults under load.
+
+#![cfg(all(feature = "mysql", feature = "postgres"))]
+
+#[path = "common/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod common;
+
+#[path = "common/private.rs"]
+mod private;
+#[path = "common/proxy.rs"]
+mod proxy;
+
+use std::{
+    env,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use cloakroom::{
+    Change, Client, Data, Ending, Error, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
+    Timestamp, Token,
+    store::{
+        self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, Query, Reap, Rotated,
+        Rotation, Store, Touch, Updated, Which,
+    },
+};
+use common::{service, with_parameter};
+use private::{Kind, PrivateServer, eventually};
+use proxy::Proxy;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};
+
+const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(NOW.as_millis() + millis)
+}
+
+/// A test of both servers.
+macro_rules! on_both {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
+        mod postgres {
+            $($(#[doc = $doc])+ #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() { super::$name(super::Kind::Postgres).await; })+
+        }
+        mod mariadb {
+            $($(#[doc = $doc])+ #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() { super::$name(super::Kind::MariaDb).await; })+
+        }
+    };
+}
+
+on_both! {
+    /// Every call is one exchange with the server, once its statement is prepared.
+    i9_each_call_is_one_round_trip;
+    /// Nodes that start together make the tables once.
+    many_nodes_open_a_new_store_at_once;
+    /// What a newer program made is left alone.
+    a_newer_schema_is_refused;
+    /// The server's clock is told whatever time zone it is in.
+    i5_the_servers_clock_is_told;
+    /// With limit three, sign-ins through four processes leave three.
+    i3_sign_ins_from_four_processes_leave_exactly_the_limit;
+    /// An entry that is committed late is not missed.
+    i16_a_reader_misses_no_late_entry;
+    /// Connections that are cut all the time lose and repeat nothing.
+    cut_connections_lose_and_repeat_nothing;
+    /// A call whose answer is lost is not carried out twice.
+    i1_a_lost_answer_is_asked_for_again;
+    /// After kill -9 all acknowledged writes are there, and the store works again.
+    a_killed_server_keeps_what_it_acknowledged;
+    /// A server that stands still is an error, never an empty session.
+    i13_a_server_that_stands_still_is_an_error;
+    /// More callers than connections wait for their turn.
+    callers_beyond_the_servers_connections_wait;
+    /// Batches of many ids in any order do not deadlock.
+    batches_in_any_order_do_not_deadlock;
+}
+
+fn variable(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => "CLOAKROOM_TEST_POSTGRES_URL",
+        Kind::MariaDb => "CLOAKROOM_TEST_MARIADB_URL",
+    }
+}
+
+/// A place of this test's own on the server that all share.
+fn address(kind: Kind) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let random = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() % 1_000_000_000;
+    place(kind, &service(variable(kind)), &format!("t{random}_{}_{number}", std::process::id()))
+}
+
+fn place(kind: Kind, server: &str, name: &str) -> String {
+    let parameter = if kind == Kind::Postgres { "schema" } else { "prefix" };
+    with_parameter(server, parameter, name)
+}
+
+/// The address with another host and port in it.
+fn through(address: &str, host: &str) -> String {
+    let (before, after) = address.split_once('@').unwrap();
+    let path = after.split_once('/').unwrap().1;
+    format!("{before}@{host}/{path}")
+}
+
+fn host_of(address: &str) -> String {
+    address.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned()
+}
+
+fn private_address(kind: Kind, server: &PrivateServer) -> String {
+    match kind {
+        Kind::Postgres => format!("postgres://cloakroom@{}/postgres", server.host()),
+        Kind::MariaDb => format!("mysql://cloakroom:cloakroom@{}/cloakroom", server.host()),
+    }
+}
+
+/// A server of the test's own, and a store on it.
+async fn private(kind: Kind, settings: &[&str]) -> (PrivateServer, Arc<dyn Store>) {
+    let Some(server) = PrivateServer::start(kind, settings) else {
+        service(&format!("the program of {kind:?}"));
+        unreachable!("where a service is missing the test ends");
+    };
+    let address = private_address(kind, &server);
+    let store = eventually(|| async { store::open(&address).await.ok() }).await;
+    (server, store)
+}
+
+fn start(store: &dyn Store, user: &str) -> (Token, Create) {
+    let token = Token::generate(SessionId::generate(store.partition_key().partition_of(user)).unwrap()).unwrap();
+    (token.clone(), create(&token, Some(user)))
+}
+
+fn create(token: &Token, user: Option<&str>) -> Create {
+    let info = SessionInfo {
+        id: token.id(),
+        user: user.map(Into::into),
+        full_name: None,
+        user_type: None,
+        created_at: NOW,
+        last_seen_at: NOW,
+        idle_timeout: Some(Duration::from_hours(1)),
+        ends_at: None,
+        authenticated_at: user.map(|_| NOW),
+        remember: false,
+        client: Client::default(),
+        impersonated_by: None,
+        audit_user: None,
+        version: 0,
+    };
+    let record = Record {
+        info,
+        data: Data::new(),
+        secrets: Secrets::new(token.digest(), NOW),
+        recent_changes: RecentChanges::default(),
+        lease: Lease::default(),
+        idempotency: None,
+    };
+    Create { record, limit: None, replaces: None, by: None }
+}
+
+async fn begin(store: &dyn Store, user: &str) -> SessionId {
+    let (token, create) = start(store, user);
+    assert!(matches!(store.create(&create, NOW).await.unwrap(), Created::Created { .. }));
+    token.id()
+}
+
+fn set(key: &str, text: &str) -> Change {
+    let mut change = Change::new(64 * 1024);
+    change.set(key, Json::from_text(text).unwrap());
+    change
+}
+
+async fn i9_each_call_is_one_round_trip(kind: Kind) {
+    let address = address(kind);
+    let proxy = Proxy::start(host_of(&address)).await;
+    let address = with_parameter(&through(&address, &proxy.address.to_string()), "max_connections", "1");
+    let store = store::open(&address).await.unwrap();
+    let reap = Reap { limit: 10, tombstones_before: at(-1), audit_before: at(-1) };
+    // The first round prepares the statements.
+    for round in 0..2 {
+        let mut calls: Vec<(&str, usize)> = Vec::new();
+        let mut before = proxy.exchanges();
+        let mut count = |call| {
+            let now = proxy.exchanges();
+            calls.push((call, now - before));
+            before = now;
+        };
+        let (token, create) = start(&*store, "anna");
+        let (other, mut evicting) = start(&*store, "anna");
+        let id = token.id();
+        evicting.limit = Some(Limit::evict(1));
+        store.create(&create, NOW).await.unwrap();
+        count("create");
+        store.load(id, NOW).await.unwrap();
+        count("load");
+        store.update(id, &set("a", "1"), NOW).await.unwrap();
+        count("update");
+        store.touch(&[Touch { id, seen_at: at(1), grace_ends: None }], at(1)).await.unwrap();
+        count("touch");
+        let rotation = Rotation {
+            presented: token.digest(),
+            successor: Token::generate(id).unwrap().digest(),
+            grace: Duration::from_secs(30),
+            by: None,
+        };
+        assert!(matches!(store.rotate(id, &rotation, at(2)).await.unwrap(), Rotated::Rotated(_)));
+        count("rotate");
+        store.lock(id, Duration::from_secs(9), at(2)).await.unwrap();
+        count("lock");
+        assert!(store.renew(id, 1, Duration::from_secs(9), at(3)).await.unwrap());
+        count("renew");
+        assert!(store.unlock(id, 1, at(3)).await.unwrap());
+        count("unlock");
+        let Created::Created { ended } = store.create(&evicting, at(3)).await.unwrap() else { panic!("refused") };
+        assert_eq!(ended.len(), 1);
+        count("create, evicting one");
+        store.find(&Query::of_user("anna"), None, 10, at(3)).await.unwrap();
+        count("find");
+        store.find(&Query::default(), None, 10, at(3)).await.unwrap();
+        count("find anywhere");
+        store.end(&Which::Ids(vec![other.id()]), &Reason::SignedOut.into(), at(3)).await.unwrap();
+        count("end");
+        let all = Which::OfUser { user: "bert".into(), except: Vec::new(), fence: Fence::EndedBefore };
+        store.end(&all, &Reason::SignedOut.into(), at(3)).await.unwrap();
+        count("end of user");
+        store.enable_user("anna", at(3)).await.unwrap();
+        count("enable_user");
+        store.reap(&reap, at(3)).await.unwrap();
+        count("reap");
+        store.ping().await.unwrap();
+        count("ping");
+        assert!(round == 0 || calls.iter().all(|(_, exchanges)| *exchanges == 1), "{calls:?}");
+    }
+}
+
+async fn many_nodes_open_a_new_store_at_once(kind: Kind) {
+    let address = with_parameter(&address(kind), "max_connections", "2");
+    let opening: Vec<_> = (0..8)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move { store::open(&address).await.unwrap() })
+        })
+        .collect();
+    let mut stores = Vec::new();
+    for store in opening {
+        stores.push(store.await.unwrap());
+    }
+    let key = stores[0].partition_key().as_bytes();
+    assert!(stores.iter().all(|store| store.partition_key().as_bytes() == key), "one key for all");
+    let id = begin(&*stores[0], "anna").await;
+    assert!(matches!(stores[7].load(id, NOW).await.unwrap(), Loaded::Live(_)));
+}
+
+async fn a_newer_schema_is_refused(kind: Kind) {
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    let id = begin(&*store, "anna").await;
+    set_schema_version(kind, &address, "99").await;
+    let error = store::open(&address).await.unwrap_err();
+    assert!(matches!(&error, Error::Store { message, .. } if message.contains("99")), "{error}");
+    set_schema_version(kind, &address, "1").await;
+    let again = store::open(&address).await.unwrap();
+    assert!(matches!(again.load(id, NOW).await.unwrap(), Loaded::Live(_)), "and nothing was changed");
+}
+
+async fn set_schema_version(kind: Kind, address: &str, version: &str) {
+    let (server, parameter) = address.split_once('?').unwrap();
+    let name = parameter.split_once('=').unwrap().1;
+    match kind {
+        Kind::Postgres => {
+            let update = format!("UPDATE {name}.meta SET value = '{version}' WHERE name = 'schema_version'");
+            PgConnection::connect(server).await.unwrap().execute(AssertSqlSafe(update)).await.unwrap();
+        }
+        Kind::MariaDb => {
+            let update = format!("UPDATE {name}_meta SET value = '{version}' WHERE name = 'schema_version'");
+            MySqlConnection::connect(server).await.unwrap().execute(AssertSqlSafe(update)).await.unwrap();
+        }
+    }
+}
+
+async fn i5_the_servers_clock_is_told(kind: Kind) {
+    let store = store::open(&address(kind)).await.unwrap();
+    let before = Timestamp::from(SystemTime::now());
+    let server = store.ping().await.unwrap().unwrap();
+    // The server is on this machine.
+    assert!(
+        before <= server.after(Duration::from_millis(2)) && server.since(before) < Duration::from_mins(1),
+        "{server}"
+    );
+}
+
+async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
+    if let Ok(address) = env::var("CLOAKROOM_TEST_SIGN_INS") {
+        let store = store::open(&address).await.unwrap();
+        let mut tasks = Vec::new();
+        for n in 0..25_i64 {
+            let store = Arc::clone(&store);
+            tasks.push(tokio::spawn(async move {
+                let (_, mut create) = start(&*store, "anna");
+                create.limit = Some(Limit::evict(3));
+                create.record.info.last_seen_at = at(n);
+                sign_in(&*store, &create, at(n)).await;
+                let (_, mut create) = start(&*store, "bert");
+                create.limit = Some(Limit::refuse(3));
+                sign_in(&*store, &create, at(n)).await;
+                let living = store.find(&Query::of_user("anna"), None, 100, at(n)).await.unwrap().items.len();
+                assert!(living <= 3, "{living} sessions at once");
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        return;
+    }
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    let name = format!(
+        "{}::i3_sign_ins_from_four_processes_leave_exactly_the_limit",
+        match kind {
+            Kind::Postgres => "postgres",
+            Kind::MariaDb => "mariadb",
+        }
+    );
+    let processes: Vec<_> = (0..4)
+        .map(|_| {
+            let mut process = Command::new(env::current_exe().unwrap());
+            process.args(["--exact", &name]).env("CLOAKROOM_TEST_SIGN_INS", &address).stdout(Stdio::null());
+            process.spawn().unwrap()
+        })
+        .collect();
+    for mut process in processes {
+        assert!(process.wait().unwrap().success());
+    }
+    for user in ["anna", "bert"] {
+        assert_eq!(store.find(&Query::of_user(user), None, 100, at(30)).await.unwrap().items.len(), 3, "{user}");
+    }
+}
+
+/// On a busy machine one may have to wait too long; that is an error, and no session too many.
+async fn sign_in(store: &dyn Store, create: &Create, now: Timestamp) {
+    let created = store.create(create, now).await;
+    assert!(created.as_ref().map_or_else(Error::is_retryable, |_| true), "{created:?}");
+}
+
+async fn i16_a_reader_misses_no_late_entry(kind: Kind) {
+    let store = store::open(&address(kind)).await.unwrap();
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for n in 0..40 {
+                    begin(&*store, &format!("user {writer} {n}")).await;
+                }
+            })
+        })
+        .collect();
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let is_over = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        let page = store.audit(&AuditQuery::default(), cursor.as_ref(), 7).await.unwrap();
+        cursor = page.items.last().map(|last| last.cursor.clone()).or(cursor);
+        let is_empty = page.items.is_empty();
+        seen.extend(page.items.into_iter().map(|logged| logged.entry.session));
+        if is_over && is_empty {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 320);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 320, "each once");
+}
+
+async fn cut_connections_lose_and_repeat_nothing(kind: Kind) {
+    let address = address(kind);
+    let proxy = Proxy::start(host_of(&address)).await;
+    let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
+    let load = Load::start(&store, 8).await;
+    for cuts in 1..=6 {
+        load.reaches(cuts * 40).await;
+        proxy.cut_all();
+    }
+    load.reaches(300).await;
+    load.stop().await.assert_kept(&*store).await;
+}
+
+/// Writers that set keys of a session of their own, and what was acknowledged to them.
+struct Load {
+    acknowledged: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+    writers: Vec<tokio::task::JoinHandle<Outcome>>,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    id: SessionId,
+    keys: Vec<String>,
+    unknown: usize,
+}
+
+impl Load {
+    async fn start(store: &Arc<dyn Store>, writers: usize) -> Self {
+        let mut load = Self { acknowledged: Arc::default(), is_over: Arc::default(), writers: Vec::new() };
+        for _ in 0..writers {
+            let mut outcome = Outcome { id: begin(&**store, "anna").await, keys: Vec::new(), unknown: 0 };
+            let (store, acknowledged, is_over) =
+                (Arc::clone(store), Arc::clone(&load.acknowledged), Arc::clone(&load.is_over));
+            load.writers.push(tokio::spawn(async move {
+                for n in 0.. {
+                    if is_over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let key = format!("key {n}");
+                    match store.update(outcome.id, &set(&key, "1"), NOW).await {
+                        Ok(Updated::Applied(_)) => {
+                            outcome.keys.push(key);
+                            acknowledged.fetch_add(1, Ordering::SeqCst);
+                        }
+                        Ok(other) => panic!("a write was answered with {other:?}"),
+                        Err(Error::OutcomeUnknown { .. }) => outcome.unknown += 1,
+                        Err(Error::Unavailable { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                    match store.load(outcome.id, NOW).await {
+                        Ok(Loaded::Live(_)) | Err(Error::Unavailable { .. }) => {}
+                        other => panic!("a load was answered with {other:?}"),
+                    }
+                }
+                outcome
+            }));
+        }
+        load
+    }
+
+    /// Waits until so many writes were acknowledged.
+    async fn reaches(&self, acknowledged: usize) {
+        eventually(|| async { (self.acknowledged.load(Ordering::SeqCst) >= acknowledged).then_some(()) }).await;
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    async fn stop(self) -> Outcomes {
+        self.is_over.store(true, Ordering::SeqCst);
+        let mut outcomes = Vec::new();
+        for writer in self.writers {
+            outcomes.push(writer.await.unwrap());
+        }
+        Outcomes(outcomes)
+    }
+}
+
+struct Outcomes(Vec<Outcome>);
+
+impl Outcomes {
+    /// Every acknowledged write is there, and nothing was applied twice.
+    async fn assert_kept(&self, store: &dyn Store) {
+        for outcome in &self.0 {
+            let loaded = eventually(|| async { store.load(outcome.id, NOW).await.ok() }).await;
+            let Loaded::Live(record) = loaded else { panic!("the session is gone: {loaded:?}") };
+            let lost: Vec<_> = outcome.keys.iter().filter(|key| record.data.get(key).is_none()).collect();
+            assert!(lost.is_empty(), "lost: {lost:?} of {outcome:?}");
+            assert_eq!(usize::try_from(record.info.version).unwrap(), record.data.len(), "each was applied once");
+            assert!(record.data.len() <= outcome.keys.len() + outcome.unknown, "{outcome:?}");
+        }
+    }
+}
+
+async fn i1_a_lost_answer_is_asked_for_again(kind: Kind) {
+    let address = address(kind);
+    let proxy = Proxy::start(host_of(&address)).await;
+    let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
+    // Prepares the statements, so that the next exchange is the call itself.
+    let warm = begin(&*store, "warm").await;
+    store.update(warm, &set("a", "1"), NOW).await.unwrap();
+
+    let (token, mut create) = start(&*store, "anna");
+    create.limit = Some(Limit::evict(1));
+    proxy.cut_next_answer();
+    assert_eq!(store.create(&create, NOW).await.unwrap(), Created::Created { ended: Vec::new() });
+    store.update(warm, &set("a", "2"), NOW).await.unwrap();
+    proxy.cut_next_answer();
+    let Updated::Applied(record) = store.update(token.id(), &set("a", "1"), NOW).await.unwrap() else { panic!() };
+    assert_eq!((record.info.version, record.data.len()), (1, 1));
+    let log = store.audit(&AuditQuery { session: Some(token.id()), user: None }, None, 10).await.unwrap();
+    assert_eq!(log.items.len(), 1, "started once");
+}
+
+async fn a_killed_server_keeps_what_it_acknowledged(kind: Kind) {
+    let durable: &[&str] = match kind {
+        Kind::Postgres => &["fsync=on", "synchronous_commit=on"],
+        Kind::MariaDb => &["innodb-flush-log-at-trx-commit=1"],
+    };
+    let (mut server, store) = private(kind, durable).await;
+    let load = Load::start(&store, 8).await;
+    load.reaches(50).await;
+    server.kill();
+    server.restart();
+    let at_restart = load.acknowledged();
+    load.reaches(at_restart + 50).await;
+    load.stop().await.assert_kept(&*store).await;
+}
+
+async fn i13_a_server_that_stands_still_is_an_error(kind: Kind) {
+    let (server, store) = private(kind, &[]).await;
+    let id = begin(&*store, "anna").await;
+    store.update(id, &set("a", "1"), NOW).await.unwrap();
+    server.signal("STOP");
+    let started = Instant::now();
+    let (loaded, updated) = tokio::join!(store.load(id, NOW), async { store.update(id, &set("b", "2"), NOW).await });
+    assert!(matches!(&loaded, Err(Error::Unavailable { .. })), "{loaded:?}");
+    assert!(matches!(&updated, Err(Error::OutcomeUnknown { .. } | Error::Unavailable { .. })), "{updated:?}");
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    server.signal("CONT");
+    let record = eventually(|| async {
+        match store.load(id, NOW).await {
+            Ok(Loaded::Live(record)) => Some(record),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => None,
+        }
+    })
+    .await;
+    assert_eq!(record.data.get("a").unwrap().as_str(), "1");
+}
+
+async fn callers_beyond_the_servers_connections_wait(kind: Kind) {
+    let few: &[&str] = match kind {
+        Kind::Postgres => &["max_connections=8", "superuser_reserved_connections=0"],
+        Kind::MariaDb => &["max-connections=10"],
+    };
+    let (_server, store) = private(kind, few).await;
+    // The store may open ten connections, more than the server has.
+    let load = Load::start(&store, 40).await;
+    load.reaches(200).await;
+    load.stop().await.assert_kept(&*store).await;
+}
+
+async fn batches_in_any_order_do_not_deadlock(kind: Kind) {
+    let store = store::open(&address(kind)).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(begin(&*store, "anna").await);
+    }
+    let mut tasks = Vec::new();
+    for n in 0..8_usize {
+        let (store, mut ids) = (Arc::clone(&store), ids.clone());
+        tasks.push(tokio::spawn(async move {
+            for round in 0..10_i64 {
+                let by = (7 * n + 3) % ids.len();
+                ids.rotate_left(by);
+                let seen_at = at(round);
+                let touches: Vec<_> = ids.iter().map(|id| Touch { id: *id, seen_at, grace_ends: None }).collect();
+                store.touch(&touches, seen_at).await.unwrap();
+                let (_, mut create) = start(&*store, "anna");
+                create.limit = Some(Limit::evict(38));
+                store.create(&create, seen_at).await.unwrap();
+                store.end(&Which::Ids(ids[..2].to_vec()), &Ending::new(Reason::SignedOut), seen_at).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(store.find(&Query::of_user("anna"), None, 100, at(10)).await.unwrap().items.len() <= 38);
+}
+
+#[tokio::test]
+async fn an_application_lends_its_own_pool() {
+    let url = service("CLOAKROOM_TEST_POSTGRES_URL");
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let store = PostgresStore::from_pool_in(pool.clone(), "test_lent_pool").await.unwrap();
+    let id = begin(&store, "anna").await;
+    assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+    pool.close().await;
+    assert!(matches!(store.load(id, NOW).await, Err(Error::Unavailable { .. })), "it closed its pool");
+
+    let url = service("CLOAKROOM_TEST_MARIADB_URL");
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    let store = MysqlStore::from_pool_in(pool, "test_lent_pool").await.unwrap();
+    let id = begin(&store, "anna").await;
+    assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_used_are_refused() {
+    for (address, told) in [
+        ("postgres://localhost/sessions?schema=My-Schema", "My-Schema"),
+        ("postgres://localhost/sessions?schema=pg_catalog", "pg_catalog"),
+        ("postgres://localhost/sessions?max_connections=0", "max_connections=0"),
+        ("mysql://localhost/sessions?prefix=1st", "1st"),
+        ("postgres://user:secret@host:port/sessions", "PostgreSQL"),
+    ] {
+        let error = store::open(address).await.unwrap_err();
+        assert!(matches!(&error, Error::StoreUrl(message) if message.contains(told)), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    let nobody = store::open("postgres://127.0.0.1:1/sessions").await.unwrap_err();
+    assert!(matches!(nobody, Error::Unavailable { .. }), "{nobody}");
+}
+
+/// Sessions and users enough that reading all of a table is never the cheaper plan.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn i8_postgres_uses_its_indexes() {
+    let address = address(Kind::Postgres);
+    let store = store::open(&address).await.unwrap();
+    let (server, parameter) = address.split_once('?').unwrap();
+    let schema = parameter.split_once('=').unwrap().1;
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    let (token, _) = start(&*store, "anna");
+    let id = begin(&*store, "anna").await;
+    store.update(id, &set("a", "1"), NOW).await.unwrap();
+    let fill = format!(
+        "INSERT INTO {schema}.session SELECT sha256(n::text::bytea), 'user ' || n / 5, NULL, NULL, created_at, last_seen_at, \
+         idle_timeout, ends_at, authenticated_at, remember, ip, user_agent, device, impersonated_by, audit_user, version, \
+         secret, secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, NULL, reap_at + n, \
+         logged_in FROM {schema}.session, generate_series(1, 20000) AS n; \
+         INSERT INTO {schema}.session_data SELECT id, 'a', '1' FROM {schema}.session WHERE user_id <> 'anna'; \
+         INSERT INTO {schema}.tombstone SELECT id, user_id, created_at, 'signed_out', NULL, NULL, secret, 0, 0, '' \
+         FROM {schema}.session WHERE user_id <> 'anna'; \
+         INSERT INTO {schema}.audit SELECT era, place, seq + n, at + n, event, sha256(n::text::bytea), 'user ' || n / 5, \
+         NULL, NULL, NULL, NULL, NULL FROM {schema}.audit, generate_series(1, 20000) AS n; ANALYZE"
+    );
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
+    let hex = |id: SessionId| id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (hex_id, hex_new, now) = (hex(id), hex(token.id()), NOW.as_millis());
+    for call in [
+        format!("load_1('\\x{hex_id}')"),
+        format!(
+            "create_1(1, {now}, 1, true, NULL, NULL, 'signed_in', '', '', '', '\\x{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
+             NULL, NULL, NULL, false, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, '\\x01', '{{}}', '{{}}')"
+        ),
+        format!(
+            "update_1('\\x{hex_new}', {now}, '\\x0102030405060708', NULL, NULL, '{{b}}', '{{NULL}}', false, '{{}}', '{{a}}', '{{1}}', \
+             1000, true, false, NULL, false, NULL, true, 10000, false, NULL)"
+        ),
+        format!("touch_1('{{\"\\\\x{hex_new}\"}}', '{{{now}}}', '{{NULL}}', {now})"),
+        format!("rotate_1('\\x{hex_new}', '', '\\x01', 0, 0, NULL, {now})"),
+        format!("find_of_user_1('anna', 9223372036854775807, '', NULL, NULL, NULL, {now}, 10)"),
+        format!("find_anywhere_1('', NULL, NULL, NULL, {now}, 10, 100)"),
+        format!("end_1('{{\"\\\\x{hex_new}\"}}', 'signed_out', NULL, NULL, {now})"),
+        format!("end_of_user_1(1, 'user 7', '{{}}', true, 'signed_out', NULL, NULL, {now})"),
+        format!("reap_1(10, 10, {now}, 10, {now}, 10, {now} + 3600020)"),
+        "audit_1(1, 0, 0, 'user 7', NULL, 10)".to_owned(),
+        format!("audit_1(1, 0, 0, NULL, '\\x{hex_id}', 10)"),
+        "audit_1(1, 0, 0, NULL, NULL, 10)".to_owned(),
+        "open_1()".to_owned(),
+    ] {
+        let mut transaction = connection.begin().await.unwrap();
+        let select = format!("SELECT * FROM {schema}.{call}");
+        transaction.fetch_all(AssertSqlSafe(select)).await.unwrap_or_else(|error| panic!("{call}: {error}"));
+        let scanned = sqlx::query(
+            "SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables WHERE schemaname = $1 AND seq_scan > 0 \
+             AND relname IN ('session', 'session_data', 'tombstone', 'audit')",
+        )
+        .bind(schema)
+        .fetch_all(&mut *transaction)
+        .await
+        .unwrap();
+        let scanned: Vec<String> = scanned.iter().map(|row| row.get(0)).collect();
+        assert!(scanned.is_empty(), "{call} reads all of {scanned:?}");
+        transaction.commit().await.unwrap();
+    }
+}
+
+/// A restored dump begins with low transaction numbers again: entries of before stay, and new ones follow them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn i16_the_log_of_a_restored_postgres_goes_on() {
+    let address = address(Kind::Postgres);
+    let store = store::open(&address).await.unwrap();
+    let old = begin(&*store, "anna").await;
+    let (server, parameter) = address.split_once('?').unwrap();
+    let schema = parameter.split_once('=').unwrap().1;
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    let later = format!(
+        "UPDATE {schema}.audit SET place = place + 1000000000000; \
+         UPDATE {schema}.session SET logged_in = logged_in + 1000000000000"
+    );
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(later))).await.unwrap();
+    let store = store::open(&address).await.unwrap();
+    store.end(&Which::Ids(vec![old]), &Reason::SignedOut.into(), at(1)).await.unwrap();
+    let new = begin(&*store, "bert").await;
+    let page = store.audit(&AuditQuery::default(), None, 10).await.unwrap();
+    let sessions: Vec<_> = page.items.iter().map(|logged| logged.entry.session).collect();
+    assert_eq!(sessions, [old, old, new]);
+    let rest = store.audit(&AuditQuery::default(), Some(&page.items[0].cursor), 10).await.unwrap();
+    assert_eq!(rest.items.len(), 2);
+}
+
+/// MariaDB counts every row that it reads: a call reads what it works on, not the table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn i8_mariadb_uses_its_indexes() {
+    let address = address(Kind::MariaDb);
+    let store = store::open(&address).await.unwrap();
+    let (server, parameter) = address.split_once('?').unwrap();
+    let prefix = parameter.split_once('=').unwrap().1;
+    let id = begin(&*store, "anna").await;
+    store.update(id, &set("a", "1"), NOW).await.unwrap();
+    let mut connection = MySqlConnection::connect(server).await.unwrap();
+    let fill = format!(
+        "INSERT INTO {prefix}_session SELECT UNHEX(LPAD(HEX(n.seq), 36, '0')), CONCAT('user ', n.seq DIV 5), NULL, NULL, \
+         created_at, last_seen_at, idle_timeout, ends_at, authenticated_at, remember, ip, user_agent, device, \
+         impersonated_by, audit_user, version, secret, secret_issued_at, rotations, predecessors, recent_changes, \
+         lease_number, lease_until, NULL, reap_at + n.seq FROM {prefix}_session, seq_1_to_20000 AS n; \
+         INSERT INTO {prefix}_session_data SELECT id, 'a', '1' FROM {prefix}_session WHERE user_id <> 'anna'; \
+         INSERT INTO {prefix}_audit (at, event, session, user_id) \
+         SELECT at + n.seq, event, UNHEX(LPAD(HEX(n.seq), 36, '0')), CONCAT('user ', n.seq DIV 5) \
+         FROM {prefix}_audit, seq_1_to_20000 AS n; \
+         ANALYZE TABLE {prefix}_session, {prefix}_session_data, {prefix}_audit"
+    );
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
+    let (token, _) = start(&*store, "anna");
+    let hex = |id: SessionId| id.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+    let (hex_id, hex_new, now) = (hex(id), hex(token.id()), NOW.as_millis());
+    for call in [
+        format!("load_1(X'{hex_id}')"),
+        format!(
+            "create_1(1, {now}, 1, TRUE, NULL, NULL, 'signed_in', '', '', '', X'{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
+             NULL, NULL, NULL, FALSE, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, NULL, '[]')"
+        ),
+        format!(
+            "update_1(X'{hex_new}', {now}, X'0102030405060708', NULL, NULL, '[[\"62\",\"\"]]', FALSE, '[]', '[[\"61\",\"31\"]]', \
+             1000, TRUE, FALSE, NULL, FALSE, NULL, TRUE, 10000, FALSE, NULL)"
+        ),
+        format!("touch_1('[[\"{hex_new}\",{now},null]]', {now})"),
+        format!("rotate_1(X'{hex_new}', '', X'01', 0, 0, NULL, {now})"),
+        format!("find_of_user_1('anna', 9223372036854775807, '', NULL, NULL, NULL, {now}, 10)"),
+        format!("find_anywhere_1('', NULL, NULL, NULL, {now}, 10, 100)"),
+        format!("end_1('[\"{hex_new}\"]', 'signed_out', NULL, NULL, {now})"),
+        format!("end_of_user_1(1, 'user 7', '[]', TRUE, 'signed_out', NULL, NULL, {now})"),
+        format!("reap_1(10, 10, {now}, 10, {now}, 10, {now} + 3600020)"),
+        "audit_1(0, 0, 0, 'user 7', NULL, 10)".to_owned(),
+        format!("audit_1(0, 0, 0, NULL, X'{hex_id}', 10)"),
+        "audit_1(0, 0, 0, NULL, NULL, 10)".to_owned(),
+    ] {
+        let before = rows_read(&mut connection).await;
+        let call_text = format!("CALL {prefix}_{call}");
+        connection.fetch_all(AssertSqlSafe(call_text)).await.unwrap_or_else(|error| panic!("{call}: {error}"));
+        let read = rows_read(&mut connection).await - before;
+        assert!(read < 1500, "{call} read {read} rows");
+    }
+}
+
+async fn rows_read(connection: &mut MySqlConnection) -> i64 {
+    let rows = sqlx::query(
+        "SELECT CAST(SUM(variable_value) AS SIGNED) FROM information_schema.session_status \
+         WHERE variable_name IN ('HANDLER_READ_NEXT', 'HANDLER_READ_PREV', 'HANDLER_READ_RND_NEXT')",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap();
+    rows.get_unchecked(0)
+}
