@@ -8,7 +8,6 @@ mod interleavings;
 mod lapsed;
 mod lifetimes;
 mod refusals;
-mod round_trips;
 mod sign_in;
 mod tokens;
 mod trips;
