@@ -12,6 +12,7 @@ use crate::{
 
 mod end;
 mod lifetimes;
+mod lock;
 mod resume;
 mod start;
 mod update;
@@ -19,6 +20,7 @@ mod upkeep;
 mod watch;
 
 pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
 pub use update::RotatedToken;
@@ -69,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) tombstone_retention: Duration,
     pub(crate) audit_retention: Duration,
     pub(crate) call_timeout: Duration,
+    pub(crate) lock_lease: Duration,
+    pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
 }
@@ -193,6 +197,8 @@ impl Builder {
             tombstone_retention: Duration::from_hours(24),
             audit_retention: Duration::from_hours(90 * 24),
             call_timeout: Duration::from_secs(5),
+            lock_lease: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
         };
@@ -245,6 +251,18 @@ impl Builder {
     /// How long a call of the store may take. Default 5 seconds.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.config.call_timeout = timeout;
+        self
+    }
+
+    /// For how long a lock is granted: a holder that crashes delays others by so much. Default 30 seconds.
+    pub fn lock_lease(mut self, lease: Duration) -> Self {
+        self.config.lock_lease = lease;
+        self
+    }
+
+    /// How long to wait for a lock. Default 10 seconds.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.config.lock_timeout = timeout;
         self
     }
 

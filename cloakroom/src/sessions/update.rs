@@ -158,7 +158,7 @@ impl Sessions {
 }
 
 /// Up to 2 ms at first, doubling to 32 ms.
-fn jitter(attempt: u32) -> Duration {
+pub(super) fn jitter(attempt: u32) -> Duration {
     let most = 2_000_u64 << attempt.min(4);
     let random = Change::new(0).id;
     Duration::from_micros(random % most)

@@ -7,6 +7,7 @@ mod failing_store;
 mod interleavings;
 mod lapsed;
 mod lifetimes;
+mod locks;
 mod refusals;
 mod sign_in;
 mod tokens;
