@@ -94,6 +94,7 @@ mod ended;
 mod error;
 mod lease;
 mod record;
+mod seal;
 mod secrets;
 mod session;
 mod sessions;

@@ -23,11 +23,13 @@ use crate::{
 };
 
 mod memory;
+mod sealed;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sql;
 
 pub use memory::MemoryStore;
+pub(crate) use sealed::SealedStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 
