@@ -6,6 +6,7 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
+//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` | `RedisStore`: in Redis 7 or a cluster | `redis` |
 //!
 //! # Writing a store
 //!
@@ -22,11 +23,15 @@ use crate::{
 };
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sql;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 
@@ -493,8 +498,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
         "sqlite" => Err(Error::StoreUrl(
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),
+        #[cfg(feature = "redis")]
+        "redis" | "redis-cluster" => Ok(Arc::new(RedisStore::open(url).await?)),
+        #[cfg(not(feature = "redis"))]
+        "redis" | "redis-cluster" => Err(Error::StoreUrl(format!(
+            "{scheme}: needs the feature \"redis\" of the crate cloakroom: cargo add cloakroom --features redis"
+        ))),
         _ => Err(Error::StoreUrl(format!(
-            "{scheme:?} is not a store address: use memory: or sqlite:FILE, such as sqlite:sessions.db"
+            "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, \
+             redis://HOST:PORT or redis-cluster://HOST:PORT"
         ))),
     }
 }
