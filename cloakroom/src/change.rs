@@ -124,6 +124,11 @@ impl Change {
         !self.remove_all && self.remove.is_empty() && self.set.is_empty() && self.fields == Fields::default()
     }
 
+    /// Whether it relies on something that others may change meanwhile.
+    pub fn can_conflict(&self) -> bool {
+        !self.relied_on.is_empty() || self.if_version.is_some()
+    }
+
     /// The largest value it sets: the one to name when the data becomes too large.
     pub fn largest_key(&self) -> Option<&Arc<str>> {
         self.set.iter().max_by_key(|(key, value)| entry_size(key, value)).map(|(key, _)| key)

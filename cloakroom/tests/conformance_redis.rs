@@ -30,7 +30,8 @@ async fn everything(address: &str) -> Vec<u8> {
     for server in servers(address) {
         let client = redis::Client::open(format!("redis://{server}")).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection).await.unwrap();
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection).await.unwrap();
         for key in keys {
             bytes.extend_from_slice(key.as_bytes());
             // On a replica the answer is where its primary is.

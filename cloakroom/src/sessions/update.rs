@@ -11,16 +11,22 @@ use crate::{
 /// How often a change whose basis others changed is decided anew.
 const MAX_ATTEMPTS: u32 = 32;
 
-/// Turns for changes that met a conflict. Within one process the second try of each waits for those before it, so a
-/// crowd on one key needs one try more each, not one for every other.
-#[derive(Default)]
-pub(super) struct Lanes([tokio::sync::Mutex<()>; Lanes::COUNT]);
+/// Turns for changes that met a conflict. Within one process the second try of each, and the first of all
+/// who come meanwhile, waits for those before it: a crowd on one key needs a try or two more each, not one for every
+/// other.
+pub(super) struct Lanes(Box<[tokio::sync::Mutex<()>]>);
 
 impl Lanes {
-    const COUNT: usize = 32;
+    const COUNT: usize = 256;
 
     fn of(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
         &self.0[usize::from(id.as_bytes()[SessionId::LEN - 1]) % Self::COUNT]
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self((0..Self::COUNT).map(|_| tokio::sync::Mutex::default()).collect())
     }
 }
 
@@ -85,11 +91,16 @@ impl Sessions {
     ) -> Result<Arc<Record>> {
         let id = record.info.id;
         let mut record = record;
+        let turns = self.0.lanes.of(id);
         let mut lane = None;
         for attempt in 0..MAX_ATTEMPTS {
             let change = decide(&record)?;
             if change.is_empty() {
                 return Ok(record);
+            }
+            // A crowd that waits already is joined, or those who come would always be ahead of those who wait.
+            if lane.is_none() && change.can_conflict() && turns.try_lock().is_err() {
+                lane = Some(turns.lock().await);
             }
             match self.update(id, &change).await? {
                 Updated::Applied(record) => return Ok(record),
@@ -98,8 +109,8 @@ impl Sessions {
                 Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("update made it an error"),
             }
             if lane.is_none() {
-                lane = Some(self.0.lanes.of(id).lock().await);
-            } else {
+                lane = Some(turns.lock().await);
+            } else if attempt > 1 {
                 // Only other nodes are in the way now: step aside for a moment, each for another one.
                 tokio::time::sleep(jitter(attempt)).await;
             }

@@ -6,6 +6,7 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
+//! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` | `RedisStore`: in Redis 7 or a cluster | `redis` |
 //!
 //! # Writing a store

@@ -158,7 +158,7 @@ class Devices {
   // A browser of its own, as far as cookies and history go.
   async add(options = {}) {
     const context = await this.browser.newContext({ baseURL: url, ...options });
-    context.setDefaultTimeout(15_000);
+    context.setDefaultTimeout(30_000);
     const page = await context.newPage();
     const cookie = async () => (await context.cookies()).find(({ name }) => name === COOKIE);
     this.all.push(page);
@@ -201,7 +201,7 @@ async function note(page) {
 const path = (page) => page.url().slice(new URL(page.url()).origin.length);
 
 // The last way out, should something hang.
-setTimeout(() => { console.error('played for too long'); process.exit(1); }, 60_000).unref();
+setTimeout(() => { console.error('played for too long'); process.exit(1); }, 120_000).unref();
 
 const browser = await chromium.launch({
   executablePath: process.env.CLOAKROOM_TEST_BROWSER,

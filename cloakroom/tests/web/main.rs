@@ -3,6 +3,7 @@
 mod commit;
 mod cookies;
 mod dict;
+mod lapsed;
 mod lifetimes;
 mod refusals;
 mod sign_in;

@@ -95,10 +95,6 @@ impl Call {
         Self { wait_key: Some(key), ..self }
     }
 
-    pub(super) fn tried_before(self) -> Self {
-        Self { tried_before: true, ..self }
-    }
-
     /// The command to send; `again` if an earlier try may have happened, `in_full` if the server does not know the
     /// script.
     pub(super) fn command(&self, again: bool, in_full: bool) -> redis::Cmd {

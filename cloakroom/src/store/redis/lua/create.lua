@@ -5,9 +5,10 @@ local why_full, why_disabled, why_meanwhile = ARGV[17], ARGV[18], ARGV[19]
 local secret, who, user_from, user_to, fields = ARGV[20], ARGV[21], ARGV[22], ARGV[23], 24
 local session = KEYS[10]
 
-local known = redis.call('HGET', session, 'k')
-if known == secret then return { 'created', {} } end
-if known then return { 'taken' } end
+-- Ids are fresh: an earlier try of this call was here, and may not have come to its second step.
+if redis.call('EXISTS', session) == 1 then
+  return { 'there', redis.call('HEXISTS', TODO, id) }
+end
 
 local tried = retry_of ~= '' and redis.call('HGET', RETRIES, retry_of) or ''
 
