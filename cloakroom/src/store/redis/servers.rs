@@ -55,6 +55,8 @@ enum Setback {
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 impl Servers {
+    /// A replica that is further behind has not heard of it.
+    const WAIT_FOR_REPLICAS: Duration = Duration::from_secs(1);
     const FIRST_PAUSE: Duration = Duration::from_millis(5);
     const LONGEST_PAUSE: Duration = Duration::from_millis(200);
     /// So many are followed at once.
@@ -169,10 +171,10 @@ impl Servers {
             Ok(Err(error)) => return Err(not_connected(error)),
             Err(late) => return Err(Setback::NotSent(late.into())),
         };
-        // Half the time at most, so that a server that has gone silent leaves time to find its successor.
-        let patience = deadline.min(Instant::now() + self.address.timeout / 2);
         let mut in_full = false;
         loop {
+            // Half the time at most, so that a server that has gone silent leaves time to find its successor.
+            let patience = deadline.min(Instant::now() + self.address.timeout / 2);
             let mut commands = redis::pipe();
             if asking {
                 commands.cmd("ASKING");
@@ -183,8 +185,8 @@ impl Servers {
                     // WAIT asks about what this connection wrote, and a repeat may find that there is nothing to do.
                     commands.cmd("SET").arg(key).arg(1);
                 }
-                let left = patience.saturating_duration_since(Instant::now()).as_millis().max(1);
-                commands.cmd("WAIT").arg(self.address.wait_replicas).arg(u64::try_from(left).unwrap_or(u64::MAX));
+                let wait = Self::WAIT_FOR_REPLICAS.min(self.address.timeout / 4).as_millis().max(1);
+                commands.cmd("WAIT").arg(self.address.wait_replicas).arg(wait.to_string());
             }
             let answers = self.send(&link, &connected, &commands, patience).await?;
             let mut answers = answers.into_iter().skip(usize::from(asking));
