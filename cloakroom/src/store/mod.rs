@@ -500,9 +500,9 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),
         #[cfg(feature = "redis")]
-        "redis" | "redis-cluster" => Ok(Arc::new(RedisStore::open(url).await?)),
+        "redis" | "rediss" | "redis-cluster" => Ok(Arc::new(RedisStore::open(url).await?)),
         #[cfg(not(feature = "redis"))]
-        "redis" | "redis-cluster" => Err(Error::StoreUrl(format!(
+        "redis" | "rediss" | "redis-cluster" => Err(Error::StoreUrl(format!(
             "{scheme}: needs the feature \"redis\" of the crate cloakroom: cargo add cloakroom --features redis"
         ))),
         _ => Err(Error::StoreUrl(format!(

@@ -5,4 +5,5 @@ mod load;
 mod one_server;
 mod servers;
 mod shared;
+mod upkeep;
 mod whole_cluster;

@@ -132,7 +132,7 @@ impl Cluster {
 pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "it never came to be");
+        assert!(begin.elapsed() < Duration::from_mins(1), "it never came to be");
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -28,6 +28,9 @@ impl Address {
         let cluster = match scheme {
             "redis" => false,
             "redis-cluster" => true,
+            "rediss" => {
+                return Err(refuse("TLS is not supported: use a tunnel, such as stunnel, or a private network"));
+            }
             _ => return Err(refuse("it begins with redis:// or redis-cluster://")),
         };
         let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
@@ -120,6 +123,7 @@ mod tests {
     fn what_is_no_address_is_refused_without_showing_it() {
         for (url, problem) in [
             ("redis://", "no host"),
+            ("rediss://h", "TLS"),
             ("redis://u:hunter2@", "no host"),
             ("redis://h:port", "redis://HOST:PORT"),
             ("redis-cluster://h:1/2", "no databases"),

@@ -87,7 +87,7 @@ impl Inner {
                 known_until = Some(known_until.map_or(*last, |known| known.min(*last)));
             }
         }
-        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        found.sort_unstable_by_key(|(at, _)| *at);
         let all = found.len();
         found.retain(|(at, _)| known_until.is_none_or(|known| *at <= known));
         found.truncate(limit);

@@ -123,7 +123,7 @@ impl Arguments {
         self
     }
 
-    pub(super) fn number(self, number: impl ToString) -> Self {
+    pub(super) fn number(self, number: impl ToString + Copy) -> Self {
         self.text(number.to_string())
     }
 

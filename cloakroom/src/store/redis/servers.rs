@@ -20,6 +20,7 @@ use super::{
     address::Address,
     cluster_map::ClusterMap,
     link::{Connected, Link},
+    reply::Reply,
     scripts::{Call, Effect},
 };
 use crate::{Error, Result};
@@ -183,6 +184,9 @@ impl Servers {
             if let Some(key) = call.wait_key.as_ref().filter(|_| waits) {
                 if again {
                     // WAIT asks about what this connection wrote, and a repeat may find that there is nothing to do.
+                    if asking {
+                        commands.cmd("ASKING");
+                    }
                     commands.cmd("SET").arg(key).arg(1);
                 }
                 let wait = Self::WAIT_FOR_REPLICAS.min(self.address.timeout / 4).as_millis().max(1);
@@ -199,8 +203,9 @@ impl Servers {
                 Some(answer) => answer,
                 None => return Err(Setback::Unanswered("the answer was empty".into())),
             };
-            let enough = |acknowledged: Option<Value>| matches!(acknowledged, Some(Value::Int(replicas)) if replicas >= i64::from(self.address.wait_replicas));
-            return if waits && !enough(answers.last()) { Err(Setback::TooFewReplicas) } else { Ok(answer) };
+            let acknowledged = answers.last().unwrap_or_default().number::<u32>().unwrap_or_default();
+            let enough = !waits || acknowledged >= self.address.wait_replicas;
+            return if enough { Ok(answer) } else { Err(Setback::TooFewReplicas) };
         }
     }
 
@@ -282,14 +287,12 @@ impl Servers {
     fn connection_info(&self, server: &str) -> Result<ConnectionInfo, Setback> {
         let named = self.address.servers.iter().find(|named| named.addr().to_string() == server);
         let unreadable = || Setback::NotSent(format!("{server:?} is no address of a server").into());
-        match named {
-            Some(named) => Ok(named.clone()),
-            None => {
-                let (host, port) = server.rsplit_once(':').ok_or_else(unreadable)?;
-                let port = port.parse().map_err(|_| unreadable())?;
-                Ok(self.address.servers[0].clone().set_addr(ConnectionAddr::Tcp(host.into(), port)))
-            }
+        if let Some(named) = named {
+            return Ok(named.clone());
         }
+        let (host, port) = server.rsplit_once(':').ok_or_else(unreadable)?;
+        let port = port.parse().map_err(|_| unreadable())?;
+        Ok(self.address.servers[0].clone().set_addr(ConnectionAddr::Tcp(host.into(), port)))
     }
 
     /// Asks any server of a cluster who owns what. Of those who come together one asks.
