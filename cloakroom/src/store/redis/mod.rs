@@ -219,10 +219,8 @@ impl Inner {
         };
         if let Some(replaced) = elsewhere {
             let (store, note) = (Arc::clone(self), Note { replaced, at: now.as_millis(), by: create.by.clone() });
-            // What `reap` does for us in between was done for this very call, unless an earlier try told of it.
-            let tried_before = word == "created";
             // In a task of its own: a caller that goes away leaves it to be done.
-            let finishing = tokio::spawn(async move { store.end_replaced(id, &note, tried_before).await });
+            let finishing = tokio::spawn(async move { store.end_replaced(id, &note).await });
             ended.splice(0..0, finishing.await.map_err(|error| Error::store("a task panicked", error))??);
         }
         Ok(Created::Created { ended })
@@ -268,19 +266,13 @@ impl Inner {
 
     /// The second step of a sign-in that replaces a session of another group: ends it, and crosses out the note.
     /// Also done by [`reap`](Self::reap) when the first try did not get here; twice is harmless.
-    async fn end_replaced(
-        self: &Arc<Self>,
-        successor: SessionId,
-        note: &Note,
-        tried_before: bool,
-    ) -> Result<Vec<Ended>> {
+    async fn end_replaced(self: &Arc<Self>, successor: SessionId, note: &Note) -> Result<Vec<Ended>> {
         let Note { replaced, at, by } = note;
         let group = replaced.partition().group();
         let ending = Ending { reason: Reason::Replaced, by: by.clone(), note: None };
         let arguments = self.ending(group, &ending, Timestamp::from_millis(*at)).text(replaced.to_string());
         let call = self.on_group(&scripts::END_IDS, group, &[*replaced], arguments);
         let call = call.waiting(self.keys.of_group("wait", group));
-        let call = Call { tried_before, ..call };
         let mut answers = self.servers.run(&call).await?.array()?;
         let answer = end_answer(*replaced, answers.pop().unwrap_or_default())?;
 

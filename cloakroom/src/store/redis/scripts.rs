@@ -60,8 +60,6 @@ pub(super) struct Call {
     pub(super) slot: u16,
     pub(super) what: What,
     pub(super) effect: Effect,
-    /// Whether an earlier call may have done it already.
-    pub(super) tried_before: bool,
     /// A key in the same slot to write to, if replicas shall have the change before it is answered.
     pub(super) wait_key: Option<Vec<u8>>,
 }
@@ -74,17 +72,11 @@ pub(super) enum What {
 
 impl Call {
     pub(super) fn script(slot: u16, script: &'static Script, keys: Vec<Vec<u8>>, arguments: Arguments) -> Self {
-        Self {
-            slot,
-            what: What::Script { script, keys, arguments },
-            effect: Effect::Repeatable,
-            tried_before: false,
-            wait_key: None,
-        }
+        Self { slot, what: What::Script { script, keys, arguments }, effect: Effect::Repeatable, wait_key: None }
     }
 
     pub(super) fn read(slot: u16, command: redis::Cmd) -> Self {
-        Self { slot, what: What::Command(command), effect: Effect::Reads, tried_before: false, wait_key: None }
+        Self { slot, what: What::Command(command), effect: Effect::Reads, wait_key: None }
     }
 
     pub(super) fn with(self, effect: Effect) -> Self {

@@ -85,7 +85,7 @@ impl Servers {
     pub(super) async fn run(&self, call: &Call) -> Result<Value> {
         let begin = Instant::now();
         let deadline = begin + self.address.timeout;
-        let mut may_have_happened = call.tried_before;
+        let mut may_have_happened = false;
         let mut asked = None;
         let mut pause = Self::FIRST_PAUSE;
         let mut redirections = 0;

@@ -61,7 +61,7 @@ impl Inner {
                 entries += forgotten;
                 for (successor, note) in Hash::read(notes)?.into_fields() {
                     let successor = Value::BulkString(successor).id()?;
-                    self.end_replaced(successor, &rows::from_json::<Note>(note)?, false).await?;
+                    self.end_replaced(successor, &rows::from_json::<Note>(note)?).await?;
                 }
             }
         }
