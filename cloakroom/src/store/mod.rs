@@ -9,6 +9,7 @@
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
 //! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
+//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` | `RedisStore`: in Redis 7 or a cluster | `redis` |
 //!
 //! # Writing a store
 //!
@@ -25,12 +26,16 @@ use crate::{
 };
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
@@ -516,9 +521,16 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
         "mysql" | "mariadb" => Err(Error::StoreUrl(format!(
             "{scheme}: needs the feature \"mysql\" of the crate cloakroom: cargo add cloakroom --features mysql"
         ))),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis-cluster" => Ok(Arc::new(RedisStore::open(url).await?)),
+        #[cfg(not(feature = "redis"))]
+        "redis" | "rediss" | "redis-cluster" => Err(Error::StoreUrl(format!(
+            "{scheme}: needs the feature \"redis\" of the crate cloakroom: cargo add cloakroom --features redis"
+        ))),
         _ => Err(Error::StoreUrl(format!(
             "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, \
-             postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"
+             postgres://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT or \
+             redis-cluster://HOST:PORT"
         ))),
     }
 }

@@ -31,7 +31,7 @@ impl Service for Redis {
     }
 
     fn used_by_tests(&self) -> bool {
-        false
+        true
     }
 
     fn packages(&self) -> &'static [&'static str] {
@@ -60,7 +60,7 @@ impl Service for RedisCluster {
     }
 
     fn used_by_tests(&self) -> bool {
-        false
+        true
     }
 
     fn packages(&self) -> &'static [&'static str] {

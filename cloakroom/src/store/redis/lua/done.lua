@@ -1,0 +1,1 @@
+return redis.call('HDEL', TODO, ARGV[4])

@@ -1,0 +1,1 @@
+return redis.call('SREM', DISABLED, ARGV[4])

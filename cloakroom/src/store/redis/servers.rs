@@ -1,0 +1,348 @@
+//! Calls on their way to the server that owns their slot: redirections, lost connections, and when to give up.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, Value};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    address::Address,
+    cluster_map::ClusterMap,
+    link::{Connected, Link},
+    reply::Reply,
+    scripts::{Call, Effect},
+};
+use crate::{Error, Result};
+
+/// All servers of a store.
+pub(super) struct Servers {
+    address: Address,
+    map: StdMutex<Arc<ClusterMap>>,
+    links: StdMutex<HashMap<String, Arc<Link>>>,
+    looked: Mutex<Option<Instant>>,
+    turn: AtomicUsize,
+}
+
+/// Why a try of a call brought no answer.
+enum Setback {
+    /// It did not get as far as being sent.
+    NotSent(Fault),
+    /// It was sent, and nothing came back.
+    Unanswered(Fault),
+    /// The server said that it did nothing, and may do it later.
+    NotNow(Fault),
+    /// The server said that it did nothing, and another may own the slot by now.
+    NotHere(Fault),
+    /// Another server owns the slot.
+    Moved(String),
+    /// Another server is taking over the slot, and has the keys already.
+    Ask(String),
+    /// It is done, and too few replicas have heard of it.
+    TooFewReplicas,
+    Failed(Error),
+}
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+impl Servers {
+    /// A replica that is further behind has not heard of it.
+    const WAIT_FOR_REPLICAS: Duration = Duration::from_secs(1);
+    const FIRST_PAUSE: Duration = Duration::from_millis(5);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+    /// So many are followed at once.
+    const REDIRECTIONS: u32 = 3;
+    /// How long a server may take to tell who owns what.
+    const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+    pub(super) fn new(address: Address) -> Self {
+        let map = if address.cluster {
+            ClusterMap::empty()
+        } else {
+            ClusterMap::of_one(address.servers[0].addr().to_string())
+        };
+        Self {
+            address,
+            map: StdMutex::new(Arc::new(map)),
+            links: StdMutex::default(),
+            looked: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Sends a call to the server that owns its slot, again if that is safe and there is time, and waits for the answer.
+    pub(super) async fn run(&self, call: &Call) -> Result<Value> {
+        let begin = Instant::now();
+        let deadline = begin + self.address.timeout;
+        let mut may_have_happened = false;
+        let mut asked = None;
+        let mut pause = Self::FIRST_PAUSE;
+        let mut redirections = 0;
+        loop {
+            let fault = match self.attempt(call, may_have_happened, asked.take(), deadline).await {
+                Ok(value) => return Ok(value),
+                Err(Setback::Failed(error)) => return Err(error),
+                Err(Setback::TooFewReplicas) => return Err(Error::OutcomeUnknown { after: begin.elapsed() }),
+                Err(Setback::Moved(server)) => {
+                    redirections += 1;
+                    self.learn(call.slot, &server);
+                    "the slots move between servers".into()
+                }
+                Err(Setback::Ask(server)) => {
+                    redirections += 1;
+                    asked = Some(server);
+                    "the slots move between servers".into()
+                }
+                Err(Setback::NotSent(fault)) => {
+                    self.look_again(deadline).await;
+                    fault
+                }
+                Err(Setback::Unanswered(fault)) => {
+                    may_have_happened = true;
+                    if call.effect == Effect::Once {
+                        return Err(Error::OutcomeUnknown { after: begin.elapsed() });
+                    }
+                    self.look_again(deadline).await;
+                    fault
+                }
+                Err(Setback::NotHere(fault)) => {
+                    redirections = Self::REDIRECTIONS;
+                    self.look_again(deadline).await;
+                    fault
+                }
+                Err(Setback::NotNow(fault)) => {
+                    redirections = Self::REDIRECTIONS;
+                    fault
+                }
+            };
+            if redirections >= Self::REDIRECTIONS {
+                sleep(pause).await;
+                pause = (pause * 2).min(Self::LONGEST_PAUSE);
+            }
+            if Instant::now() >= deadline {
+                return Err(if may_have_happened && call.effect != Effect::Reads {
+                    Error::OutcomeUnknown { after: begin.elapsed() }
+                } else {
+                    Error::unavailable(format_args!("Redis did not answer within {:?}", self.address.timeout), fault)
+                });
+            }
+        }
+    }
+
+    /// Sends calls at the same time: those for one server travel in one pipeline.
+    pub(super) async fn run_all(&self, calls: impl IntoIterator<Item = Call>) -> Result<Vec<Value>> {
+        let answers = join_all(calls.into_iter().map(|call| async move { self.run(&call).await })).await;
+        answers.into_iter().collect()
+    }
+
+    /// A slot of each server that owns any, so that each can be asked for itself.
+    pub(super) async fn slot_of_each(&self) -> Vec<u16> {
+        if self.map().servers().is_empty() {
+            self.look_again(Instant::now() + self.address.timeout).await;
+        }
+        self.map().slot_of_each()
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call,
+        again: bool,
+        asked: Option<String>,
+        deadline: Instant,
+    ) -> Result<Value, Setback> {
+        let nobody = || Setback::NotSent("no server is known to own the slot".into());
+        let asking = asked.is_some();
+        let server = asked.or_else(|| self.map().owner(call.slot).map(Into::into)).ok_or_else(nobody)?;
+        let link = self.link(&server)?;
+        let waits = call.wait_key.is_some() && self.address.wait_replicas > 0;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let connected = match timeout_at(deadline, link.connect(waits, turn)).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => return Err(not_connected(error)),
+            Err(late) => return Err(Setback::NotSent(late.into())),
+        };
+        let mut in_full = false;
+        loop {
+            // Half the time at most, so that a server that has gone silent leaves time to find its successor.
+            let patience = deadline.min(Instant::now() + self.address.timeout / 2);
+            let mut commands = redis::pipe();
+            if asking {
+                commands.cmd("ASKING");
+            }
+            commands.add_command(call.command(again, in_full));
+            if let Some(key) = call.wait_key.as_ref().filter(|_| waits) {
+                if again {
+                    // WAIT asks about what this connection wrote, and a repeat may find that there is nothing to do.
+                    if asking {
+                        commands.cmd("ASKING");
+                    }
+                    commands.cmd("SET").arg(key).arg(1);
+                }
+                let wait = Self::WAIT_FOR_REPLICAS.min(self.address.timeout / 4).as_millis().max(1);
+                commands.cmd("WAIT").arg(self.address.wait_replicas).arg(wait.to_string());
+            }
+            let answers = self.send(&link, &connected, &commands, patience).await?;
+            let mut answers = answers.into_iter().skip(usize::from(asking));
+            let answer = match answers.next() {
+                Some(Value::ServerError(error)) if error.code() == "NOSCRIPT" && !in_full => {
+                    in_full = true;
+                    continue;
+                }
+                Some(Value::ServerError(error)) => return Err(self.refused(&server, error.into())),
+                Some(answer) => answer,
+                None => return Err(Setback::Unanswered("the answer was empty".into())),
+            };
+            let acknowledged = answers.last().unwrap_or_default().number::<u32>().unwrap_or_default();
+            let enough = !waits || acknowledged >= self.address.wait_replicas;
+            return if enough { Ok(answer) } else { Err(Setback::TooFewReplicas) };
+        }
+    }
+
+    async fn send(
+        &self,
+        link: &Link,
+        connected: &Connected,
+        commands: &redis::Pipeline,
+        patience: Instant,
+    ) -> Result<Vec<Value>, Setback> {
+        let mut connection = connected.connection.clone();
+        match timeout_at(patience, connection.send_packed_commands(commands, 0, commands.len())).await {
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(error)) => {
+                link.drop_connection(connected).await;
+                Err(Setback::Unanswered(error.into()))
+            }
+            Err(late) => {
+                link.drop_connection(connected).await;
+                Err(Setback::Unanswered(late.into()))
+            }
+        }
+    }
+
+    /// What it means that a server answers with an error: it did nothing.
+    fn refused(&self, server: &str, error: RedisError) -> Setback {
+        let detail = error.detail().unwrap_or_default();
+        // The first word of a detail is the slot, the second the server; without a host it is the same.
+        let target = || {
+            let target = detail.split_ascii_whitespace().nth(1).unwrap_or_default();
+            let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+            if target.starts_with(':') { format!("{host}{target}") } else { target.to_owned() }
+        };
+        match error.code().unwrap_or_default() {
+            "MOVED" | "ASK" if !self.address.cluster => {
+                let message = "this server belongs to a Redis Cluster: write redis-cluster:// in its address";
+                Setback::Failed(Error::store(message, error))
+            }
+            "MOVED" => Setback::Moved(target()),
+            "ASK" => Setback::Ask(target()),
+            "CLUSTERDOWN" | "LOADING" | "READONLY" | "MASTERDOWN" => Setback::NotHere(error.into()),
+            "TRYAGAIN" | "NOREPLICAS" | "BUSY" => Setback::NotNow(error.into()),
+            // While a slot moves, what a script found by itself may be on the other server already.
+            _ if detail.contains("non local key") => Setback::NotNow(error.into()),
+            "OOM" => {
+                let message = "Redis has reached its maxmemory and refuses to store more: give it more, or reap";
+                Setback::Failed(Error::unavailable(message, error))
+            }
+            "MISCONF" => {
+                let message = "Redis cannot write to its disk and therefore refuses changes: see its log";
+                Setback::Failed(Error::unavailable(message, error))
+            }
+            "NOAUTH" | "WRONGPASS" | "NOPERM" => Setback::Failed(not_allowed(error)),
+            _ => Setback::Failed(Error::store("Redis refused a command", error)),
+        }
+    }
+
+    fn map(&self) -> Arc<ClusterMap> {
+        Arc::clone(&self.map.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn learn(&self, slot: u16, server: &str) {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut map).set_owner(slot, server);
+    }
+
+    fn link(&self, server: &str) -> Result<Arc<Link>, Setback> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(server) {
+            return Ok(Arc::clone(link));
+        }
+        let link = Link::new(self.connection_info(server)?).map_err(|error| Setback::NotSent(error.into()))?;
+        let link = Arc::new(link);
+        links.insert(server.into(), Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Servers that the cluster tells of are entered as those of the address are.
+    fn connection_info(&self, server: &str) -> Result<ConnectionInfo, Setback> {
+        let named = self.address.servers.iter().find(|named| named.addr().to_string() == server);
+        let unreadable = || Setback::NotSent(format!("{server:?} is no address of a server").into());
+        if let Some(named) = named {
+            return Ok(named.clone());
+        }
+        let (host, port) = server.rsplit_once(':').ok_or_else(unreadable)?;
+        let port = port.parse().map_err(|_| unreadable())?;
+        Ok(self.address.servers[0].clone().set_addr(ConnectionAddr::Tcp(host.into(), port)))
+    }
+
+    /// Asks any server of a cluster who owns what. Of those who come together one asks.
+    async fn look_again(&self, deadline: Instant) {
+        if !self.address.cluster {
+            return;
+        }
+        let came = Instant::now();
+        let look = async {
+            let mut looked = self.looked.lock().await;
+            if looked.is_some_and(|looked| looked > came) {
+                return;
+            }
+            if let Some(looked) = *looked {
+                tokio::time::sleep_until(looked + Self::BETWEEN_LOOKS).await;
+            }
+            let seeds = self.address.servers.iter().map(|server| server.addr().to_string());
+            let mut servers: Vec<_> = self.map().servers().iter().cloned().chain(seeds).collect();
+            let count = servers.len();
+            servers.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count);
+            for server in servers {
+                if let Ok(Some(map)) = timeout(Self::LOOK_TIMEOUT, self.map_known_to(&server)).await {
+                    *self.map.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+                    break;
+                }
+            }
+            *looked = Some(Instant::now());
+        };
+        // Late is as good as never: the caller gives up then.
+        let _ = timeout_at(deadline, look).await;
+    }
+
+    async fn map_known_to(&self, server: &str) -> Option<ClusterMap> {
+        let link = self.link(server).ok()?;
+        let connected = link.connect(false, 0).await.ok()?;
+        let mut command = redis::pipe();
+        command.cmd("CLUSTER").arg("SLOTS");
+        let answers = self.send(&link, &connected, &command, Instant::now() + Self::LOOK_TIMEOUT).await.ok()?;
+        ClusterMap::read(answers.first()?, server).filter(|map| !map.servers().is_empty())
+    }
+}
+
+fn not_connected(error: RedisError) -> Setback {
+    let refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+    if refused || error.kind() == ErrorKind::AuthenticationFailed {
+        return Setback::Failed(not_allowed(error));
+    }
+    Setback::NotSent(error.into())
+}
+
+fn not_allowed(error: RedisError) -> Error {
+    Error::store("Redis does not let this user in: look at user and password in the address, and at its ACL", error)
+}

@@ -1,0 +1,22 @@
+//! Shared by the tests of this store's parts.
+
+use crate::{Client, SessionId, SessionInfo, Timestamp};
+
+pub(super) fn info(id: SessionId) -> SessionInfo {
+    SessionInfo {
+        id,
+        user: None,
+        full_name: None,
+        user_type: None,
+        created_at: Timestamp::EPOCH,
+        last_seen_at: Timestamp::EPOCH,
+        idle_timeout: None,
+        ends_at: None,
+        authenticated_at: None,
+        remember: false,
+        client: Client::default(),
+        impersonated_by: None,
+        audit_user: None,
+        version: 0,
+    }
+}

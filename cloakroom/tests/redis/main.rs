@@ -1,0 +1,9 @@
+//! The Redis store in bad times: servers that end, stop or move, and what each call costs them.
+
+mod cost;
+mod load;
+mod one_server;
+mod servers;
+mod shared;
+mod upkeep;
+mod whole_cluster;
