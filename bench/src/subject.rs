@@ -135,7 +135,7 @@ pub async fn drive(router: &mut Router, request: Request<Body>) -> Option<Header
 
 /// Spreads the sample over all that is stored.
 fn is_in_sample(number: usize, stored: usize, sample: usize) -> bool {
-    number % (stored / sample.min(stored)) == 0
+    number.is_multiple_of(stored / sample.min(stored))
 }
 
 async fn untouched() {}
@@ -168,7 +168,6 @@ async fn tower_sessions_sign_in(session: tower_sessions::Session) -> Result<(), 
     session.insert("user", user).await.map_err(failed)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err passes")]
 fn failed(_error: tower_sessions::session::Error) -> StatusCode {
     StatusCode::INTERNAL_SERVER_ERROR
 }

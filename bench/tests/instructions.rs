@@ -103,6 +103,6 @@ fn build() -> String {
     let said = String::from_utf8_lossy(&build.stdout);
     assert!(build.status.success(), "hot does not build:\n{}", String::from_utf8_lossy(&build.stderr));
     let messages = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let executable = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned)).last();
-    executable.expect("cargo names the program it built")
+    let mut executables = messages.filter_map(|message| message["executable"].as_str().map(str::to_owned));
+    executables.next_back().expect("cargo names the program it built")
 }

@@ -70,14 +70,14 @@ async fn run(operation: &str, repetitions: usize, stored: usize) {
         }
         "list" => {
             let sessions = shop(stored).await.sessions;
-            for number in (0..stored).cycle().take(repetitions) {
+            for number in (0..stored).step_by(apart(stored)).cycle().take(repetitions) {
                 let page = sessions.find(&Query::of_user(user_of(number)), None, 10).await;
                 assert_eq!(page.expect("it is listed").items.len(), 1);
             }
         }
         "start_and_end" => {
             let sessions = shop(stored).await.sessions;
-            for number in (0..stored).cycle().take(repetitions) {
+            for number in (0..stored).step_by(apart(stored)).cycle().take(repetitions) {
                 let Started { token, .. } = sessions.start(Start::user(user_of(number))).await.expect("it starts");
                 sessions.end(token.id(), &Ending::new(Reason::SignedOut)).await.expect("it ends");
             }
@@ -100,6 +100,11 @@ async fn send(mut subject: Subject, route: Route, repetitions: usize) {
     }
 }
 
+/// How far the sessions that are used lie apart: a hundred of them, spread over all, whatever is stored.
+fn apart(stored: usize) -> usize {
+    (stored / 100).max(1)
+}
+
 struct Shop {
     sessions: Sessions,
     tokens: Vec<Token>,
@@ -108,9 +113,12 @@ struct Shop {
 async fn shop(stored: usize) -> Shop {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new().expect("there is randomness"));
     let sessions = Sessions::builder(store).without_upkeep().build().expect("defaults are right");
-    let mut tokens = Vec::with_capacity(stored);
+    let mut tokens = Vec::new();
     for number in 0..stored {
-        tokens.push(sessions.start(Start::user(user_of(number))).await.expect("it starts").token);
+        let started = sessions.start(Start::user(user_of(number))).await.expect("it starts");
+        if number.is_multiple_of(apart(stored)) {
+            tokens.push(started.token);
+        }
     }
     Shop { sessions, tokens }
 }

@@ -120,7 +120,10 @@ fn on_two_threads(subject: &mut Subject, route: Route, round: usize) -> f64 {
     let work = |cookies| {
         let mut router = subject.router.clone();
         let start = &start;
-        move || runtime().block_on(batch(&mut router, cookies, route, round, || drop(start.wait())))
+        let wait = move || {
+            start.wait();
+        };
+        move || runtime().block_on(batch(&mut router, cookies, route, round, wait))
     };
     let (first, second) = (work(first), work(second));
     std::thread::scope(|scope| {
