@@ -20,13 +20,13 @@ macro_rules! budgets {
 budgets! {
     parse_and_digest: 4_500;
     write_cookie: 3_000;
-    load: 200;
-    resume: 5_000;
-    get: 700;
-    set_and_commit: 5_900;
-    untouched_request: 9_000;
-    read_request: 18_000;
-    write_request: 23_000;
+    load: 185;
+    resume: 4_900;
+    get: 630;
+    set_and_commit: 5_700;
+    untouched_request: 9_300;
+    read_request: 18_500;
+    write_request: 23_200;
 }
 
 macro_rules! flat {
@@ -89,7 +89,7 @@ fn cost(hot: &str, operation: &str, stored: usize) -> u64 {
 fn hot() -> Option<String> {
     static HOT: OnceLock<String> = OnceLock::new();
     if env::var_os("CLOAKROOM_TEST_VALGRIND").is_none() {
-        assert!(env::var("CI").is_ok_and(|ci| ci != "true") || env::var_os("CI").is_none(), "CI needs valgrind");
+        assert!(env::var("CI").as_deref() != Ok("true"), "with CI=true nothing may be skipped: valgrind is not there");
         println!("skipped: valgrind is not there (cargo xtask test looks for it)");
         return None;
     }

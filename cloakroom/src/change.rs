@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Json, Record, Timestamp, data::entry_size};
+use crate::{Json, Record, SessionInfo, Timestamp, data::entry_size};
 
 /// What one request did to a record.
 ///
@@ -57,6 +57,14 @@ impl Fields {
     pub fn are_audited(&self) -> bool {
         let Self { full_name: _, user_type, idle_timeout, ends_at } = self;
         user_type.is_some() || idle_timeout.is_some() || ends_at.is_some()
+    }
+
+    pub(crate) fn apply_to(&self, info: &mut SessionInfo) {
+        let Self { full_name, user_type, idle_timeout, ends_at } = self;
+        replace(&mut info.full_name, full_name.as_ref());
+        replace(&mut info.user_type, user_type.as_ref());
+        replace(&mut info.idle_timeout, idle_timeout.as_ref());
+        replace(&mut info.ends_at, ends_at.as_ref());
     }
 }
 
@@ -161,11 +169,7 @@ impl Change {
         for (key, value) in &self.set {
             record.data.insert(key.clone(), value.clone());
         }
-        let Fields { full_name, user_type, idle_timeout, ends_at } = &self.fields;
-        replace(&mut record.info.full_name, full_name.as_ref());
-        replace(&mut record.info.user_type, user_type.as_ref());
-        replace(&mut record.info.idle_timeout, idle_timeout.as_ref());
-        replace(&mut record.info.ends_at, ends_at.as_ref());
+        self.fields.apply_to(&mut record.info);
         record.info.version += 1;
         record.recent_changes.push(self.id);
         Applied::Now

@@ -178,7 +178,7 @@ pub(crate) fn check_key(key: &str, max_bytes: usize) -> Result<(), Error> {
         "it is empty".to_owned()
     } else if key.len() > max_bytes {
         format!("it has {} bytes, the limit is {max_bytes}", key.len())
-    } else if key.chars().any(char::is_control) {
+    } else if has_control_character(key) {
         "it contains a control character".to_owned()
     } else {
         return Ok(());
@@ -188,6 +188,11 @@ pub(crate) fn check_key(key: &str, max_bytes: usize) -> Result<(), Error> {
         shown.push('…');
     }
     Err(Error::InvalidKey { key: shown, problem })
+}
+
+fn has_control_character(text: &str) -> bool {
+    // Most keys are ASCII: their bytes need no decoding.
+    if text.is_ascii() { text.bytes().any(|byte| byte.is_ascii_control()) } else { text.chars().any(char::is_control) }
 }
 
 #[cfg(test)]
@@ -229,7 +234,14 @@ mod tests {
     #[test]
     fn i11_bad_keys_are_refused_with_the_reason() {
         assert!(check_key("cart.items[0]\"$\\ ключ", 128).is_ok());
-        for (key, reason) in [("", "empty"), ("a\u{0}b", "control"), ("tab\t", "control"), (&"k".repeat(129), "129")] {
+        for (key, reason) in [
+            ("", "empty"),
+            ("a\u{0}b", "control"),
+            ("tab\t", "control"),
+            ("\u{7f}", "control"),
+            ("é\u{85}", "control"),
+            (&"k".repeat(129), "129"),
+        ] {
             let error = check_key(key, 128).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }

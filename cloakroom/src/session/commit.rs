@@ -74,7 +74,7 @@ impl Session {
             if !std::mem::take(&mut first) {
                 state.rebase(Arc::clone(record), None)?;
             }
-            let sent = InFlight { change: state.pending.change(), operations: state.pending.len() };
+            let sent = InFlight { change: state.under_lease(state.pending.change()), operations: state.pending.len() };
             state.in_flight = Some(sent.clone());
             Ok(sent.change)
         });
@@ -86,7 +86,9 @@ impl Session {
                 if let Stage::Stored { record, .. } = &mut state.stage {
                     *record = Arc::clone(&fresh);
                 }
-                state.pending.stored(operations, &fresh.data)
+                state.pending.stored(operations, &fresh.data)?;
+                state.release_if_stored();
+                Ok(())
             }
             Err(error @ Error::OutcomeUnknown { .. }) => Err(error),
             Err(error) => {
@@ -125,7 +127,7 @@ impl Session {
                 let fresh = self.0.sessions.modify_with(record, |record| {
                     let mut change = self.0.sessions.change();
                     pending::play(&before, &last, &record.data, &mut change)?;
-                    Ok(Arc::new(change))
+                    Ok(self.state().under_lease(Arc::new(change)))
                 });
                 let fresh = fresh.await?;
                 if let Stage::Stored { record, .. } = &mut self.state().stage {

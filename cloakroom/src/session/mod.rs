@@ -9,17 +9,19 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    Client, Data, Ended, Ending, Error, Found, Reason, Record, Result, RotatedToken, SessionId, SessionInfo, Sessions,
-    SignIn, Start, Started, Token, store::Touch,
+    Client, Data, Ended, Ending, Error, Found, Lock, Reason, Record, Result, RotatedToken, SessionId, SessionInfo,
+    Sessions, SignIn, Start, Started, Token, store::Touch,
 };
 
 mod commit;
 mod dict;
 mod key;
+mod lock;
 mod pending;
 
 pub use dict::Entry;
 pub use key::{Key, ValueKey};
+pub use lock::SessionLock;
 
 use pending::Pending;
 
@@ -63,6 +65,10 @@ struct State {
     /// A change that was sent and whose answer did not come: it is sent again as it was before anything else, so that it
     /// cannot count twice.
     in_flight: Option<commit::InFlight>,
+    /// The number of the lock's grant, while it is held.
+    lease: Option<u64>,
+    /// The lock, when its guard is gone but what was decided under it is still pending.
+    releasing: Option<Lock>,
     cookie: CookieOrder,
     signed_out: bool,
     head_sent: bool,
@@ -154,7 +160,16 @@ impl Session {
             Arrival::Live(record, token) => (Stage::Stored { record, token }, CookieOrder::Keep),
         };
         let pending = Pending::new(sessions.max_data_bytes());
-        let state = State { stage, pending, in_flight: None, cookie, signed_out: false, head_sent: false };
+        let state = State {
+            stage,
+            pending,
+            in_flight: None,
+            lease: None,
+            releasing: None,
+            cookie,
+            signed_out: false,
+            head_sent: false,
+        };
         let (state, turn) = (Mutex::new(state), tokio::sync::Mutex::new(()));
         Self(Arc::new(Shared { sessions: sessions.clone(), origin, state, turn }))
     }
@@ -344,7 +359,9 @@ impl Session {
 
     /// Drops what is pending, as after a failed request.
     pub(crate) fn discard(&self) {
-        self.state().pending.discard();
+        let mut state = self.state();
+        state.pending.discard();
+        state.release_if_stored();
     }
 
     /// What the head must say; from now on nothing may need a cookie. Whether somebody signed out is the second part.
@@ -364,6 +381,8 @@ impl State {
         let Started { token, record, ended } = started;
         self.pending.discard();
         self.in_flight = None;
+        self.lease = None;
+        self.releasing = None;
         self.cookie = CookieOrder::Set(token.clone(), Box::new(record.info.clone()));
         self.stage = Stage::Stored { record, token };
         ended

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Sessions;
 use crate::{
-    Ended, Ending, Presented, Reason, Record, Result, SessionId, Timestamp, Token,
+    Digest, Ended, Ending, Presented, Reason, Record, Result, Secrets, SessionId, Timestamp, Token,
     store::{Loaded, Touch},
 };
 
@@ -39,7 +39,7 @@ impl Sessions {
 
     async fn resume_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
         match self.load(token.id(), now).await? {
-            Loaded::Live(record) => match record.secrets.present(&token.digest(), now) {
+            Loaded::Live(record) => match self.present(token, &record.secrets, now) {
                 Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
                 Presented::Successor => {
                     let grace_ends = Some(now.after(self.config().rotation_grace));
@@ -50,7 +50,7 @@ impl Sessions {
                 Presented::Reused => Box::pin(self.end_reused(token)).await,
                 Presented::Unknown => Ok(refused(token, "wrong secret")),
             },
-            Loaded::Ended(tombstone) => match tombstone.secrets.present(&token.digest(), now) {
+            Loaded::Ended(tombstone) => match self.present(token, &tombstone.secrets, now) {
                 Presented::Unknown => Ok(refused(token, "wrong secret")),
                 _ => Ok(Found::Ended(tombstone.ended.clone())),
             },
@@ -80,9 +80,26 @@ impl Sessions {
         let answer = self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
         Ok(answer.into())
     }
+
+    fn present(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> Presented {
+        let mut meanings = self.digests(token).map(|digest| secrets.present(&digest, now));
+        meanings.find(|meaning| *meaning != Presented::Unknown).unwrap_or(Presented::Unknown)
+    }
+
+    /// What is kept of a token's secret.
+    pub(super) fn digest(&self, token: &Token) -> Digest {
+        self.0.seals.as_ref().map_or_else(|| token.digest(), |seals| seals.digest(token))
+    }
+
+    /// What may be kept of a token's secret: one digest, or one for each key that makes them.
+    pub(super) fn digests(&self, token: &Token) -> impl Iterator<Item = Digest> {
+        let seals = self.0.seals.as_ref();
+        let plain = seals.is_none().then(|| token.digest());
+        plain.into_iter().chain(seals.into_iter().flat_map(|seals| seals.digests(token)))
+    }
 }
 
-fn refused(token: &Token, why: &'static str) -> Found {
+pub(super) fn refused(token: &Token, why: &'static str) -> Found {
     tracing::warn!(session = %token.id(), why, "token refused");
     Found::Unknown
 }

@@ -25,11 +25,13 @@ use crate::{
 };
 
 mod memory;
+mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 
 pub use memory::MemoryStore;
+pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
 #[cfg(feature = "postgres")]

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::{SessionBody, cookie::Presented, problem};
 use crate::{
-    Error, Result, Session, Sessions,
+    Error, Result, Session, SessionLock, Sessions,
     session::{Arrival, CookieOrder, Origin},
 };
 
@@ -39,6 +39,7 @@ struct Config {
     sessions: Sessions,
     keep_on_server_error: bool,
     always_touch: bool,
+    locking: Locking,
     clear_cookies_at_sign_out: bool,
     sign_in_page: Option<String>,
     client_ip: Option<Box<ClientIp>>,
@@ -52,6 +53,7 @@ impl Sessions {
             sessions: self.clone(),
             keep_on_server_error: false,
             always_touch: false,
+            locking: Locking::Explicit,
             clear_cookies_at_sign_out: false,
             sign_in_page: None,
             client_ip: None,
@@ -85,6 +87,11 @@ impl SessionLayer {
         self.configure(|config| config.always_touch = always)
     }
 
+    /// When requests take their session's [lock](Session::lock) by themselves. Default [`Locking::Explicit`].
+    pub fn locking(self, locking: Locking) -> Self {
+        self.configure(|config| config.locking = locking)
+    }
+
     /// Whether signing out also asks the browser to delete every cookie of this site, other applications' included.
     /// Default: its cache and storage alone.
     pub fn clear_cookies_at_sign_out(self, clear: bool) -> Self {
@@ -102,6 +109,21 @@ impl SessionLayer {
         change(config.expect("a layer is configured before it is cloned into a service"));
         self
     }
+}
+
+/// When requests take their session's lock by themselves. It is given back once the request's changes are stored: before the
+/// response's head, or at the end of a body that still holds the session.
+///
+/// No update is lost without locks, so this is for handlers that must not run twice at a time for one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Never: a handler that wants it asks.
+    #[default]
+    Explicit,
+    /// When a handler asks for its session.
+    Implicit,
+    /// Before the handler runs, whether it asks for its session or not.
+    Early,
 }
 
 impl fmt::Debug for Config {
@@ -146,7 +168,8 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let visit = Arc::new(Visit { config: Arc::clone(&self.layer.config), arrived: OnceLock::new() });
         request.extensions_mut().insert(Arc::clone(&visit));
-        if self.layer.config.always_touch {
+        let early = self.layer.config.locking == Locking::Early;
+        if self.layer.config.always_touch || early {
             // The clone may not be ready: the one that was polled must do the work.
             let clone = self.inner.clone();
             let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -154,6 +177,9 @@ where
                 let (parts, body) = request.into_parts();
                 if let Err(error) = visit.session(&parts).await {
                     tracing::warn!(%error, "the session of a request could not be loaded");
+                    if early {
+                        return Ok((visit.config.on_commit_error)(&error).map(SessionBody::answer));
+                    }
                 }
                 let response = inner.call(Request::from_parts(parts, body)).await?;
                 Ok(visit.leave(response).await)
@@ -177,6 +203,7 @@ struct Arrived {
     session: Session,
     /// Where the application is mounted, if a header says so.
     path: Option<Box<str>>,
+    lock: Mutex<Option<SessionLock>>,
 }
 
 impl Visit {
@@ -190,9 +217,13 @@ impl Visit {
             return Ok(&arrived.session);
         }
         let session = self.load(parts).await?;
+        let lock = match self.config.locking {
+            Locking::Explicit => None,
+            Locking::Implicit | Locking::Early => Some(session.lock().await?),
+        };
         let path = self.config.sessions.cookie().mounted_at(&parts.headers).map(Into::into);
         // Of two who loaded it at the same time both get the first one's.
-        Ok(&self.arrived.get_or_init(|| Arrived { session, path }).session)
+        Ok(&self.arrived.get_or_init(|| Arrived { session, path, lock: Mutex::new(lock) }).session)
     }
 
     async fn load(&self, parts: &request::Parts) -> Result<Session> {
@@ -221,7 +252,7 @@ impl Visit {
 
     /// Stores what is pending and writes the outcome into the response's head.
     async fn leave<B>(self: Arc<Self>, response: Response<B>) -> Response<SessionBody<B>> {
-        let Some(Arrived { session, path }) = self.arrived.get() else {
+        let Some(Arrived { session, path, lock }) = self.arrived.get() else {
             return response.map(SessionBody::plain);
         };
         let config = &self.config;
@@ -235,11 +266,12 @@ impl Visit {
         } else {
             Ok(())
         };
+        let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (mut cookie, signed_out) = session.seal();
         // Whoever holds it beside this visit may change it while the body is under way.
         let held = session.holders() > 1 || Arc::strong_count(&self) > 1;
         let mut response = match committed {
-            Ok(()) if held => response.map(|body| SessionBody::watched(body, session.clone())),
+            Ok(()) if held => response.map(|body| SessionBody::watched(body, session.clone(), lock)),
             Ok(()) => response.map(SessionBody::plain),
             Err(error) => {
                 tracing::warn!(%error, "the session's changes could not be stored");

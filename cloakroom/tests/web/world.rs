@@ -39,7 +39,7 @@ pub(crate) fn spied() -> (World, Arc<SpyStore<MemoryStore>>) {
     (world_on(spy.clone(), |builder| builder), spy)
 }
 
-fn world_on(store: Arc<dyn Store>, configure: impl FnOnce(Builder) -> Builder) -> World {
+pub(crate) fn world_on(store: Arc<dyn Store>, configure: impl FnOnce(Builder) -> Builder) -> World {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let builder = Sessions::builder(store).clock(clock.clone()).without_upkeep();
     let sessions = configure(builder).build().unwrap();
