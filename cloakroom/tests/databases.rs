@@ -2,13 +2,15 @@
 
 #![cfg(all(feature = "mysql", feature = "postgres"))]
 
-#[path = "common/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
-
-#[path = "common/private.rs"]
+#[path = "databases/load.rs"]
+mod load;
+#[path = "databases/plans.rs"]
+mod plans;
+#[path = "databases/private.rs"]
 mod private;
-#[path = "common/proxy.rs"]
+#[path = "databases/proxy.rs"]
 mod proxy;
 
 use std::{
@@ -16,7 +18,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -30,9 +32,10 @@ use cloakroom::{
     },
 };
 use common::{service, with_parameter};
+use load::Load;
 use private::{Kind, PrivateServer, eventually};
 use proxy::Proxy;
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
@@ -390,89 +393,6 @@ async fn cut_connections_lose_and_repeat_nothing(kind: Kind) {
     load.stop().await.assert_kept(&*store).await;
 }
 
-/// Writers that set keys of a session of their own, and what was acknowledged to them.
-struct Load {
-    acknowledged: Arc<AtomicUsize>,
-    is_over: Arc<AtomicBool>,
-    writers: Vec<tokio::task::JoinHandle<Outcome>>,
-}
-
-#[derive(Debug)]
-struct Outcome {
-    id: SessionId,
-    keys: Vec<String>,
-    unknown: usize,
-}
-
-impl Load {
-    async fn start(store: &Arc<dyn Store>, writers: usize) -> Self {
-        let mut load = Self { acknowledged: Arc::default(), is_over: Arc::default(), writers: Vec::new() };
-        for _ in 0..writers {
-            let mut outcome = Outcome { id: begin(&**store, "anna").await, keys: Vec::new(), unknown: 0 };
-            let (store, acknowledged, is_over) =
-                (Arc::clone(store), Arc::clone(&load.acknowledged), Arc::clone(&load.is_over));
-            load.writers.push(tokio::spawn(async move {
-                for n in 0.. {
-                    if is_over.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let key = format!("key {n}");
-                    match store.update(outcome.id, &set(&key, "1"), NOW).await {
-                        Ok(Updated::Applied(_)) => {
-                            outcome.keys.push(key);
-                            acknowledged.fetch_add(1, Ordering::SeqCst);
-                        }
-                        Ok(other) => panic!("a write was answered with {other:?}"),
-                        Err(Error::OutcomeUnknown { .. }) => outcome.unknown += 1,
-                        Err(Error::Unavailable { .. }) => {}
-                        Err(error) => panic!("{error:?}"),
-                    }
-                    match store.load(outcome.id, NOW).await {
-                        Ok(Loaded::Live(_)) | Err(Error::Unavailable { .. }) => {}
-                        other => panic!("a load was answered with {other:?}"),
-                    }
-                }
-                outcome
-            }));
-        }
-        load
-    }
-
-    /// Waits until so many writes were acknowledged.
-    async fn reaches(&self, acknowledged: usize) {
-        eventually(|| async { (self.acknowledged.load(Ordering::SeqCst) >= acknowledged).then_some(()) }).await;
-    }
-
-    fn acknowledged(&self) -> usize {
-        self.acknowledged.load(Ordering::SeqCst)
-    }
-
-    async fn stop(self) -> Outcomes {
-        self.is_over.store(true, Ordering::SeqCst);
-        let mut outcomes = Vec::new();
-        for writer in self.writers {
-            outcomes.push(writer.await.unwrap());
-        }
-        Outcomes(outcomes)
-    }
-}
-
-struct Outcomes(Vec<Outcome>);
-
-impl Outcomes {
-    /// Every acknowledged write is there, and nothing was applied twice.
-    async fn assert_kept(&self, store: &dyn Store) {
-        for outcome in &self.0 {
-            let loaded = eventually(|| async { store.load(outcome.id, NOW).await.ok() }).await;
-            let Loaded::Live(record) = loaded else { panic!("the session is gone: {loaded:?}") };
-            let lost: Vec<_> = outcome.keys.iter().filter(|key| record.data.get(key).is_none()).collect();
-            assert!(lost.is_empty(), "lost: {lost:?} of {outcome:?}");
-            assert_eq!(usize::try_from(record.info.version).unwrap(), record.data.len(), "each was applied once");
-            assert!(record.data.len() <= outcome.keys.len() + outcome.unknown, "{outcome:?}");
-        }
-    }
-}
-
 async fn i1_a_lost_answer_is_asked_for_again(kind: Kind) {
     let address = address(kind);
     let proxy = Proxy::start(host_of(&address)).await;
@@ -605,70 +525,6 @@ async fn addresses_that_cannot_be_used_are_refused() {
     assert!(matches!(nobody, Error::Unavailable { .. }), "{nobody}");
 }
 
-/// Sessions and users enough that reading all of a table is never the cheaper plan.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn i8_postgres_uses_its_indexes() {
-    let address = address(Kind::Postgres);
-    let store = store::open(&address).await.unwrap();
-    let (server, parameter) = address.split_once('?').unwrap();
-    let schema = parameter.split_once('=').unwrap().1;
-    let mut connection = PgConnection::connect(server).await.unwrap();
-    let (token, _) = start(&*store, "anna");
-    let id = begin(&*store, "anna").await;
-    store.update(id, &set("a", "1"), NOW).await.unwrap();
-    let fill = format!(
-        "INSERT INTO {schema}.session SELECT sha256(n::text::bytea), 'user ' || n / 5, NULL, NULL, created_at, last_seen_at, \
-         idle_timeout, ends_at, authenticated_at, remember, ip, user_agent, device, impersonated_by, audit_user, version, \
-         secret, secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, NULL, reap_at + n, \
-         logged_in FROM {schema}.session, generate_series(1, 20000) AS n; \
-         INSERT INTO {schema}.session_data SELECT id, 'a', '1' FROM {schema}.session WHERE user_id <> 'anna'; \
-         INSERT INTO {schema}.tombstone SELECT id, user_id, created_at, 'signed_out', NULL, NULL, secret, 0, 0, '' \
-         FROM {schema}.session WHERE user_id <> 'anna'; \
-         INSERT INTO {schema}.audit SELECT era, place, seq + n, at + n, event, sha256(n::text::bytea), 'user ' || n / 5, \
-         NULL, NULL, NULL, NULL, NULL FROM {schema}.audit, generate_series(1, 20000) AS n; ANALYZE"
-    );
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
-    let hex = |id: SessionId| id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let (hex_id, hex_new, now) = (hex(id), hex(token.id()), NOW.as_millis());
-    for call in [
-        format!("load_1('\\x{hex_id}')"),
-        format!(
-            "create_1(1, {now}, 1, true, NULL, NULL, 'signed_in', '', '', '', '\\x{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
-             NULL, NULL, NULL, false, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, '\\x01', '{{}}', '{{}}')"
-        ),
-        format!(
-            "update_1('\\x{hex_new}', {now}, '\\x0102030405060708', NULL, NULL, '{{b}}', '{{NULL}}', false, '{{}}', '{{a}}', '{{1}}', \
-             1000, true, false, NULL, false, NULL, true, 10000, false, NULL)"
-        ),
-        format!("touch_1('{{\"\\\\x{hex_new}\"}}', '{{{now}}}', '{{NULL}}', {now})"),
-        format!("rotate_1('\\x{hex_new}', '', '\\x01', 0, 0, NULL, {now})"),
-        format!("find_of_user_1('anna', 9223372036854775807, '', NULL, NULL, NULL, {now}, 10)"),
-        format!("find_anywhere_1('', NULL, NULL, NULL, {now}, 10, 100)"),
-        format!("end_1('{{\"\\\\x{hex_new}\"}}', 'signed_out', NULL, NULL, {now})"),
-        format!("end_of_user_1(1, 'user 7', '{{}}', true, 'signed_out', NULL, NULL, {now})"),
-        format!("reap_1(10, 10, {now}, 10, {now}, 10, {now} + 3600020)"),
-        "audit_1(1, 0, 0, 'user 7', NULL, 10)".to_owned(),
-        format!("audit_1(1, 0, 0, NULL, '\\x{hex_id}', 10)"),
-        "audit_1(1, 0, 0, NULL, NULL, 10)".to_owned(),
-        "open_1()".to_owned(),
-    ] {
-        let mut transaction = connection.begin().await.unwrap();
-        let select = format!("SELECT * FROM {schema}.{call}");
-        transaction.fetch_all(AssertSqlSafe(select)).await.unwrap_or_else(|error| panic!("{call}: {error}"));
-        let scanned = sqlx::query(
-            "SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables WHERE schemaname = $1 AND seq_scan > 0 \
-             AND relname IN ('session', 'session_data', 'tombstone', 'audit')",
-        )
-        .bind(schema)
-        .fetch_all(&mut *transaction)
-        .await
-        .unwrap();
-        let scanned: Vec<String> = scanned.iter().map(|row| row.get(0)).collect();
-        assert!(scanned.is_empty(), "{call} reads all of {scanned:?}");
-        transaction.commit().await.unwrap();
-    }
-}
-
 /// A restored dump begins with low transaction numbers again: entries of before stay, and new ones follow them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn i16_the_log_of_a_restored_postgres_goes_on() {
@@ -691,69 +547,4 @@ async fn i16_the_log_of_a_restored_postgres_goes_on() {
     assert_eq!(sessions, [old, old, new]);
     let rest = store.audit(&AuditQuery::default(), Some(&page.items[0].cursor), 10).await.unwrap();
     assert_eq!(rest.items.len(), 2);
-}
-
-/// MariaDB counts every row that it reads: a call reads what it works on, not the table.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn i8_mariadb_uses_its_indexes() {
-    let address = address(Kind::MariaDb);
-    let store = store::open(&address).await.unwrap();
-    let (server, parameter) = address.split_once('?').unwrap();
-    let prefix = parameter.split_once('=').unwrap().1;
-    let id = begin(&*store, "anna").await;
-    store.update(id, &set("a", "1"), NOW).await.unwrap();
-    let mut connection = MySqlConnection::connect(server).await.unwrap();
-    let fill = format!(
-        "INSERT INTO {prefix}_session SELECT UNHEX(LPAD(HEX(n.seq), 36, '0')), CONCAT('user ', n.seq DIV 5), NULL, NULL, \
-         created_at, last_seen_at, idle_timeout, ends_at, authenticated_at, remember, ip, user_agent, device, \
-         impersonated_by, audit_user, version, secret, secret_issued_at, rotations, predecessors, recent_changes, \
-         lease_number, lease_until, NULL, reap_at + n.seq FROM {prefix}_session, seq_1_to_20000 AS n; \
-         INSERT INTO {prefix}_session_data SELECT id, 'a', '1' FROM {prefix}_session WHERE user_id <> 'anna'; \
-         INSERT INTO {prefix}_audit (at, event, session, user_id) \
-         SELECT at + n.seq, event, UNHEX(LPAD(HEX(n.seq), 36, '0')), CONCAT('user ', n.seq DIV 5) \
-         FROM {prefix}_audit, seq_1_to_20000 AS n; \
-         ANALYZE TABLE {prefix}_session, {prefix}_session_data, {prefix}_audit"
-    );
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
-    let (token, _) = start(&*store, "anna");
-    let hex = |id: SessionId| id.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect::<String>();
-    let (hex_id, hex_new, now) = (hex(id), hex(token.id()), NOW.as_millis());
-    for call in [
-        format!("load_1(X'{hex_id}')"),
-        format!(
-            "create_1(1, {now}, 1, TRUE, NULL, NULL, 'signed_in', '', '', '', X'{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
-             NULL, NULL, NULL, FALSE, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, NULL, '[]')"
-        ),
-        format!(
-            "update_1(X'{hex_new}', {now}, X'0102030405060708', NULL, NULL, '[[\"62\",\"\"]]', FALSE, '[]', '[[\"61\",\"31\"]]', \
-             1000, TRUE, FALSE, NULL, FALSE, NULL, TRUE, 10000, FALSE, NULL)"
-        ),
-        format!("touch_1('[[\"{hex_new}\",{now},null]]', {now})"),
-        format!("rotate_1(X'{hex_new}', '', X'01', 0, 0, NULL, {now})"),
-        format!("find_of_user_1('anna', 9223372036854775807, '', NULL, NULL, NULL, {now}, 10)"),
-        format!("find_anywhere_1('', NULL, NULL, NULL, {now}, 10, 100)"),
-        format!("end_1('[\"{hex_new}\"]', 'signed_out', NULL, NULL, {now})"),
-        format!("end_of_user_1(1, 'user 7', '[]', TRUE, 'signed_out', NULL, NULL, {now})"),
-        format!("reap_1(10, 10, {now}, 10, {now}, 10, {now} + 3600020)"),
-        "audit_1(0, 0, 0, 'user 7', NULL, 10)".to_owned(),
-        format!("audit_1(0, 0, 0, NULL, X'{hex_id}', 10)"),
-        "audit_1(0, 0, 0, NULL, NULL, 10)".to_owned(),
-    ] {
-        let before = rows_read(&mut connection).await;
-        let call_text = format!("CALL {prefix}_{call}");
-        connection.fetch_all(AssertSqlSafe(call_text)).await.unwrap_or_else(|error| panic!("{call}: {error}"));
-        let read = rows_read(&mut connection).await - before;
-        assert!(read < 1500, "{call} read {read} rows");
-    }
-}
-
-async fn rows_read(connection: &mut MySqlConnection) -> i64 {
-    let rows = sqlx::query(
-        "SELECT CAST(SUM(variable_value) AS SIGNED) FROM information_schema.session_status \
-         WHERE variable_name IN ('HANDLER_READ_NEXT', 'HANDLER_READ_PREV', 'HANDLER_READ_RND_NEXT')",
-    )
-    .fetch_one(connection)
-    .await
-    .unwrap();
-    rows.get_unchecked(0)
 }

@@ -95,7 +95,7 @@ impl<D: Dialect> Answer<'_, D> {
     }
 
     pub(super) fn id(&self) -> Result<SessionId> {
-        let id = self.needed("id", self.bytes("id")?)?;
+        let id = self.bytes_of("id")?;
         id.try_into().map(SessionId::from_bytes).map_err(|_| unexpected::<D>("an id that is none"))
     }
 
@@ -107,9 +107,9 @@ impl<D: Dialect> Answer<'_, D> {
         let row = SessionRow {
             info: self.info_row()?,
             secrets: self.secrets_row()?,
-            recent_changes: self.needed("recent_changes", self.bytes("recent_changes")?)?,
-            lease_number: self.needed("lease_number", self.int("lease_number")?)?,
-            lease_until: self.needed("lease_until", self.int("lease_until")?)?,
+            recent_changes: self.bytes_of("recent_changes")?,
+            lease_number: self.int_of("lease_number")?,
+            lease_until: self.int_of("lease_until")?,
             idempotency: self.bytes("idempotency")?,
         };
         row.decode().map_err(damaged::<D>)
@@ -117,10 +117,10 @@ impl<D: Dialect> Answer<'_, D> {
 
     pub(super) fn tombstone(&self) -> Result<Tombstone> {
         let row = TombstoneRow {
-            id: self.needed("id", self.bytes("id")?)?,
+            id: self.bytes_of("id")?,
             user: self.text("user_id")?,
-            ended_at: self.needed("ended_at", self.int("ended_at")?)?,
-            reason: self.needed("reason", self.text("reason")?)?.as_ref().to_owned(),
+            ended_at: self.int_of("ended_at")?,
+            reason: self.text_of("reason")?.as_ref().to_owned(),
             by: self.text("by_whom")?,
             note: self.text("note")?,
             secrets: self.secrets_row()?,
@@ -130,9 +130,9 @@ impl<D: Dialect> Answer<'_, D> {
 
     pub(super) fn audit_entry(&self) -> Result<AuditEntry> {
         let row = AuditRow {
-            at: self.needed("at", self.int("at")?)?,
-            event: self.needed("event", self.text("event")?)?.as_ref().to_owned(),
-            session: self.needed("session", self.bytes("session")?)?,
+            at: self.int_of("at")?,
+            event: self.text_of("event")?.as_ref().to_owned(),
+            session: self.bytes_of("session")?,
             user: self.text("user_id")?,
             impersonated_by: self.text("impersonated_by")?,
             ip: self.text("ip")?.map(|ip| ip.as_ref().to_owned()),
@@ -160,42 +160,51 @@ impl<D: Dialect> Answer<'_, D> {
         D::bytes(self.row, column).map_err(undecoded::<D>)
     }
 
-    pub(super) fn needed<T>(&self, column: &str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| unexpected::<D>(&format!("a row without {column}")))
+    /// A number that is always there.
+    pub(super) fn int_of(&self, column: &str) -> Result<i64> {
+        self.int(column)?.ok_or_else(|| missing::<D>(column))
+    }
+
+    fn text_of(&self, column: &str) -> Result<Arc<str>> {
+        self.text(column)?.ok_or_else(|| missing::<D>(column))
+    }
+
+    fn bytes_of(&self, column: &str) -> Result<Vec<u8>> {
+        self.bytes(column)?.ok_or_else(|| missing::<D>(column))
     }
 
     fn entry(&self) -> Result<Option<(Arc<str>, Json)>> {
         let Some(key) = self.text("data_key")? else { return Ok(None) };
-        Ok(Some((key, Json::from_stored(self.needed("value", self.text("value")?)?))))
+        Ok(Some((key, Json::from_stored(self.text_of("value")?))))
     }
 
     fn info_row(&self) -> Result<InfoRow> {
         Ok(InfoRow {
-            id: self.needed("id", self.bytes("id")?)?,
+            id: self.bytes_of("id")?,
             user: self.text("user_id")?,
             full_name: self.text("full_name")?,
             user_type: self.text("user_type")?,
-            created_at: self.needed("created_at", self.int("created_at")?)?,
-            last_seen_at: self.needed("last_seen_at", self.int("last_seen_at")?)?,
+            created_at: self.int_of("created_at")?,
+            last_seen_at: self.int_of("last_seen_at")?,
             idle_timeout: self.int("idle_timeout")?,
             ends_at: self.int("ends_at")?,
             authenticated_at: self.int("authenticated_at")?,
-            remember: self.needed("remember", D::bool(self.row, "remember").map_err(undecoded::<D>)?)?,
+            remember: D::bool(self.row, "remember").map_err(undecoded::<D>)?.ok_or_else(|| missing::<D>("remember"))?,
             ip: self.text("ip")?.map(|ip| ip.as_ref().to_owned()),
             user_agent: self.text("user_agent")?,
             device: self.text("device")?,
             impersonated_by: self.text("impersonated_by")?,
             audit_user: self.text("audit_user")?,
-            version: self.needed("version", self.int("version")?)?,
+            version: self.int_of("version")?,
         })
     }
 
     fn secrets_row(&self) -> Result<SecretsRow> {
         Ok(SecretsRow {
-            current: self.needed("secret", self.bytes("secret")?)?,
-            issued_at: self.needed("secret_issued_at", self.int("secret_issued_at")?)?,
-            rotations: self.needed("rotations", self.int("rotations")?)?,
-            predecessors: self.needed("predecessors", self.bytes("predecessors")?)?,
+            current: self.bytes_of("secret")?,
+            issued_at: self.int_of("secret_issued_at")?,
+            rotations: self.int_of("rotations")?,
+            predecessors: self.bytes_of("predecessors")?,
         })
     }
 }
@@ -206,6 +215,10 @@ pub(super) fn unexpected<D: Dialect>(what: &str) -> Error {
         message: format!("{} answered with {what}: were its tables or routines changed?", D::NAME),
         source: None,
     }
+}
+
+fn missing<D: Dialect>(column: &str) -> Error {
+    unexpected::<D>(&format!("a row without {column}"))
 }
 
 fn undecoded<D: Dialect>(error: SqlError) -> Error {

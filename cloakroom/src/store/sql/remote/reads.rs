@@ -119,8 +119,7 @@ fn place_in_log(cursor: &Cursor) -> Result<[i64; 3]> {
 }
 
 fn cursor_of<D: Dialect>(answer: &Answer<'_, D>) -> Result<Cursor> {
-    let number = |column: &str| answer.needed(column, answer.int(column)?);
-    Ok(Cursor::new(format!("{}.{}.{}", number("era")?, number("place")?, number("seq")?)))
+    Ok(Cursor::new(format!("{}.{}.{}", answer.int_of("era")?, answer.int_of("place")?, answer.int_of("seq")?)))
 }
 
 /// Entries are there that a page must not show yet: transactions under way may still write before them.
@@ -134,8 +133,7 @@ struct Unsettled {
 fn unsettled<D: Dialect>(answers: &Answers<D>) -> Result<Option<Unsettled>> {
     for answer in answers.iter() {
         if answer.is("unsettled")? {
-            let horizon = answer.needed("number", answer.int("number")?)?;
-            return Ok(Some(Unsettled { horizon, highest: answer.needed("place", answer.int("place")?)? }));
+            return Ok(Some(Unsettled { horizon: answer.int_of("number")?, highest: answer.int_of("place")? }));
         }
     }
     Ok(None)

@@ -136,12 +136,12 @@ impl<D: Dialect> SqlStore<D> {
         let mut found = HashMap::new();
         for answer in answers.iter() {
             let id = answer.id()?;
-            // A session that was there goes before what an earlier one of this id left.
-            if !answer.is("tombstone")? {
-                found.insert(id, end_answer(&answer, ending, now)?);
-            } else if !found.contains_key(&id) {
-                found.insert(id, EndAnswer::EndedBefore(answer.tombstone()?.ended));
-            }
+            let ended = if answer.is("tombstone")? {
+                EndAnswer::EndedBefore(answer.tombstone()?.ended)
+            } else {
+                end_answer(&answer, ending, now)?
+            };
+            found.insert(id, ended);
         }
         Ok(ids.iter().map(|id| answer_once(&mut found, *id)).collect())
     }
@@ -296,7 +296,7 @@ fn answer_once(found: &mut HashMap<SessionId, EndAnswer>, id: SessionId) -> EndA
 fn count_of<D: Dialect>(answers: &Answers<D>, kind: &str) -> Result<usize> {
     for answer in answers.iter() {
         if answer.is(kind)? {
-            let count = answer.needed("number", answer.int("number")?)?;
+            let count = answer.int_of("number")?;
             return usize::try_from(count).map_err(|_| unexpected::<D>("a negative count"));
         }
     }

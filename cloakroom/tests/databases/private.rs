@@ -30,7 +30,7 @@ pub(crate) struct PrivateServer {
 impl PrivateServer {
     /// Makes and starts one with these settings; `None` where its programs are not installed.
     pub(crate) fn start(kind: Kind, settings: &[&str]) -> Option<Self> {
-        kind.program(kind.server())?;
+        Kind::program(kind.server())?;
         let directory = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let settings = settings.iter().map(ToString::to_string).collect();
@@ -100,7 +100,7 @@ impl PrivateServer {
         make_enterable(self.directory.path());
         let mut command = match self.kind {
             Kind::Postgres => {
-                if let Some((uid, gid)) = self.kind.account() {
+                if let Some((uid, gid)) = Kind::account() {
                     chown(&data, Some(uid), Some(gid)).unwrap();
                 }
                 let mut command = self.kind.command("initdb");
@@ -154,7 +154,7 @@ impl Kind {
         }
     }
 
-    fn program(self, name: &str) -> Option<PathBuf> {
+    fn program(name: &str) -> Option<PathBuf> {
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let mut directories: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
         directories.extend(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from));
@@ -162,15 +162,15 @@ impl Kind {
     }
 
     fn command(self, name: &str) -> Command {
-        let mut command = Command::new(self.program(name).unwrap());
-        if let (Self::Postgres, Some((uid, gid))) = (self, self.account()) {
+        let mut command = Command::new(Self::program(name).unwrap());
+        if let (Self::Postgres, Some((uid, gid))) = (self, Self::account()) {
             command.uid(uid).gid(gid);
         }
         command
     }
 
     /// PostgreSQL refuses to run as root.
-    fn account(self) -> Option<(u32, u32)> {
+    fn account() -> Option<(u32, u32)> {
         let is_root = fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t");
         let accounts = fs::read_to_string("/etc/passwd").unwrap();
         let account = accounts.lines().find(|line| line.starts_with("postgres:")).filter(|_| is_root)?;
