@@ -43,7 +43,8 @@ impl Session {
                 }
             };
             match record {
-                None => return self.start_with_pending().await,
+                // Boxed: it happens once in a session's life, and needs much room.
+                None => return Box::pin(self.start_with_pending()).await,
                 Some(record) => self.send(record, sent).await?,
             }
         }
@@ -56,7 +57,7 @@ impl Session {
             self.check_new_cookie(&state)?;
             state.view()
         };
-        let start = Start::anonymous().data(data).client(self.0.client.clone());
+        let start = Start::anonymous().data(data).client(self.0.origin.client());
         let started = self.0.sessions.start(start).await?;
         self.state().become_stored(started);
         Ok(())
@@ -73,7 +74,7 @@ impl Session {
             if !std::mem::take(&mut first) {
                 state.rebase(Arc::clone(record), None)?;
             }
-            let sent = InFlight { change: Arc::clone(state.pending.change()), operations: state.pending.len() };
+            let sent = InFlight { change: state.under_lease(state.pending.change()), operations: state.pending.len() };
             state.in_flight = Some(sent.clone());
             Ok(sent.change)
         });
@@ -85,7 +86,9 @@ impl Session {
                 if let Stage::Stored { record, .. } = &mut state.stage {
                     *record = Arc::clone(&fresh);
                 }
-                state.pending.stored(operations, &fresh.data)
+                state.pending.stored(operations, &fresh.data)?;
+                state.release_if_stored();
+                Ok(())
             }
             Err(error @ Error::OutcomeUnknown { .. }) => Err(error),
             Err(error) => {
@@ -112,7 +115,7 @@ impl Session {
                 pending::play(&before, &last, self.state().stage.data(), &mut change)?;
                 let Some(value) = change.set.remove(&key) else { return Ok(None) };
                 let data = [(Arc::clone(&key), value)].into_iter().collect();
-                let start = Start::anonymous().data(data).client(self.0.client.clone());
+                let start = Start::anonymous().data(data).client(self.0.origin.client());
                 let started = self.0.sessions.start(start).await?;
                 let record = Arc::clone(&started.record);
                 let mut state = self.state();
@@ -124,7 +127,7 @@ impl Session {
                 let fresh = self.0.sessions.modify_with(record, |record| {
                     let mut change = self.0.sessions.change();
                     pending::play(&before, &last, &record.data, &mut change)?;
-                    Ok(Arc::new(change))
+                    Ok(self.state().under_lease(Arc::new(change)))
                 });
                 let fresh = fresh.await?;
                 if let Stage::Stored { record, .. } = &mut self.state().stage {

@@ -26,6 +26,7 @@ use crate::{
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod sealed;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sql;
@@ -33,6 +34,7 @@ mod sql;
 pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub(crate) use sealed::SealedStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 

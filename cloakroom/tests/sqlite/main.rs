@@ -2,6 +2,7 @@
 
 #![cfg(feature = "sqlite")]
 
+mod forged;
 mod keeping;
 mod opening;
 mod surviving;
