@@ -6,6 +6,7 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
+//! | `file:DIRECTORY` | `FileStore`: a JSON file a session, in one directory | `file` |
 //!
 //! # Writing a store
 //!
@@ -21,11 +22,15 @@ use crate::{
     Timestamp,
 };
 
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sql;
 
+#[cfg(feature = "file")]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
@@ -481,12 +486,18 @@ pub struct Logged {
 /// Opens the store at `url`. See the [table](self) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
-#[cfg_attr(not(feature = "sqlite"), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
+#[cfg_attr(not(any(feature = "file", feature = "sqlite")), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new()?)),
         "memory" => Err(Error::StoreUrl("memory: takes nothing behind the colon".into())),
+#[cfg(feature = "file")]
+        "file" => Ok(Arc::new(FileStore::open(rest).await?)),
+        #[cfg(not(feature = "file"))]
+        "file" => Err(Error::StoreUrl(
+            "file: needs the feature \"file\" of the crate cloakroom: cargo add cloakroom --features file".into(),
+        )),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(SqliteStore::open(rest).await?)),
         #[cfg(not(feature = "sqlite"))]
@@ -494,7 +505,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
             "sqlite: needs the feature \"sqlite\" of the crate cloakroom: cargo add cloakroom --features sqlite".into(),
         )),
         _ => Err(Error::StoreUrl(format!(
-            "{scheme:?} is not a store address: use memory: or sqlite:FILE, such as sqlite:sessions.db"
+            "{scheme:?} is not a store address: use memory:, file:DIRECTORY, or sqlite:FILE such as sqlite:sessions.db"
         ))),
     }
 }
