@@ -11,30 +11,27 @@ use crate::{
     store::{AuditQuery, Cursor, Logged, Page},
 };
 
-/// Where the log ends.
+/// Where the next entry goes.
+#[derive(Clone, Copy)]
 pub(super) struct End {
-    /// Where its last file begins; `None` if there is none.
-    last: Option<u64>,
-    position: u64,
+    /// Where in the log its file begins.
+    pub(super) file: u64,
+    /// How far behind that the entry begins.
+    pub(super) offset: u64,
 }
 
-/// A file longer than this is not appended to.
-const FILE_LEN: u64 = 1 << 20;
+/// A file as long as this is not appended to.
+const FILE_LEN: u64 = 8 << 20;
 
-impl End {
-    /// The file and the place in it that the next entry goes to.
-    pub(super) fn place_of_next(&self) -> (String, u64) {
-        match self.last {
-            Some(last) if self.position - last < FILE_LEN => (layout::audit(last), self.position - last),
-            _ => (layout::audit(self.position), 0),
-        }
+/// Where the log ends, given a file that may be its last one, so that the files need not be listed.
+pub(super) fn end(directory: &Transaction<'_>, last_file: u64) -> Result<End, Fault> {
+    let length = directory.length(&layout::audit(last_file))?;
+    if (1..FILE_LEN).contains(&length) {
+        return Ok(End { file: last_file, offset: length });
     }
-}
-
-pub(super) fn end(directory: &Transaction<'_>) -> Result<End, Fault> {
-    let last = files(directory)?.pop();
-    let length = last.map_or(Ok(0), |last| directory.length(&layout::audit(last)))?;
-    Ok(End { last, position: last.unwrap_or(0) + length })
+    let Some(last) = files(directory)?.pop() else { return Ok(End { file: 0, offset: 0 }) };
+    let length = directory.length(&layout::audit(last))?;
+    if length < FILE_LEN { Ok(End { file: last, offset: length }) } else { Ok(End { file: last + length, offset: 0 }) }
 }
 
 /// A page of the log, or [`Cursor::invalid`].
@@ -117,7 +114,11 @@ impl<'a, 'b> Log<'a, 'b> {
             Some(bytes) => format::decode::<AuditFirst>(layout::AUDIT_FIRST, &bytes)?.position,
             None => 0,
         };
-        let (files, end) = (files(directory)?, end(directory)?.position);
+        let files = files(directory)?;
+        let end = match files.last() {
+            Some(last) => last + directory.length(&layout::audit(*last))?,
+            None => 0,
+        };
         Ok(Self { directory, files, position: first, end, buffer: Vec::new(), passed: 0 })
     }
 

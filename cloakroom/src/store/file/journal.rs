@@ -21,6 +21,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -40,17 +41,19 @@ pub(super) struct Journal<D: ?Sized = dyn Disk> {
     patience: Duration,
     /// A journal longer than this is emptied.
     checkpoint_at: u64,
+    /// The file of the audit log that was appended to last; another process may have gone on with a later one.
+    audit_file: AtomicU64,
     disk: D,
 }
 
 impl<D: Disk> Journal<D> {
     pub(super) fn new(disk: D, patience: Duration, checkpoint_at: u64) -> Self {
-        Self { patience, checkpoint_at, disk }
+        Self { patience, checkpoint_at, audit_file: AtomicU64::new(0), disk }
     }
 }
 
 impl Journal {
-    /// Waits for all that could take long are over before a journal of this length is done again.
+    /// Doing a journal of this length again takes well under a second.
     pub(super) const CHECKPOINT_AT: u64 = 4 << 20;
 
     pub(super) fn disk(&self) -> &dyn Disk {
@@ -158,7 +161,7 @@ impl Journal {
     fn commit(&self, changes: Changes, length: u64) -> Result<(), Fault> {
         let started = Instant::now();
         let unfinished = |_| Fault::Unfinished { after: started.elapsed() };
-        let frame = Frame::new(&self.disk, changes)?;
+        let frame = self.frame(changes)?;
         let staged = self.stage(&frame)?;
         let bytes = frame.encode();
         let written = self.disk.write_at(layout::JOURNAL, length, &bytes).and_then(|()| self.disk.sync(layout::JOURNAL));
@@ -171,6 +174,19 @@ impl Journal {
         // Failing, it makes somebody do the frame again, which does no harm.
         let _ = self.note_done(length + bytes.len() as u64);
         Ok(())
+    }
+
+    fn frame(&self, mut changes: Changes) -> Result<Frame, Fault> {
+        let lines = std::mem::take(&mut changes.audit);
+        let mut appends = Vec::new();
+        if !lines.is_empty() {
+            let nothing = Changes::default();
+            let directory = Transaction::new(&self.disk, &nothing);
+            let audit::End { file, offset } = audit::end(&directory, self.audit_file.load(Ordering::Relaxed))?;
+            self.audit_file.store(file, Ordering::Relaxed);
+            appends.push(Append { file: layout::audit(file), offset, bytes: lines });
+        }
+        Ok(Frame { changes, appends })
     }
 
     /// Writes new contents under temporary names. Their order is that of the files in the frame that are not empty.
@@ -277,16 +293,6 @@ impl Frame {
     const MAGIC: [u8; 4] = [0xff, b'c', b'r', 0xfe];
     const CHECKSUM: usize = 32;
     const HEAD: usize = Self::MAGIC.len() + 8 + Self::CHECKSUM;
-
-    fn new(disk: &dyn Disk, mut changes: Changes) -> Result<Self, Fault> {
-        let lines = std::mem::take(&mut changes.audit);
-        let mut appends = Vec::new();
-        if !lines.is_empty() {
-            let (file, offset) = audit::end(&Transaction::new(disk, &Changes::default()))?.place_of_next();
-            appends.push(Append { file, offset, bytes: lines });
-        }
-        Ok(Self { changes, appends })
-    }
 
     fn into_files(self) -> impl Iterator<Item = String> {
         self.changes.files.into_keys().chain(self.appends.into_iter().map(|append| append.file))
