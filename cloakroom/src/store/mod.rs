@@ -486,13 +486,16 @@ pub struct Logged {
 /// Opens the store at `url`. See the [table](self) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
-#[cfg_attr(not(any(feature = "file", feature = "sqlite")), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
+#[cfg_attr(
+    not(any(feature = "file", feature = "sqlite")),
+    expect(clippy::unused_async, reason = "only memory: opens without waiting")
+)]
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new()?)),
         "memory" => Err(Error::StoreUrl("memory: takes nothing behind the colon".into())),
-#[cfg(feature = "file")]
+        #[cfg(feature = "file")]
         "file" => Ok(Arc::new(FileStore::open(rest).await?)),
         #[cfg(not(feature = "file"))]
         "file" => Err(Error::StoreUrl(

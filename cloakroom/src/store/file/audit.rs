@@ -20,18 +20,16 @@ pub(super) struct End {
     pub(super) offset: u64,
 }
 
-/// A file as long as this is not appended to.
-const FILE_LEN: u64 = 8 << 20;
-
-/// Where the log ends, given a file that may be its last one, so that the files need not be listed.
-pub(super) fn end(directory: &Transaction<'_>, last_file: u64) -> Result<End, Fault> {
+/// Where the log ends, given a file that may be its last one, so that the files need not be listed. A file of `full`
+/// bytes is not appended to.
+pub(super) fn end(directory: &Transaction<'_>, last_file: u64, full: u64) -> Result<End, Fault> {
     let length = directory.length(&layout::audit(last_file))?;
-    if (1..FILE_LEN).contains(&length) {
+    if (1..full).contains(&length) {
         return Ok(End { file: last_file, offset: length });
     }
     let Some(last) = files(directory)?.pop() else { return Ok(End { file: 0, offset: 0 }) };
     let length = directory.length(&layout::audit(last))?;
-    if length < FILE_LEN { Ok(End { file: last, offset: length }) } else { Ok(End { file: last + length, offset: 0 }) }
+    if length < full { Ok(End { file: last, offset: length }) } else { Ok(End { file: last + length, offset: 0 }) }
 }
 
 /// A page of the log, or [`Cursor::invalid`].
@@ -42,10 +40,10 @@ pub(super) fn read(
     limit: usize,
 ) -> Result<Result<Page<Logged>>, Fault> {
     let mut log = Log::open(directory)?;
-    if let Some(after) = after.filter(|after| *after > log.position) {
-        if !log.go_to(after)? {
-            return Ok(Err(Cursor::invalid()));
-        }
+    if let Some(after) = after.filter(|after| *after > log.position)
+        && !log.go_to(after)?
+    {
+        return Ok(Err(Cursor::invalid()));
     }
     let stop_at = log.position + LOOK;
     let mut items: Vec<Logged> = Vec::new();

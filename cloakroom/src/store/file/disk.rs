@@ -163,7 +163,8 @@ impl Disk for Directory {
             if let Some(file) = missing_is_none(file_options().create(false).open(&path))? {
                 file.sync_all()?;
             }
-            directories.extend(path.ancestors().skip(1).take_while(|above| above.starts_with(&self.0)).map(PathBuf::from));
+            directories
+                .extend(path.ancestors().skip(1).take_while(|above| above.starts_with(&self.0)).map(PathBuf::from));
         }
         #[cfg(unix)]
         for directory in directories {
@@ -177,7 +178,9 @@ impl Disk for Directory {
     fn lock(&self, access: Access, patience: Duration) -> io::Result<Option<Lock>> {
         let deadline = Instant::now() + patience;
         // Who waits for the lock holds the turn meanwhile, so that whoever just had it cannot take it again and again.
-        let Some(_turn) = lock_file(&self.at(super::layout::TURN), Access::Exclusive, deadline)? else { return Ok(None) };
+        let Some(_turn) = lock_file(&self.at(super::layout::TURN), Access::Exclusive, deadline)? else {
+            return Ok(None);
+        };
         let lock = lock_file(&self.at(super::layout::LOCK), access, deadline)?;
         Ok(lock.map(|file| Lock(Some(file))))
     }

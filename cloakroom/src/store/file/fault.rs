@@ -29,8 +29,8 @@ impl Fault {
         move |error| Self::Io { file: file.to_owned(), error: Arc::new(error) }
     }
 
-    pub(super) fn damaged(file: &str, problem: impl ToString) -> Self {
-        Self::Damaged { file: file.to_owned(), problem: problem.to_string() }
+    pub(super) fn damaged(file: &str, problem: impl Into<String>) -> Self {
+        Self::Damaged { file: file.to_owned(), problem: problem.into() }
     }
 
     pub(super) fn into_error(self, directory: &Path) -> Error {

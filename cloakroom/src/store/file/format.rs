@@ -1,16 +1,21 @@
 //! What the files look like: JSON, each piece of it followed by a checksum, which is a JSON string too, so that tools for
 //! JSON read them as they are.
 
-use std::sync::Arc;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{fault::Fault, layout::hex};
+use super::{
+    fault::Fault,
+    fields::{
+        EndedFields, EntryFields, InfoFields, LeaseFields, SecretsFields, digest_hex, optional_digest_hex,
+        optional_millis,
+    },
+    layout::hex,
+};
 use crate::{
-    AuditEntry, Client, Data, Digest, Ended, Event, Json, Lease, Predecessor, Reason, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp, store::Tombstone,
+    AuditEntry, Data, Digest, Ended, Json, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp,
+    store::Tombstone,
 };
 
 /// A session as its file holds it.
@@ -41,7 +46,8 @@ impl Stored {
     pub(super) fn decode(file: &str, id: SessionId, bytes: &[u8]) -> Result<Self, Fault> {
         let (head, data) = bytes.split_at(first_line(bytes).ok_or_else(|| Fault::damaged(file, "it is cut off"))?);
         let Head { info, secrets, recent_changes, lease, idempotency, due } = Head::decode(file, id, head)?;
-        let data: Entries = serde_json::from_slice(unseal(file, data)?).map_err(|error| Fault::damaged(file, error))?;
+        let data: Entries =
+            serde_json::from_slice(unseal(file, data)?).map_err(|error| Fault::damaged(file, error.to_string()))?;
         let recent_changes = RecentChanges::from_ids(recent_changes);
         Ok(Self { record: Record { info, data: data.0, secrets, recent_changes, lease, idempotency }, due })
     }
@@ -61,7 +67,7 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T, Fault> {
-    serde_json::from_slice(unseal(file, bytes)?).map_err(|error| Fault::damaged(file, error))
+    serde_json::from_slice(unseal(file, bytes)?).map_err(|error| Fault::damaged(file, error.to_string()))
 }
 
 pub(super) fn encode_tombstone(tombstone: &Tombstone) -> Vec<u8> {
@@ -157,74 +163,6 @@ impl Head {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "SessionInfo")]
-struct InfoFields {
-    id: SessionId,
-    #[serde(with = "text")]
-    user: Option<Arc<str>>,
-    #[serde(with = "text")]
-    full_name: Option<Arc<str>>,
-    #[serde(with = "text")]
-    user_type: Option<Arc<str>>,
-    #[serde(with = "millis")]
-    created_at: Timestamp,
-    #[serde(with = "millis")]
-    last_seen_at: Timestamp,
-    idle_timeout: Option<std::time::Duration>,
-    #[serde(with = "optional_millis")]
-    ends_at: Option<Timestamp>,
-    #[serde(with = "optional_millis")]
-    authenticated_at: Option<Timestamp>,
-    remember: bool,
-    #[serde(with = "ClientFields")]
-    client: Client,
-    #[serde(with = "text")]
-    impersonated_by: Option<Arc<str>>,
-    #[serde(with = "text")]
-    audit_user: Option<Arc<str>>,
-    version: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Client")]
-struct ClientFields {
-    ip: Option<std::net::IpAddr>,
-    #[serde(with = "text")]
-    user_agent: Option<Arc<str>>,
-    #[serde(with = "text")]
-    device: Option<Arc<str>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Secrets")]
-struct SecretsFields {
-    #[serde(with = "digest_hex")]
-    current: Digest,
-    #[serde(with = "millis")]
-    issued_at: Timestamp,
-    rotations: u32,
-    #[serde(with = "predecessors")]
-    predecessors: Vec<Predecessor>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Predecessor")]
-struct PredecessorFields {
-    #[serde(with = "digest_hex")]
-    digest: Digest,
-    #[serde(with = "optional_millis")]
-    grace_ends: Option<Timestamp>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Lease")]
-struct LeaseFields {
-    number: u64,
-    #[serde(with = "millis")]
-    until: Timestamp,
-}
-
-#[derive(Serialize, Deserialize)]
 struct StoredTombstone {
     #[serde(with = "EndedFields")]
     ended: Ended,
@@ -233,44 +171,7 @@ struct StoredTombstone {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Ended")]
-struct EndedFields {
-    id: SessionId,
-    #[serde(with = "text")]
-    user: Option<Arc<str>>,
-    #[serde(with = "millis")]
-    at: Timestamp,
-    #[serde(with = "code")]
-    reason: Reason,
-    #[serde(with = "text")]
-    by: Option<Arc<str>>,
-    #[serde(with = "text")]
-    note: Option<Arc<str>>,
-}
-
-#[derive(Serialize, Deserialize)]
 struct StoredEntry(#[serde(with = "EntryFields")] AuditEntry);
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "AuditEntry")]
-struct EntryFields {
-    #[serde(with = "millis")]
-    at: Timestamp,
-    #[serde(with = "code")]
-    event: Event,
-    session: SessionId,
-    #[serde(with = "text")]
-    user: Option<Arc<str>>,
-    #[serde(with = "text")]
-    impersonated_by: Option<Arc<str>>,
-    ip: Option<std::net::IpAddr>,
-    #[serde(with = "optional_code")]
-    reason: Option<Reason>,
-    #[serde(with = "text")]
-    by: Option<Arc<str>>,
-    #[serde(with = "text")]
-    note: Option<Arc<str>>,
-}
 
 /// Session data, read without looking into the values.
 struct Entries(Data);
@@ -294,133 +195,5 @@ impl<'de> Deserialize<'de> for Entries {
             }
         }
         deserializer.deserialize_map(Visitor).map(Self)
-    }
-}
-
-mod text {
-    use super::{Arc, Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
-        text.as_deref().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
-        Ok(Option::<String>::deserialize(deserializer)?.map(Arc::from))
-    }
-}
-
-/// Times are integers: every one of them comes back, printable or not.
-mod millis {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, Timestamp};
-
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-        time.as_millis().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-        i64::deserialize(deserializer).map(Timestamp::from_millis)
-    }
-}
-
-mod optional_millis {
-    use super::{Deserialize, Deserializer, Serialize, Serializer, Timestamp};
-
-    pub(super) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-        time.map(Timestamp::as_millis).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-        Ok(Option::deserialize(deserializer)?.map(Timestamp::from_millis))
-    }
-}
-
-mod digest_hex {
-    use serde::de::Error;
-
-    use super::{Deserialize, Deserializer, Digest, Serializer, hex};
-
-    pub(super) fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(digest.as_bytes()))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| D::Error::custom("not a digest"))
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Digest> {
-        let mut bytes = [0; Digest::LEN];
-        if text.len() != 2 * Digest::LEN {
-            return None;
-        }
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
-        }
-        Some(Digest::from_bytes(bytes))
-    }
-}
-
-mod optional_digest_hex {
-    use serde::de::Error;
-
-    use super::{Deserialize, Deserializer, Digest, Serialize, Serializer, digest_hex, hex};
-
-    pub(super) fn serialize<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
-        digest.map(|digest| hex(digest.as_bytes())).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Digest>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| digest_hex::parse(&text).ok_or_else(|| D::Error::custom("not a digest"))).transpose()
-    }
-}
-
-mod predecessors {
-    use super::{Deserialize, Deserializer, Predecessor, PredecessorFields, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct One(#[serde(with = "PredecessorFields")] Predecessor);
-
-    pub(super) fn serialize<S: Serializer>(all: &[Predecessor], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(all.iter().map(|one| One(*one)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Predecessor>, D::Error> {
-        Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|One(one)| one).collect())
-    }
-}
-
-/// Something with a stable name.
-mod code {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::de::Error;
-
-    use super::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-mod optional_code {
-    use serde::de::Error;
-
-    use super::{Deserialize, Deserializer, Reason, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
-        reason.map(Reason::code).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Reason>, D::Error> {
-        Option::<String>::deserialize(deserializer)?.map(|code| code.parse().map_err(D::Error::custom)).transpose()
     }
 }

@@ -35,27 +35,39 @@ use super::{
     transaction::{Changes, Transaction},
 };
 
+/// How long to wait, and how long files grow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// A call waits so long for the directory's lock.
+    pub(super) patience: Duration,
+    /// A journal of so many bytes is emptied.
+    pub(super) journal: u64,
+    /// A file of the audit log of so many bytes is not appended to.
+    pub(super) audit_file: u64,
+}
+
+impl Limits {
+    /// Doing such a journal again takes well under a second; of such audit files even a large log has few.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, journal: 4 << 20, audit_file: 8 << 20 }
+    }
+}
+
 /// All work on a directory goes through this.
 pub(super) struct Journal<D: ?Sized = dyn Disk> {
-    /// A call waits so long for the directory's lock.
-    patience: Duration,
-    /// A journal longer than this is emptied.
-    checkpoint_at: u64,
+    limits: Limits,
     /// The file of the audit log that was appended to last; another process may have gone on with a later one.
     audit_file: AtomicU64,
     disk: D,
 }
 
 impl<D: Disk> Journal<D> {
-    pub(super) fn new(disk: D, patience: Duration, checkpoint_at: u64) -> Self {
-        Self { patience, checkpoint_at, audit_file: AtomicU64::new(0), disk }
+    pub(super) fn new(disk: D, limits: Limits) -> Self {
+        Self { limits, audit_file: AtomicU64::new(0), disk }
     }
 }
 
 impl Journal {
-    /// Doing a journal of this length again takes well under a second.
-    pub(super) const CHECKPOINT_AT: u64 = 4 << 20;
-
     pub(super) fn disk(&self) -> &dyn Disk {
         &self.disk
     }
@@ -100,12 +112,12 @@ impl Journal {
 
     /// Empties a journal that has grown long.
     pub(super) fn checkpoint_if_long(&self) -> Result<(), Fault> {
-        if self.length()? < self.checkpoint_at {
+        if self.length()? < self.limits.journal {
             return Ok(());
         }
         let _lock = self.lock(Access::Exclusive)?;
         let (done, length) = (self.done()?, self.length()?);
-        if length < self.checkpoint_at {
+        if length < self.limits.journal {
             return Ok(());
         }
         let length = if done == length { length } else { self.finish(done, length)? };
@@ -118,8 +130,8 @@ impl Journal {
     }
 
     fn lock(&self, access: Access) -> Result<Lock, Fault> {
-        let lock = self.disk.lock(access, self.patience).map_err(Fault::io(layout::LOCK))?;
-        lock.ok_or(Fault::Locked { waited: self.patience })
+        let lock = self.disk.lock(access, self.limits.patience).map_err(Fault::io(layout::LOCK))?;
+        lock.ok_or(Fault::Locked { waited: self.limits.patience })
     }
 
     /// The length of the journal, with its header.
@@ -164,7 +176,8 @@ impl Journal {
         let frame = self.frame(changes)?;
         let staged = self.stage(&frame)?;
         let bytes = frame.encode();
-        let written = self.disk.write_at(layout::JOURNAL, length, &bytes).and_then(|()| self.disk.sync(layout::JOURNAL));
+        let written =
+            self.disk.write_at(layout::JOURNAL, length, &bytes).and_then(|()| self.disk.sync(layout::JOURNAL));
         if let Err(error) = written {
             self.disk.cut(layout::JOURNAL, length).map_err(unfinished)?;
             self.unstage(&staged);
@@ -182,7 +195,8 @@ impl Journal {
         if !lines.is_empty() {
             let nothing = Changes::default();
             let directory = Transaction::new(&self.disk, &nothing);
-            let audit::End { file, offset } = audit::end(&directory, self.audit_file.load(Ordering::Relaxed))?;
+            let last = self.audit_file.load(Ordering::Relaxed);
+            let audit::End { file, offset } = audit::end(&directory, last, self.limits.audit_file)?;
             self.audit_file.store(file, Ordering::Relaxed);
             appends.push(Append { file: layout::audit(file), offset, bytes: lines });
         }
@@ -338,7 +352,8 @@ impl Frame {
 
     /// Whether a whole frame begins somewhere behind the first byte.
     fn is_behind(bytes: &[u8]) -> bool {
-        let mut starts = bytes.windows(Self::MAGIC.len()).enumerate().skip(1).filter(|(_, magic)| **magic == Self::MAGIC);
+        let mut starts =
+            bytes.windows(Self::MAGIC.len()).enumerate().skip(1).filter(|(_, magic)| **magic == Self::MAGIC);
         starts.any(|(start, _)| Self::decode(&bytes[start..]).is_some())
     }
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod disk;
 mod fault;
+mod fields;
 mod format;
 mod journal;
 mod layout;
@@ -129,7 +130,9 @@ impl Store for FileStore {
 
     fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
         let touches = touches.to_vec();
-        Box::pin(self.write(move |directory| touches.iter().map(|touch| writes::touch(directory, touch, now)).collect()))
+        Box::pin(
+            self.write(move |directory| touches.iter().map(|touch| writes::touch(directory, touch, now)).collect()),
+        )
     }
 
     fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>> {
@@ -213,14 +216,16 @@ impl Locks for FileStore {
     }
 
     fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(self.write(move |directory| {
-            writes::change_lease(directory, id, |held| held.renew(number, lease, now), now)
-        }))
+        Box::pin(
+            self.write(move |directory| {
+                writes::change_lease(directory, id, |held| held.renew(number, lease, now), now)
+            }),
+        )
     }
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(self.write(move |directory| {
-            writes::change_lease(directory, id, |held| held.release(number, now), now)
-        }))
+        Box::pin(
+            self.write(move |directory| writes::change_lease(directory, id, |held| held.release(number, now), now)),
+        )
     }
 }

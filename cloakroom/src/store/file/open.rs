@@ -13,7 +13,7 @@ use super::{
     disk::{Access, Directory, Disk, directory_builder},
     fault::Fault,
     format::{self, Format},
-    journal::{Journal, empty_journal},
+    journal::{Journal, Limits, empty_journal},
     layout,
 };
 use crate::{Digest, Error, PartitionKey, Result};
@@ -44,7 +44,7 @@ pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>
         prepare(&disk, patience).map_err(fault)?;
     }
     let key = read_format(&disk, directory)?;
-    let journal: Arc<Journal> = Arc::new(Journal::new(disk, patience, Journal::CHECKPOINT_AT));
+    let journal: Arc<Journal> = Arc::new(Journal::new(disk, Limits::new(patience)));
     journal.recover().map_err(fault)?;
     Ok((journal, key))
 }

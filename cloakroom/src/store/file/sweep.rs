@@ -105,7 +105,8 @@ impl Sweep {
 
     fn forget_fences(&mut self, directory: &mut Transaction<'_>) -> Result<(), Fault> {
         let most = self.fences.of_this_step();
-        let mut due = tables::due::<UserDigest>(directory, Due::Fence, self.reap.tombstones_before, most + 1)?.into_iter();
+        let mut due =
+            tables::due::<UserDigest>(directory, Due::Fence, self.reap.tombstones_before, most + 1)?.into_iter();
         for due in due.by_ref().take(most) {
             let fence = tables::fence(directory, &due.name)?;
             if fence.ended_before == Some(due.at) {

@@ -97,8 +97,12 @@ pub(super) fn put_back(directory: &mut Transaction<'_>, mut stored: Stored) {
 fn set_due(directory: &mut Transaction<'_>, stored: &mut Stored, due: Option<Timestamp>) {
     if stored.due != due {
         let id = stored.record.info.id;
-        stored.due.map(|at| directory.remove(Due::Session.marker(at, id)));
-        due.map(|at| directory.mark(Due::Session.marker(at, id)));
+        if let Some(at) = stored.due {
+            directory.remove(Due::Session.marker(at, id));
+        }
+        if let Some(at) = due {
+            directory.mark(Due::Session.marker(at, id));
+        }
         stored.due = due;
     }
 }
@@ -124,7 +128,9 @@ pub(super) fn bury(
     let Record { info, secrets, idempotency, .. } = stored.record;
     directory.log(&AuditEntry::ended(&info, &ended));
     directory.remove(layout::session(info.id));
-    stored.due.map(|at| directory.remove(Due::Session.marker(at, info.id)));
+    if let Some(at) = stored.due {
+        directory.remove(Due::Session.marker(at, info.id));
+    }
     if let Some(user) = &info.user {
         directory.remove(layout::session_of_user(&digest_of(key, user), info.created_at, info.id));
     }
@@ -139,11 +145,7 @@ pub(super) fn bury(
 }
 
 /// The session that was started with an idempotency key, in the partition of `id`.
-pub(super) fn first_try(
-    directory: &Transaction<'_>,
-    id: SessionId,
-    key: &Digest,
-) -> Result<Option<SessionId>, Fault> {
+pub(super) fn first_try(directory: &Transaction<'_>, id: SessionId, key: &Digest) -> Result<Option<SessionId>, Fault> {
     let file = layout::first_try(id, key);
     directory.read(&file)?.map(|bytes| format::decode(&file, &bytes)).transpose()
 }
@@ -158,10 +160,7 @@ pub(super) fn digest_of(key: &PartitionKey, user: &str) -> UserDigest {
 }
 
 /// All sessions of a user that were not ended, newest first.
-pub(super) fn sessions_of(
-    directory: &Transaction<'_>,
-    user: &UserDigest,
-) -> Result<Vec<Dated<SessionId>>, Fault> {
+pub(super) fn sessions_of(directory: &Transaction<'_>, user: &UserDigest) -> Result<Vec<Dated<SessionId>>, Fault> {
     let names = directory.list(&layout::user(user))?;
     let mut sessions: Vec<Dated<SessionId>> = names.iter().filter_map(|name| name.parse().ok()).collect();
     sessions.sort_unstable();
@@ -180,8 +179,12 @@ pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, befo
         return;
     }
     if before.ended_before != fence.ended_before {
-        before.ended_before.map(|at| directory.remove(Due::Fence.marker(at, user)));
-        fence.ended_before.map(|at| directory.mark(Due::Fence.marker(at, user)));
+        if let Some(at) = before.ended_before {
+            directory.remove(Due::Fence.marker(at, user));
+        }
+        if let Some(at) = fence.ended_before {
+            directory.mark(Due::Fence.marker(at, user));
+        }
     }
     if fence == StoredFence::default() {
         directory.remove(layout::fence(user));

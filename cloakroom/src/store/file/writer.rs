@@ -12,11 +12,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    fault::Fault,
-    journal::Journal,
-    transaction::Transaction,
-};
+use super::{fault::Fault, journal::Journal, transaction::Transaction};
 
 /// Hands work to the thread.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NOW, Used, at, commit, journal, new_store, sign_in};
+use super::{LIMITS, NOW, Used, at, commit, journal, new_store, sign_in};
 use crate::{
     Change, Ending, Json, PartitionKey, Reason, Timestamp,
     store::{
@@ -25,7 +25,7 @@ fn calls_cost_the_same_however_many_sessions_are_stored() {
 
 fn costs_with(stored: usize) -> Vec<(&'static str, Used)> {
     let (disk, key) = new_store();
-    let journal = journal(&disk, u64::MAX);
+    let journal = journal(&disk, LIMITS);
     let anna: Vec<_> = (0..3).map(|_| sign_in(&key, "anna")).collect();
     fill(&journal, &key, &anna, stored);
     let [id, other, last] = [0, 1, 2].map(|n| anna[n].record.info.id);

@@ -3,22 +3,32 @@
 //! What the directory holds is compared byte for byte with what it holds after the same script without a fault: a call
 //! that was answered is there, one that was not is there as a whole or not at all.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{MemoryDisk, at, commit, journal, new_store, sign_in};
+use super::{LIMITS, MemoryDisk, at, commit, journal, new_store, sign_in};
 use crate::{
     Change, Ending, Fields, Json, Partition, PartitionKey, Reason, SessionId, Timestamp, Token,
     store::{
-        Create, Fence, Limit, Reap, Rotation, Touch, Which,
-        file::{fault::Fault, journal::Journal, sweep::Sweep, writes},
+        Create, Fence, Limit, Loaded, Reap, Rotation, Touch, Which,
+        file::{
+            fault::Fault,
+            journal::{Journal, Limits},
+            layout,
+            sweep::Sweep,
+            tables, writes,
+        },
     },
 };
 
 type Step = Box<dyn Fn(&Journal) -> Result<(), Fault>>;
 type Dump = BTreeMap<String, Vec<u8>>;
 
-/// Small enough for several checkpoints in the script.
-const CHECKPOINT_AT: u64 = 6000;
+/// Small enough for several checkpoints and several files of the audit log in the script.
+const SMALL: Limits = Limits { journal: 6000, audit_file: 1000, ..LIMITS };
 /// More calls than the script makes.
 const EVER: usize = usize::MAX;
 
@@ -35,7 +45,7 @@ impl Script {
         let (disk, key) = new_store();
         let steps = steps(&key);
         let run = disk.copy();
-        let journal = journal(&run, CHECKPOINT_AT);
+        let journal = journal(&run, SMALL);
         let mut dumps = vec![run.dump()];
         for step in &steps {
             step(&journal).unwrap();
@@ -49,7 +59,7 @@ impl Script {
 
     /// Runs the script from step `next` on until a step fails. Answers with the number of steps that were done.
     fn run(&self, disk: &MemoryDisk, next: usize) -> (usize, Result<(), Fault>) {
-        let journal = journal(disk, CHECKPOINT_AT);
+        let journal = journal(disk, SMALL);
         for (number, step) in self.steps.iter().enumerate().skip(next) {
             if let Err(fault) = step(&journal) {
                 return (number, Err(fault));
@@ -66,7 +76,10 @@ impl Script {
         if dump == self.dumps[answered] {
             return answered;
         }
-        assert!(self.dumps.get(answered + 1) == Some(&dump), "half of step {answered} is there, or less than before it");
+        assert!(
+            self.dumps.get(answered + 1) == Some(&dump),
+            "half of step {answered} is there, or less than before it"
+        );
         answered + 1
     }
 
@@ -79,7 +92,7 @@ impl Script {
 }
 
 fn reopen(disk: &MemoryDisk) {
-    journal(disk, CHECKPOINT_AT).recover().unwrap();
+    journal(disk, SMALL).recover().unwrap();
 }
 
 #[test]
@@ -113,7 +126,7 @@ fn another_process_goes_on_after_a_crash_without_reopening() {
         if outcome.is_ok() {
             break;
         }
-        journal(&disk, CHECKPOINT_AT).read(|_| Ok(())).unwrap();
+        journal(&disk, SMALL).read(|_| Ok(())).unwrap();
         let done = script.steps_on(&disk, answered);
         script.go_on_to_the_end(&disk, done);
     }
@@ -133,7 +146,7 @@ fn a_crash_while_a_crash_is_made_good_loses_nothing() {
         for second in 1.. {
             let disk = disk.copy();
             disk.fail(second..EVER);
-            let recovered = journal(&disk, CHECKPOINT_AT).recover();
+            let recovered = journal(&disk, SMALL).recover();
             disk.fail(0..0);
             if recovered.is_ok() {
                 break;
@@ -142,6 +155,33 @@ fn a_crash_while_a_crash_is_made_good_loses_nothing() {
             script.steps_on(&disk, answered);
         }
     }
+}
+
+#[test]
+fn who_reads_without_a_lock_never_sees_a_session_missing_or_one_too_many() {
+    let script = Script::new();
+    for crash in 1.. {
+        let disk = script.disk.copy();
+        disk.fail(crash..EVER);
+        let (answered, outcome) = script.run(&disk, 0);
+        disk.fail(0..0);
+        let Some(after) = script.dumps.get(answered + 1).filter(|_| outcome.is_err()) else { break };
+        let mut of_anna = 0;
+        for id in ids_in(&script.dumps[answered]).union(&ids_in(after)) {
+            let loaded = tables::load(&disk, *id, at(8)).unwrap();
+            let known = |dump: &Dump| ids_in(dump).contains(id);
+            let may_be_missing = !known(&script.dumps[answered]) || !known(after);
+            assert!(may_be_missing || !matches!(loaded, Loaded::Unknown), "{id} is gone at call {crash}");
+            of_anna +=
+                usize::from(matches!(loaded, Loaded::Live(record) if record.info.user.as_deref() == Some("anna")));
+        }
+        assert!(of_anna <= 2, "{of_anna} sessions live at call {crash}, the limit is 2");
+    }
+}
+
+fn ids_in(dump: &Dump) -> BTreeSet<SessionId> {
+    let names = dump.keys().filter_map(|file| file.strip_prefix("sessions/").or(file.strip_prefix("ended/")));
+    names.map(|name| layout::session_named(&name[3..]).unwrap()).collect()
 }
 
 #[test]
@@ -179,11 +219,14 @@ fn a_full_disk_at_any_call_fails_that_step_alone() {
                 Ok(()) => answered,
                 // Nothing was changed, and nothing has to be made good.
                 Err(Fault::Io { .. }) => {
-                    assert!(disk.dump() == script.dumps[answered], "call {first} failed, and step {answered} did something");
+                    assert!(
+                        disk.dump() == script.dumps[answered],
+                        "call {first} failed, and step {answered} did something"
+                    );
                     answered
                 }
                 Err(Fault::Unfinished { .. }) => {
-                    journal(&disk, CHECKPOINT_AT).read(|_| Ok(())).unwrap();
+                    journal(&disk, SMALL).read(|_| Ok(())).unwrap();
                     script.steps_on(&disk, answered)
                 }
                 Err(fault) => panic!("{fault:?}"),
@@ -247,14 +290,14 @@ fn steps(key: &PartitionKey) -> Vec<Step> {
         })
     };
     let update = |id, change: Change, seconds| -> Step {
-        Box::new(move |journal| commit(journal, |directory| writes::update(directory, id, &change, at(seconds))).map(drop))
+        Box::new(move |journal| {
+            commit(journal, |directory| writes::update(directory, id, &change, at(seconds))).map(drop)
+        })
     };
     let reap = |now: Timestamp, before: Timestamp| -> Step {
         let key = key.clone();
         let reap = Reap { limit: 10, tombstones_before: before, audit_before: before };
-        Box::new(move |journal| {
-            commit(journal, |directory| Sweep::new(reap, now).step(directory, &key)).map(drop)
-        })
+        Box::new(move |journal| commit(journal, |directory| Sweep::new(reap, now).step(directory, &key)).map(drop))
     };
     let together: Step = {
         let (key, counted) = (key.clone(), counted.clone());
@@ -280,7 +323,9 @@ fn steps(key: &PartitionKey) -> Vec<Step> {
         create(short, 3),
         update(second_id, filled, 4),
         Box::new(move |journal| commit(journal, |directory| writes::touch(directory, &touch, at(100))).map(drop)),
-        Box::new(move |journal| commit(journal, |directory| writes::rotate(directory, third_id, &rotation, at(5))).map(drop)),
+        Box::new(move |journal| {
+            commit(journal, |directory| writes::rotate(directory, third_id, &rotation, at(5))).map(drop)
+        }),
         create(visitor, 4),
         create(fourth, 6),
         together,
@@ -297,7 +342,7 @@ fn steps(key: &PartitionKey) -> Vec<Step> {
 fn a_panic_inside_costs_one_call_and_changes_nothing() {
     let (disk, _) = new_store();
     let before = disk.dump();
-    let journal: Arc<Journal> = Arc::from(journal(&disk, CHECKPOINT_AT));
+    let journal: Arc<Journal> = Arc::from(journal(&disk, SMALL));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let writer = crate::store::file::writer::Writer::start(journal).unwrap();
@@ -309,7 +354,13 @@ fn a_panic_inside_costs_one_call_and_changes_nothing() {
             .await;
         assert!(matches!(panicked, Err(Fault::Panicked)));
         assert_eq!(disk.dump(), before);
-        writer.write(|directory| Ok(directory.mark("sessions/00/whole".into()))).await.unwrap();
+        writer
+            .write(|directory| {
+                directory.mark("sessions/00/whole".into());
+                Ok(())
+            })
+            .await
+            .unwrap();
         assert_eq!(disk.dump().len(), before.len() + 1);
     });
 }

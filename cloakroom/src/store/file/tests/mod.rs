@@ -10,13 +10,12 @@ use std::time::Duration;
 use self::disk::{MemoryDisk, Used};
 use super::{
     fault::Fault,
-    journal::Journal,
+    journal::{Journal, Limits},
     open,
     transaction::Transaction,
 };
 use crate::{
-    Client, Data, PartitionKey, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::Create,
+    Client, Data, PartitionKey, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp, Token, store::Create,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -33,8 +32,10 @@ fn new_store() -> (MemoryDisk, PartitionKey) {
     (disk, key)
 }
 
-fn journal(disk: &MemoryDisk, checkpoint_at: u64) -> Box<Journal> {
-    Box::new(Journal::new(disk.clone(), Duration::ZERO, checkpoint_at))
+const LIMITS: Limits = Limits { patience: Duration::ZERO, journal: u64::MAX, audit_file: u64::MAX };
+
+fn journal(disk: &MemoryDisk, limits: Limits) -> Box<Journal> {
+    Box::new(Journal::new(disk.clone(), limits))
 }
 
 /// One call with a commit of its own.
