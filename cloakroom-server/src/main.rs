@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `cloakroom`: see `cloakroom --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cloakroom_server::cli::main()
+}

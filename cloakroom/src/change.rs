@@ -5,16 +5,14 @@
 //! record, on which the caller decides anew.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use crate::{Json, Record, Timestamp, data::entry_size};
+use crate::{Json, Record, SessionInfo, Timestamp, data::entry_size};
 
 /// What one request did to a record.
 ///
@@ -59,6 +57,14 @@ impl Fields {
     pub fn are_audited(&self) -> bool {
         let Self { full_name: _, user_type, idle_timeout, ends_at } = self;
         user_type.is_some() || idle_timeout.is_some() || ends_at.is_some()
+    }
+
+    pub(crate) fn apply_to(&self, info: &mut SessionInfo) {
+        let Self { full_name, user_type, idle_timeout, ends_at } = self;
+        replace(&mut info.full_name, full_name.as_ref());
+        replace(&mut info.user_type, user_type.as_ref());
+        replace(&mut info.idle_timeout, idle_timeout.as_ref());
+        replace(&mut info.ends_at, ends_at.as_ref());
     }
 }
 
@@ -124,6 +130,11 @@ impl Change {
         !self.remove_all && self.remove.is_empty() && self.set.is_empty() && self.fields == Fields::default()
     }
 
+    /// Whether it relies on something that others may change meanwhile.
+    pub fn can_conflict(&self) -> bool {
+        !self.relied_on.is_empty() || self.if_version.is_some()
+    }
+
     /// The largest value it sets: the one to name when the data becomes too large.
     pub fn largest_key(&self) -> Option<&Arc<str>> {
         self.set.iter().max_by_key(|(key, value)| entry_size(key, value)).map(|(key, _)| key)
@@ -158,11 +169,7 @@ impl Change {
         for (key, value) in &self.set {
             record.data.insert(key.clone(), value.clone());
         }
-        let Fields { full_name, user_type, idle_timeout, ends_at } = &self.fields;
-        replace(&mut record.info.full_name, full_name.as_ref());
-        replace(&mut record.info.user_type, user_type.as_ref());
-        replace(&mut record.info.idle_timeout, idle_timeout.as_ref());
-        replace(&mut record.info.ends_at, ends_at.as_ref());
+        self.fields.apply_to(&mut record.info);
         record.info.version += 1;
         record.recent_changes.push(self.id);
         Applied::Now
@@ -183,21 +190,21 @@ fn replace<T: Clone>(field: &mut T, change: Option<&T>) {
     }
 }
 
-/// Ids must differ between the few changes a record remembers, on all nodes: a random start for each process, and a
+/// Ids must differ between the few changes a record remembers, on all nodes: a random start for each thread, and a
 /// bijective mix of a counter from there.
 fn random_id() -> u64 {
-    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
-    let next = NEXT.get_or_init(|| {
-        let mut start = [0; 8];
-        let start = match getrandom::fill(&mut start) {
-            Ok(()) => u64::from_ne_bytes(start),
-            Err(_) => RandomState::new().hash_one(std::process::id()),
-        };
-        AtomicU64::new(start)
-    });
+    thread_local!(static NEXT: Cell<u64> = Cell::new(random_start()));
     // SplitMix64's step and finaliser.
-    let mut z = next.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+    let mut z = NEXT.with(|next| next.replace(next.get().wrapping_add(0x9E37_79B9_7F4A_7C15)));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+fn random_start() -> u64 {
+    let mut start = [0; 8];
+    match getrandom::fill(&mut start) {
+        Ok(()) => u64::from_ne_bytes(start),
+        Err(_) => RandomState::new().hash_one(std::process::id()),
+    }
 }

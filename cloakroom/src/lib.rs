@@ -1,6 +1,90 @@
-//! Cloakroom
+//! Sessions for the web: the visitor holds a token, everything else stays behind the counter.
+//!
+//! - **No lost updates.** A request stores what it changed, not the whole session: parallel requests that write different
+//!   keys both win, and [`Session::modify`] never loses an increment.
+//! - **The ended stay ended.** No request in flight brings a session back, and the next one learns
+//!   [why it ended](Session::lapsed).
+//! - **Exact limits**, listing and revoking by user, an audit log written in the transaction of what it tells of.
+//! - **No secrets in the store**, only their digests.
+//!
+#![cfg_attr(feature = "axum", doc = "```no_run")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use axum::{
+//!     Router,
+//!     response::Redirect,
+//!     routing::{get, post},
+//! };
+//! use cloakroom::{Key, Result, Session, Sessions, SignIn, SignedIn};
+//!
+//! const VISITS: Key<u32> = Key::new("visits");
+//!
+//! async fn home(session: Session) -> Result<String> {
+//!     // Stored at once: parallel requests answer 1, 2, 3, each once.
+//!     let visits = session.modify_now(VISITS, |n| n.unwrap_or(0) + 1).await?;
+//!     Ok(format!("visit {visits}"))
+//! }
+//!
+//! async fn sign_in(session: Session) -> Result<Redirect> {
+//!     // Check a password first. Then: a new session, a new token, the visitor's data carried over.
+//!     session.sign_in(SignIn::new("anna").full_name("Anna Berg")).await?;
+//!     Ok(Redirect::to("/account"))
+//! }
+//!
+//! async fn account(user: SignedIn) -> String {
+//!     format!("Hello, {}", user.user()) // Nobody else gets here: they are answered 401.
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let sessions = Sessions::open("sqlite:sessions.db").await?;
+//!     let app = Router::new()
+//!         .route("/", get(home))
+//!         .route("/sign-in", post(sign_in))
+//!         .route("/account", get(account))
+//!         .layer(sessions.layer());
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     let stop = async { drop(tokio::signal::ctrl_c().await) };
+//!     axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+//!     sessions.shutdown().await; // Writes what is still in memory, stops the reaper.
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is where
+//!
+//! | | |
+//! |---|---|
+//! | [`Sessions`] | the service: opens a store, starts, resumes, lists and ends sessions, keeps the store tidy |
+//! | [`Session`], [`SignedIn`] | what a handler holds: a dict of named values, and signing in and out |
+//! | [`web`] | the tower layer and the cookie, with or without axum |
+//! | [`store`] | where sessions live, and the contract for a store of your own |
+//! | [`testing`] | the suite every store passes, a clock moved by hand, a store that counts and fails on demand |
+//! | [`Error`] | what can go wrong, by who can do what about it |
+//!
+//! # Stores
+//!
+//! | address | store | feature |
+//! |---|---|---|
+//! | `memory:` | this process's memory, gone when it ends | always there |
+//! | `sqlite:sessions.db` | one file on this machine | `sqlite`, on by default |
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `sqlite` | on | the SQLite store |
+//! | `testing` | off | the module [`testing`] |
+//!
+//! # Where to go next
+//!
+//! [`Session`] for what handlers do, [`Builder`] for every setting with its default,
+//! [`SessionLayer`](web::SessionLayer) for what the layer does with errors, panics and redirects. The project's
+//! [guide](https://github.com/cloakroom-rs/cloakroom/blob/main/docs/guide.md) is a tour of all of it, and its page on
+//! [security](https://github.com/cloakroom-rs/cloakroom/blob/main/docs/security.md) says what an application must do itself.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod audit;
 mod change;
@@ -10,6 +94,7 @@ mod ended;
 mod error;
 mod lease;
 mod record;
+mod seal;
 mod secrets;
 mod session;
 mod sessions;
@@ -28,10 +113,20 @@ pub use error::{Error, Result};
 pub use lease::Lease;
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
-pub use session::{Entry, Key, Session, ValueKey};
+pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, Found, Lifetimes, RotatedToken, Sessions, SignIn, Start, Started, format_period, parse_period,
+    Assurance, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
+    parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]
 pub use web::SignedIn;
+
+/// The programs in the project's own pages compile.
+#[cfg(all(doctest, feature = "axum", feature = "testing"))]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/guide.md")]
+    mod guide {}
+}

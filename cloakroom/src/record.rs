@@ -8,6 +8,7 @@ use crate::{Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
 ///
 /// Stores never overwrite a record: they apply a [`Change`](crate::Change), a touch or a rotation to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)] // What every request reads lies together: the info's times, which come last in it, data and secrets.
 pub struct Record {
     /// Whose session it is, since when and until when.
     pub info: SessionInfo,
@@ -25,6 +26,7 @@ pub struct Record {
 
 /// A session without its data: what lists, consoles and audits show.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)] // What every request reads comes last, beside the record's data and secrets.
 pub struct SessionInfo {
     /// The session's handle.
     pub id: SessionId,
@@ -36,13 +38,6 @@ pub struct SessionInfo {
     pub user_type: Option<Arc<str>>,
     /// When it started.
     pub created_at: Timestamp,
-    /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
-    /// at most the throttle.
-    pub last_seen_at: Timestamp,
-    /// How long it may go unused, in whole milliseconds; `None` for as long as it likes.
-    pub idle_timeout: Option<Duration>,
-    /// When it ends whatever happens; `None` for no absolute end.
-    pub ends_at: Option<Timestamp>,
     /// When the person last proved who they are; `None` for an anonymous visitor.
     pub authenticated_at: Option<Timestamp>,
     /// Whether the cookie outlives the browser ("remember me").
@@ -55,6 +50,13 @@ pub struct SessionInfo {
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.
     pub version: u64,
+    /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
+    /// at most the throttle.
+    pub last_seen_at: Timestamp,
+    /// How long it may go unused; `None` for as long as it likes.
+    pub idle_timeout: Option<Duration>,
+    /// When it ends whatever happens; `None` for no absolute end.
+    pub ends_at: Option<Timestamp>,
 }
 
 impl SessionInfo {
@@ -111,7 +113,10 @@ impl Client {
 
 /// The ids of the latest changes to a record, newest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecentChanges(Vec<u64>);
+pub struct RecentChanges {
+    ids: [u64; Self::KEPT],
+    count: usize,
+}
 
 impl RecentChanges {
     /// How many are kept. A change is repeated only right after its connection was cut, so few are enough.
@@ -126,20 +131,22 @@ impl RecentChanges {
 
     /// The ids, oldest first.
     pub fn ids(&self) -> &[u64] {
-        &self.0
+        &self.ids[..self.count]
     }
 
     /// Whether this change was applied.
     pub fn contains(&self, id: u64) -> bool {
-        self.0.contains(&id)
+        self.ids().contains(&id)
     }
 
     /// Notes an applied change.
     pub fn push(&mut self, id: u64) {
-        if self.0.len() == Self::KEPT {
-            self.0.remove(0);
+        if self.count == Self::KEPT {
+            self.ids.rotate_left(1);
+        } else {
+            self.count += 1;
         }
-        self.0.push(id);
+        self.ids[self.count - 1] = id;
     }
 }
 

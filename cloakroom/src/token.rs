@@ -54,24 +54,29 @@ impl Partition {
 /// Derives partitions from users. The key lies in the store's own meta data, so that every node derives the same
 /// partition and nobody without the store can tell users from ids.
 #[derive(Clone)]
-pub struct PartitionKey([u8; 32]);
+pub struct PartitionKey {
+    key: [u8; 32],
+    /// Has taken in the key, which is half of the work for a short text.
+    mac: Hmac<Sha256>,
+}
 
 impl PartitionKey {
     /// A new key, for a store that has none yet.
     pub fn generate() -> Result<Self, Error> {
         let mut key = [0; 32];
         fill_random(&mut key)?;
-        Ok(Self(key))
+        Ok(Self::from_bytes(key))
     }
 
     /// A key as the store kept it.
     pub fn from_bytes(key: [u8; 32]) -> Self {
-        Self(key)
+        let mac = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
+        Self { key, mac }
     }
 
     /// The key's bytes, for the store to keep.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.key
     }
 
     /// The partition of all sessions of `user`.
@@ -81,7 +86,7 @@ impl PartitionKey {
 
     /// HMAC-SHA-256 of `text` under this key.
     pub fn keyed_digest(&self, text: &[u8]) -> Digest {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        let mut mac = self.mac.clone();
         mac.update(text);
         Digest(mac.finalize().into_bytes().into())
     }

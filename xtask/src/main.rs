@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 mod bench;
 mod ci;
 mod command;
+#[cfg(test)]
+mod documents;
 mod services;
 mod test;
 mod workspace;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    CookieOrder, Session, Stage,
+    CookieOrder, Session, Stage, State,
     pending::{self, Operation},
 };
 use crate::{Change, Error, Json, Record, Result, Start};
@@ -43,7 +43,8 @@ impl Session {
                 }
             };
             match record {
-                None => return self.start_with_pending().await,
+                // Boxed: it happens once in a session's life, and needs much room.
+                None => return Box::pin(self.start_with_pending()).await,
                 Some(record) => self.send(record, sent).await?,
             }
         }
@@ -53,10 +54,10 @@ impl Session {
     async fn start_with_pending(&self) -> Result<()> {
         let data = {
             let state = self.state();
-            state.check_new_cookie()?;
+            self.check_new_cookie(&state)?;
             state.view()
         };
-        let start = Start::anonymous().data(data).client(self.0.client.clone());
+        let start = Start::anonymous().data(data).client(self.0.origin.client());
         let started = self.0.sessions.start(start).await?;
         self.state().become_stored(started);
         Ok(())
@@ -73,7 +74,7 @@ impl Session {
             if !std::mem::take(&mut first) {
                 state.rebase(Arc::clone(record), None)?;
             }
-            let sent = InFlight { change: Arc::clone(state.pending.change()), operations: state.pending.len() };
+            let sent = InFlight { change: state.under_lease(state.pending.change()), operations: state.pending.len() };
             state.in_flight = Some(sent.clone());
             Ok(sent.change)
         });
@@ -85,7 +86,9 @@ impl Session {
                 if let Stage::Stored { record, .. } = &mut state.stage {
                     *record = Arc::clone(&fresh);
                 }
-                state.pending.stored(operations, &fresh.data)
+                state.pending.stored(operations, &fresh.data)?;
+                state.release_if_stored();
+                Ok(())
             }
             Err(error @ Error::OutcomeUnknown { .. }) => Err(error),
             Err(error) => {
@@ -107,12 +110,12 @@ impl Session {
         };
         let stored = match record {
             None => {
-                self.state().check_new_cookie()?;
+                self.check_new_cookie(&self.state())?;
                 let mut change = self.0.sessions.change();
                 pending::play(&before, &last, self.state().stage.data(), &mut change)?;
                 let Some(value) = change.set.remove(&key) else { return Ok(None) };
                 let data = [(Arc::clone(&key), value)].into_iter().collect();
-                let start = Start::anonymous().data(data).client(self.0.client.clone());
+                let start = Start::anonymous().data(data).client(self.0.origin.client());
                 let started = self.0.sessions.start(start).await?;
                 let record = Arc::clone(&started.record);
                 let mut state = self.state();
@@ -124,7 +127,7 @@ impl Session {
                 let fresh = self.0.sessions.modify_with(record, |record| {
                     let mut change = self.0.sessions.change();
                     pending::play(&before, &last, &record.data, &mut change)?;
-                    Ok(Arc::new(change))
+                    Ok(self.state().under_lease(Arc::new(change)))
                 });
                 let fresh = fresh.await?;
                 if let Stage::Stored { record, .. } = &mut self.state().stage {
@@ -136,17 +139,17 @@ impl Session {
         self.state().pending.stored_key(&key, &stored.data)?;
         Ok(stored.data.get(&key).cloned())
     }
-}
 
-impl super::State {
     /// Whether a new session may be made: its cookie must still fit into the head, and a request whose token was
     /// replaced must not overwrite the cookie that the browser has by now.
-    fn check_new_cookie(&self) -> Result<()> {
-        if self.head_sent {
+    fn check_new_cookie(&self, state: &State) -> Result<()> {
+        if state.head_sent {
             return Err(Error::HeadSent);
         }
-        match &self.stage {
-            Stage::Anonymous { lapsed: Some(ended) } if ended.reason.is_replacement() => Err(ended.clone().into()),
+        match &state.stage {
+            Stage::Anonymous { lapsed: Some(ended) } if self.0.sessions.has_fresh_successor(ended) => {
+                Err(ended.clone().into())
+            }
             Stage::Anonymous { .. } | Stage::Stored { .. } => Ok(()),
         }
     }

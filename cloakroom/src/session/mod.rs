@@ -2,21 +2,26 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use http::HeaderValue;
+
 use crate::{
-    Client, Data, Ended, Ending, Error, Reason, Record, Result, RotatedToken, SessionId, SessionInfo, Sessions, SignIn,
-    Start, Started, Token, store::Touch,
+    Client, Data, Ended, Ending, Error, Found, Lock, Reason, Record, Result, RotatedToken, SessionId, SessionInfo,
+    Sessions, SignIn, Start, Started, Token, store::Touch,
 };
 
 mod commit;
 mod dict;
 mod key;
+mod lock;
 mod pending;
 
 pub use dict::Entry;
 pub use key::{Key, ValueKey};
+pub use lock::SessionLock;
 
 use pending::Pending;
 
@@ -48,7 +53,7 @@ pub struct Session(Arc<Shared>);
 
 struct Shared {
     sessions: Sessions,
-    client: Client,
+    origin: Origin,
     state: Mutex<State>,
     /// One caller at a time talks to the store about this session.
     turn: tokio::sync::Mutex<()>,
@@ -60,6 +65,10 @@ struct State {
     /// A change that was sent and whose answer did not come: it is sent again as it was before anything else, so that it
     /// cannot count twice.
     in_flight: Option<commit::InFlight>,
+    /// The number of the lock's grant, while it is held.
+    lease: Option<u64>,
+    /// The lock, when its guard is gone but what was decided under it is still pending.
+    releasing: Option<Lock>,
     cookie: CookieOrder,
     signed_out: bool,
     head_sent: bool,
@@ -101,27 +110,68 @@ pub(crate) enum Arrival {
     Live(Arc<Record>, Token),
 }
 
+impl Arrival {
+    /// With this token, which opens what was found.
+    pub(crate) fn with(token: Token, found: Found) -> Self {
+        match found {
+            Found::Live(record) => Self::Live(record, token),
+            Found::Ended(ended) => Self::Ended(ended),
+            Found::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// Where a request comes from, as it said: made a [`Client`] when a session starts.
+#[derive(Default)]
+pub(crate) struct Origin {
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) user_agent: Option<HeaderValue>,
+}
+
+impl Origin {
+    fn client(&self) -> Client {
+        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
+        Client { ip: self.ip, user_agent: user_agent.map(Into::into), device: None }
+    }
+}
+
 impl Session {
     /// The session of a visitor who came without one.
     pub fn anonymous(sessions: &Sessions) -> Self {
-        Self::arrive(sessions, Arrival::Nothing, Client::default())
+        Self::arrive(sessions, Arrival::Nothing, Origin::default())
     }
 
-    pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, client: Client) -> Self {
+    /// The session that a token opens, for a framework without an integration of its own: what the layer does when a
+    /// handler asks. The caller [commits](Self::commit) and carries tokens itself.
+    pub async fn resume(sessions: &Sessions, token: &Token) -> Result<Self> {
+        let found = sessions.resume(token).await?;
+        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), Origin::default()))
+    }
+
+    pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, origin: Origin) -> Self {
         let (stage, cookie) = match arrival {
             Arrival::Nothing => (Stage::Anonymous { lapsed: None }, CookieOrder::Keep),
             Arrival::Unknown => (Stage::Anonymous { lapsed: None }, CookieOrder::Delete),
             Arrival::Ended(ended) => {
-                let keep = ended.reason.is_replacement();
+                let keep = sessions.has_fresh_successor(&ended);
                 let cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
                 (Stage::Anonymous { lapsed: Some(ended) }, cookie)
             }
             Arrival::Live(record, token) => (Stage::Stored { record, token }, CookieOrder::Keep),
         };
         let pending = Pending::new(sessions.max_data_bytes());
-        let state = State { stage, pending, in_flight: None, cookie, signed_out: false, head_sent: false };
+        let state = State {
+            stage,
+            pending,
+            in_flight: None,
+            lease: None,
+            releasing: None,
+            cookie,
+            signed_out: false,
+            head_sent: false,
+        };
         let (state, turn) = (Mutex::new(state), tokio::sync::Mutex::new(()));
-        Self(Arc::new(Shared { sessions: sessions.clone(), client, state, turn }))
+        Self(Arc::new(Shared { sessions: sessions.clone(), origin, state, turn }))
     }
 
     /// The service this session belongs to.
@@ -178,7 +228,7 @@ impl Session {
             start.replaces = start.replaces.or(state.stage.record().map(|record| record.info.id));
         }
         if start.client == Client::default() {
-            start.client = self.0.client.clone();
+            start.client = self.0.origin.client();
         }
         let started = self.0.sessions.start(start).await?;
         Ok(self.state().become_stored(started))
@@ -221,7 +271,7 @@ impl Session {
             state.signed_out = true;
         }
         if !kept.is_empty() {
-            let start = Start::anonymous().data(kept).client(self.0.client.clone());
+            let start = Start::anonymous().data(kept).client(self.0.origin.client());
             let started = self.0.sessions.start(start).await?;
             self.state().become_stored(started);
         }
@@ -240,7 +290,7 @@ impl Session {
     /// Ends one of the signed-in user's other sessions. `false` if they have no such session, whoever else may.
     pub async fn sign_out_other(&self, other: SessionId) -> Result<bool> {
         let Some(user) = self.user() else { return Ok(false) };
-        let crate::Found::Live(record) = self.0.sessions.get(other).await? else { return Ok(false) };
+        let Found::Live(record) = self.0.sessions.get(other).await? else { return Ok(false) };
         if record.info.user.as_ref() != Some(&user) {
             return Ok(false);
         }
@@ -309,7 +359,9 @@ impl Session {
 
     /// Drops what is pending, as after a failed request.
     pub(crate) fn discard(&self) {
-        self.state().pending.discard();
+        let mut state = self.state();
+        state.pending.discard();
+        state.release_if_stored();
     }
 
     /// What the head must say; from now on nothing may need a cookie. Whether somebody signed out is the second part.
@@ -329,6 +381,8 @@ impl State {
         let Started { token, record, ended } = started;
         self.pending.discard();
         self.in_flight = None;
+        self.lease = None;
+        self.releasing = None;
         self.cookie = CookieOrder::Set(token.clone(), Box::new(record.info.clone()));
         self.stage = Stage::Stored { record, token };
         ended

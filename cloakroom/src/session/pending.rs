@@ -62,12 +62,14 @@ impl fmt::Debug for Operation {
 #[derive(Debug)]
 pub(super) struct Pending {
     operations: Vec<Operation>,
-    change: Arc<Change>,
+    /// What they amount to. Most requests only read: they have none.
+    change: Option<Arc<Change>>,
+    max_data_bytes: usize,
 }
 
 impl Pending {
     pub(super) fn new(max_data_bytes: usize) -> Self {
-        Self { operations: Vec::new(), change: Arc::new(Change::new(max_data_bytes)) }
+        Self { operations: Vec::new(), change: None, max_data_bytes }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -79,35 +81,42 @@ impl Pending {
     }
 
     /// The change the operations amount to.
-    pub(super) fn change(&self) -> &Arc<Change> {
-        &self.change
+    pub(super) fn change(&self) -> Arc<Change> {
+        self.change.clone().unwrap_or_else(|| Arc::new(Change::new(self.max_data_bytes)))
     }
 
     /// The value of `key` as this request sees it.
     pub(super) fn look_up<'a>(&'a self, key: &str, base: &'a Data) -> Option<&'a Json> {
-        look_up(key, base, &self.change)
+        match &self.change {
+            Some(change) => look_up(key, base, change),
+            None => base.get(key),
+        }
     }
 
     /// All values as this request sees them.
     pub(super) fn view(&self, base: &Data) -> Data {
-        let kept = base.iter().filter(|(key, _)| !self.change.remove_all && !self.change.remove.contains(*key));
-        kept.chain(self.change.set.iter()).map(|(key, value)| (Arc::clone(key), value.clone())).collect()
+        let Some(change) = &self.change else { return base.clone() };
+        let kept = base.iter().filter(|(key, _)| !change.remove_all && !change.remove.contains(*key));
+        kept.chain(change.set.iter()).map(|(key, value)| (Arc::clone(key), value.clone())).collect()
     }
 
     /// Makes one more operation. If it fails, nothing has happened.
     pub(super) fn push(&mut self, operation: Operation, base: &Data) -> Result<()> {
-        operation.play(base, Arc::make_mut(&mut self.change))?;
+        let change = self.change.get_or_insert_with(|| Arc::new(Change::new(self.max_data_bytes)));
+        operation.play(base, Arc::make_mut(change))?;
         self.operations.push(operation);
         Ok(())
     }
 
     /// Plays all operations anew on a fresh record.
     pub(super) fn rebase(&mut self, base: &Data) -> Result<()> {
-        let mut change = Change::new(self.change.max_data_bytes);
-        for operation in &self.operations {
-            operation.play(base, &mut change)?;
+        if self.operations.is_empty() {
+            self.change = None;
+            return Ok(());
         }
-        self.change = Arc::new(change);
+        let mut change = Change::new(self.max_data_bytes);
+        self.operations.iter().try_for_each(|operation| operation.play(base, &mut change))?;
+        self.change = Some(Arc::new(change));
         Ok(())
     }
 
@@ -130,12 +139,12 @@ impl Pending {
 
     /// Whether everything was removed at some point: then single keys cannot be stored ahead of the rest.
     pub(super) fn removes_all(&self) -> bool {
-        self.change.remove_all
+        self.change.as_ref().is_some_and(|change| change.remove_all)
     }
 
     /// Forgets everything.
     pub(super) fn discard(&mut self) {
-        *self = Self::new(self.change.max_data_bytes);
+        *self = Self::new(self.max_data_bytes);
     }
 }
 

@@ -1,17 +1,19 @@
 //! The service: starts, resumes, changes, ends and lists sessions, and keeps the store tidy.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::task::JoinHandle;
 
 use crate::{
-    Clock, Error, Result, SystemClock, Timestamp,
-    store::{self, Limit, Store},
+    Clock, Ended, Error, Result, SystemClock, Timestamp,
+    seal::Seals,
+    store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
 };
 
 mod end;
 mod lifetimes;
+mod lock;
 mod resume;
 mod start;
 mod update;
@@ -19,6 +21,7 @@ mod upkeep;
 mod watch;
 
 pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
 pub use update::RotatedToken;
@@ -45,10 +48,15 @@ pub(crate) use start::check_text;
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
+/// On cache lines of its own: each request counts its handle beside this, and threads that only read must not wait for
+/// those that count.
+#[repr(align(128))]
 struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: Config,
+    /// Those of the store's records, if it seals them.
+    seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
     watchers: watch::Watchers,
     lanes: update::Lanes,
@@ -66,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) tombstone_retention: Duration,
     pub(crate) audit_retention: Duration,
     pub(crate) call_timeout: Duration,
+    pub(crate) lock_lease: Duration,
+    pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
 }
@@ -122,6 +132,11 @@ impl Sessions {
         &self.0.config
     }
 
+    /// Whether the client may be about to receive the token of the session that took this one's place.
+    pub(crate) fn has_fresh_successor(&self, ended: &Ended) -> bool {
+        ended.reason.is_replacement() && self.now().since(ended.at) < self.config().rotation_grace
+    }
+
     fn watchers(&self) -> &watch::Watchers {
         &self.0.watchers
     }
@@ -129,7 +144,7 @@ impl Sessions {
     /// A call that changes nothing: late is as good as unavailable.
     async fn store_read<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let after = self.config().call_timeout;
-        tokio::time::timeout(after, call).await.unwrap_or_else(|_| {
+        within(after, call).await.unwrap_or_else(|| {
             Err(Error::Unavailable { message: format!("it did not answer within {after:?}"), source: None })
         })
     }
@@ -137,7 +152,17 @@ impl Sessions {
     /// A call that changes something: late may be done or not.
     async fn store_write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let after = self.config().call_timeout;
-        tokio::time::timeout(after, call).await.unwrap_or(Err(Error::OutcomeUnknown { after }))
+        within(after, call).await.unwrap_or(Err(Error::OutcomeUnknown { after }))
+    }
+}
+
+/// What the call answers, unless it takes longer.
+async fn within<T>(time: Duration, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    // A store in memory answers at once: no timer is set for that.
+    match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => Box::pin(tokio::time::timeout(time, call)).await.ok(),
     }
 }
 
@@ -161,7 +186,32 @@ pub struct Builder {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: Config,
+    mac_keys: MacKeys,
     upkeep: bool,
+}
+
+#[derive(Clone, Default)]
+struct MacKeys {
+    current: Option<[u8; 32]>,
+    earlier: Vec<[u8; 32]>,
+}
+
+impl MacKeys {
+    fn seals(&self) -> Result<Option<Arc<Seals>>> {
+        let problem = match self.current {
+            None if self.earlier.is_empty() => return Ok(None),
+            None => "earlier keys are of use beside a current one only",
+            Some(current) if current == [0; 32] => "it is all zeros: make one of 32 random bytes",
+            Some(current) => return Ok(Some(Arc::new(Seals::new(&current, &self.earlier)))),
+        };
+        Err(Error::InvalidArgument { what: "record MAC key", problem: problem.into() })
+    }
+}
+
+impl fmt::Debug for MacKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacKeys(hidden)")
+    }
 }
 
 impl Builder {
@@ -175,10 +225,12 @@ impl Builder {
             tombstone_retention: Duration::from_hours(24),
             audit_retention: Duration::from_hours(90 * 24),
             call_timeout: Duration::from_secs(5),
+            lock_lease: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
         };
-        Self { store, clock: Arc::new(SystemClock), config, upkeep: true }
+        Self { store, clock: Arc::new(SystemClock), config, mac_keys: MacKeys::default(), upkeep: true }
     }
 
     /// How long sessions live. Default: [`Lifetimes::default`].
@@ -193,7 +245,8 @@ impl Builder {
         self
     }
 
-    /// How long a replaced token is served after its successor was first presented. Default 30 seconds.
+    /// How long a replaced token is served after its successor was first presented, and how long requests that still
+    /// carry the token from before a sign-in leave the cookie alone. Default 30 seconds.
     pub fn rotation_grace(mut self, grace: Duration) -> Self {
         self.config.rotation_grace = grace;
         self
@@ -229,6 +282,18 @@ impl Builder {
         self
     }
 
+    /// For how long a lock is granted: a holder that crashes delays others by so much. Default 30 seconds.
+    pub fn lock_lease(mut self, lease: Duration) -> Self {
+        self.config.lock_lease = lease;
+        self
+    }
+
+    /// How long to wait for a lock. Default 10 seconds.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.config.lock_timeout = timeout;
+        self
+    }
+
     /// How often expired sessions are ended, give or take a tenth so that nodes spread out. Default 5 minutes. They count
     /// as ended from their deadline on, whenever that is.
     pub fn reap_interval(mut self, interval: Duration) -> Self {
@@ -239,6 +304,36 @@ impl Builder {
     /// The cookie's name and attributes. Default: [`CookieConfig::default`].
     pub fn cookie(mut self, cookie: CookieConfig) -> Self {
         self.config.cookie = cookie;
+        self
+    }
+
+    /// Seals every record with a MAC under this key, 32 random bytes that are kept away from the database, so that
+    /// who can write to the database cannot make a session of their choice. Default: no seals, and rows are believed.
+    ///
+    /// What is covered: the id, the user, their type, who acts as them or looks on whose behalf, when the session
+    /// started, when the person authenticated, when it ends, how long it may go unused, and whether it is remembered.
+    /// Secrets are kept as digests under the key too, bound to their session. A record whose seal does not hold is
+    /// logged as an error and answered like one that does not exist. Nothing ends or deletes it.
+    ///
+    /// What a writer to the database can still do: end sessions and delete them; change data, full names and where a
+    /// session came from; move when it was last seen, which delays its idle timeout but never its end; put back
+    /// what was there before *of the same session*, such as a secret that was replaced, a user type that was taken
+    /// away, or all of a session that ended before its time; lift limits and a user's disabling; make up
+    /// tombstones and audit entries. Lists ([`Sessions::find`], [`Sessions::list`]) and limits take rows as they are.
+    ///
+    /// Setting, changing or dropping the key signs everybody out whose session was not sealed with it: see
+    /// [`earlier_record_mac_keys`](Self::earlier_record_mac_keys). All nodes need the same keys. Removing all values of a
+    /// session, and changing a covered field, costs one more load.
+    pub fn record_mac_key(mut self, key: [u8; 32]) -> Self {
+        self.mac_keys.current = Some(key);
+        self
+    }
+
+    /// Keys that sealed records before the current one and still count: a node that changes its key names the old one here
+    /// until all sessions of then have ended. To change it on several nodes without signing anybody out, first give
+    /// the new key to all as an earlier one. A key that became known belongs nowhere. Default: none.
+    pub fn earlier_record_mac_keys(mut self, keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        self.mac_keys.earlier = keys.into_iter().collect();
         self
     }
 
@@ -270,10 +365,16 @@ impl Builder {
                 problem: "at least one session must be allowed".into(),
             });
         }
+        let seals = self.mac_keys.seals()?;
+        let store = match &seals {
+            Some(seals) => Arc::new(SealedStore::new(self.store, Arc::clone(seals))),
+            None => self.store,
+        };
         let sessions = Sessions(Arc::new(Inner {
-            store: self.store,
+            store,
             clock: self.clock,
             config: self.config,
+            seals,
             touches: Arc::default(),
             watchers: watch::Watchers::default(),
             lanes: update::Lanes::default(),

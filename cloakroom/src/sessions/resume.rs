@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Sessions;
 use crate::{
-    Ended, Ending, Presented, Reason, Record, Result, SessionId, Timestamp, Token,
+    Digest, Ended, Ending, Presented, Reason, Record, Result, Secrets, SessionId, Timestamp, Token,
     store::{Loaded, Touch},
 };
 
@@ -24,23 +24,33 @@ impl Sessions {
     ///
     /// A token of an ended session is told why it ended; a stranger who knows only the id is not.
     pub async fn resume(&self, token: &Token) -> Result<Found> {
-        let found = self.resume_without_touch(token).await?;
+        let now = self.now();
+        let found = self.resume_at(token, now).await?;
         if let Found::Live(record) = &found {
-            self.note_use(record, self.now());
+            self.note_use(record, now);
         }
         Ok(found)
     }
 
     /// The session a token opens, without counting as use.
     pub async fn resume_without_touch(&self, token: &Token) -> Result<Found> {
-        let now = self.now();
-        let loaded = match self.store().peek(token.id(), now) {
-            Some(loaded) => loaded,
-            None => self.store_read(self.store().load(token.id(), now)).await?,
-        };
-        match loaded {
-            Loaded::Live(record) => self.judge(token, record, now).await,
-            Loaded::Ended(tombstone) => match tombstone.secrets.present(&token.digest(), now) {
+        self.resume_at(token, self.now()).await
+    }
+
+    async fn resume_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
+        match self.load(token.id(), now).await? {
+            Loaded::Live(record) => match self.present(token, &record.secrets, now) {
+                Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
+                Presented::Successor => {
+                    let grace_ends = Some(now.after(self.config().rotation_grace));
+                    let seen_at = record.info.last_seen_at;
+                    self.queue_touch(Touch { id: token.id(), seen_at, grace_ends });
+                    Ok(Found::Live(record))
+                }
+                Presented::Reused => Box::pin(self.end_reused(token)).await,
+                Presented::Unknown => Ok(refused(token, "wrong secret")),
+            },
+            Loaded::Ended(tombstone) => match self.present(token, &tombstone.secrets, now) {
                 Presented::Unknown => Ok(refused(token, "wrong secret")),
                 _ => Ok(Found::Ended(tombstone.ended.clone())),
             },
@@ -50,38 +60,46 @@ impl Sessions {
 
     /// A session by its id alone, for administration: never counts as use.
     pub async fn get(&self, id: SessionId) -> Result<Found> {
-        let now = self.now();
-        let loaded = match self.store().peek(id, now) {
-            Some(loaded) => loaded,
-            None => self.store_read(self.store().load(id, now)).await?,
-        };
-        Ok(match loaded {
+        Ok(match self.load(id, self.now()).await? {
             Loaded::Live(record) => Found::Live(record),
             Loaded::Ended(tombstone) => Found::Ended(tombstone.ended.clone()),
             Loaded::Unknown => Found::Unknown,
         })
     }
 
-    async fn judge(&self, token: &Token, record: Arc<Record>, now: Timestamp) -> Result<Found> {
-        match record.secrets.present(&token.digest(), now) {
-            Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
-            Presented::Successor => {
-                let grace_ends = Some(now.after(self.config().rotation_grace));
-                let seen_at = record.info.last_seen_at;
-                self.queue_touch(Touch { id: token.id(), seen_at, grace_ends });
-                Ok(Found::Live(record))
-            }
-            Presented::Reused => {
-                tracing::warn!(session = %token.id(), "a replaced token was used again: the session ends");
-                let answer = self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
-                Ok(answer.into())
-            }
-            Presented::Unknown => Ok(refused(token, "wrong secret")),
+    /// From memory where that is as good. Only what must ask the store pays for the asking.
+    async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
+        match self.store().peek(id, now) {
+            Some(loaded) => Ok(loaded),
+            None => Box::pin(self.store_read(self.store().load(id, now))).await,
         }
+    }
+
+    async fn end_reused(&self, token: &Token) -> Result<Found> {
+        tracing::warn!(session = %token.id(), "a replaced token was used again: the session ends");
+        let answer = self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
+        Ok(answer.into())
+    }
+
+    fn present(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> Presented {
+        let mut meanings = self.digests(token).map(|digest| secrets.present(&digest, now));
+        meanings.find(|meaning| *meaning != Presented::Unknown).unwrap_or(Presented::Unknown)
+    }
+
+    /// What is kept of a token's secret.
+    pub(super) fn digest(&self, token: &Token) -> Digest {
+        self.0.seals.as_ref().map_or_else(|| token.digest(), |seals| seals.digest(token))
+    }
+
+    /// What may be kept of a token's secret: one digest, or one for each key that makes them.
+    pub(super) fn digests(&self, token: &Token) -> impl Iterator<Item = Digest> {
+        let seals = self.0.seals.as_ref();
+        let plain = seals.is_none().then(|| token.digest());
+        plain.into_iter().chain(seals.into_iter().flat_map(|seals| seals.digests(token)))
     }
 }
 
-fn refused(token: &Token, why: &'static str) -> Found {
+pub(super) fn refused(token: &Token, why: &'static str) -> Found {
     tracing::warn!(session = %token.id(), why, "token refused");
     Found::Unknown
 }

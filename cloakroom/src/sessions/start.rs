@@ -250,7 +250,7 @@ impl Sessions {
         let record = Record {
             info,
             data: start.data,
-            secrets: Secrets::new(token.digest(), now),
+            secrets: Secrets::new(self.digest(&token), now),
             recent_changes: RecentChanges::default(),
             lease: Lease::default(),
             idempotency,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Sessions;
+use super::{Sessions, resume::refused};
 use crate::{
     Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
     store::{Gone, Rotated, Rotation, Updated},
@@ -11,16 +11,22 @@ use crate::{
 /// How often a change whose basis others changed is decided anew.
 const MAX_ATTEMPTS: u32 = 32;
 
-/// Turns for changes that met a conflict. Within one process the second try of each waits for those before it, so a
-/// crowd on one key needs one try more each, not one for every other.
-#[derive(Default)]
-pub(super) struct Lanes([tokio::sync::Mutex<()>; Lanes::COUNT]);
+/// Turns for changes that met a conflict. Within one process the second try of each, and the first of all
+/// who come meanwhile, waits for those before it: a crowd on one key needs a try or two more each, not one for every
+/// other.
+pub(super) struct Lanes(Box<[tokio::sync::Mutex<()>]>);
 
 impl Lanes {
-    const COUNT: usize = 32;
+    const COUNT: usize = 256;
 
     fn of(&self, id: SessionId) -> &tokio::sync::Mutex<()> {
         &self.0[usize::from(id.as_bytes()[SessionId::LEN - 1]) % Self::COUNT]
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self((0..Self::COUNT).map(|_| tokio::sync::Mutex::default()).collect())
     }
 }
 
@@ -85,11 +91,16 @@ impl Sessions {
     ) -> Result<Arc<Record>> {
         let id = record.info.id;
         let mut record = record;
+        let turns = self.0.lanes.of(id);
         let mut lane = None;
         for attempt in 0..MAX_ATTEMPTS {
             let change = decide(&record)?;
             if change.is_empty() {
                 return Ok(record);
+            }
+            // A crowd that waits already is joined, or those who come would always be ahead of those who wait.
+            if lane.is_none() && change.can_conflict() && turns.try_lock().is_err() {
+                lane = Some(turns.lock().await);
             }
             match self.update(id, &change).await? {
                 Updated::Applied(record) => return Ok(record),
@@ -98,10 +109,10 @@ impl Sessions {
                 Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("update made it an error"),
             }
             if lane.is_none() {
-                lane = Some(self.0.lanes.of(id).lock().await);
-            } else {
+                lane = Some(turns.lock().await);
+            } else if attempt > 1 {
                 // Only other nodes are in the way now: step aside for a moment, each for another one.
-                tokio::time::sleep(jitter(attempt)).await;
+                Box::pin(tokio::time::sleep(jitter(attempt))).await;
             }
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })
@@ -110,31 +121,33 @@ impl Sessions {
     /// Gives the holder of `token` a new one. The session, its id and its data stay.
     pub async fn rotate(&self, token: &Token) -> Result<RotatedToken> {
         let successor = Token::generate(token.id())?;
-        let rotation = Rotation {
-            presented: token.digest(),
-            successor: successor.digest(),
-            grace: self.config().rotation_grace,
-            by: None,
-        };
         let now = self.now();
-        match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
-            Rotated::Rotated(record) => {
-                tracing::info!(session = %token.id(), "token rotated");
-                Ok(RotatedToken::Rotated { token: successor, record })
+        for presented in self.digests(token) {
+            let successor_digest = self.digest(&successor);
+            let grace = self.config().rotation_grace;
+            let rotation = Rotation { presented, successor: successor_digest, grace, by: None };
+            match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
+                Rotated::Rotated(record) => {
+                    tracing::info!(session = %token.id(), "token rotated");
+                    return Ok(RotatedToken::Rotated { token: successor, record });
+                }
+                Rotated::Superseded(record) => match record.secrets.present(&presented, now) {
+                    Presented::Current | Presented::Successor | Presented::Predecessor => {
+                        return Ok(RotatedToken::Superseded { record });
+                    }
+                    Presented::Reused => {
+                        self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
+                        return Err(self.ended_or_unknown(token).await);
+                    }
+                    // Unless the next digest is the one that was kept.
+                    Presented::Unknown => {}
+                },
+                // Only who held its token may learn how it ended.
+                Rotated::Gone(_) => return Err(self.ended_or_unknown(token).await),
             }
-            Rotated::Superseded(record) => match record.secrets.present(&token.digest(), now) {
-                Presented::Current | Presented::Successor | Presented::Predecessor => {
-                    Ok(RotatedToken::Superseded { record })
-                }
-                Presented::Reused => {
-                    self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
-                    Err(self.ended_or_unknown(token).await)
-                }
-                Presented::Unknown => Err(Error::UnknownSession),
-            },
-            // Only who held its token may learn how it ended.
-            Rotated::Gone(_) => Err(self.ended_or_unknown(token).await),
         }
+        refused(token, "wrong secret");
+        Err(Error::UnknownSession)
     }
 
     async fn ended_or_unknown(&self, token: &Token) -> Error {
@@ -147,7 +160,7 @@ impl Sessions {
 }
 
 /// Up to 2 ms at first, doubling to 32 ms.
-fn jitter(attempt: u32) -> Duration {
+pub(super) fn jitter(attempt: u32) -> Duration {
     let most = 2_000_u64 << attempt.min(4);
     let random = Change::new(0).id;
     Duration::from_micros(random % most)

@@ -317,9 +317,11 @@ impl MemoryStore {
         const BATCH: usize = 64;
         let mut reaped = Reaped { ended: Vec::new(), more: false };
         let mut forgotten = 0;
+        let mut since_pause = 0;
         for group in 0..Partition::GROUPS {
             loop {
-                let batch = BATCH.min(reap.limit - reaped.ended.len());
+                let before = reaped.ended.len();
+                let batch = BATCH.min(reap.limit - before);
                 let forget = BATCH.min(reap.limit - forgotten);
                 let (full, old) = {
                     let mut shard = self.shard_at(group);
@@ -329,18 +331,24 @@ impl MemoryStore {
                 forgotten += old;
                 if reaped.ended.len() == reap.limit || forgotten == reap.limit {
                     reaped.more = true;
-                    break;
+                    return reaped;
+                }
+                since_pause += reaped.ended.len() - before + old;
+                if since_pause >= BATCH {
+                    since_pause = 0;
+                    tokio::task::yield_now().await;
                 }
                 if !full && old < forget {
                     break;
                 }
-                tokio::task::yield_now().await;
-            }
-            if reaped.more {
-                break;
             }
         }
-        self.log().forget(reap.audit_before);
+        let mut old_entries = 0;
+        while old_entries < reap.limit && self.log().forget(reap.audit_before, BATCH) == BATCH {
+            old_entries += BATCH;
+            tokio::task::yield_now().await;
+        }
+        reaped.more = old_entries >= reap.limit;
         reaped
     }
 }
@@ -588,10 +596,12 @@ impl Log {
         self.entries.push_back(entry);
     }
 
-    fn forget(&mut self, before: Timestamp) {
-        while self.entries.pop_front_if(|entry| entry.at <= before).is_some() {
-            self.forgotten += 1;
-        }
+    /// Forgets at most `batch` old entries; says how many.
+    fn forget(&mut self, before: Timestamp, batch: usize) -> usize {
+        let old = self.entries.iter().take(batch).take_while(|entry| entry.at <= before).count();
+        self.entries.drain(..old);
+        self.forgotten += old;
+        old
     }
 
     fn read(&self, query: &AuditQuery, after: Option<&Cursor>, limit: usize) -> Result<Page<Logged>> {

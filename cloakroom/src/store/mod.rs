@@ -6,7 +6,8 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
-//! | `file:DIRECTORY` | `FileStore`: a JSON file a session, in one directory | `file` |
+//! | `file:sessions` | [`FileStore`]: a JSON file a session, in one directory | `file` |
+//! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //!
 //! # Writing a store
 //!
@@ -25,6 +26,7 @@ use crate::{
 #[cfg(feature = "file")]
 mod file;
 mod memory;
+mod sealed;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sql;
@@ -32,6 +34,7 @@ mod sql;
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub(crate) use sealed::SealedStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 
@@ -72,8 +75,8 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// and the one it [replaces](Create::replaces) end and do not count; a full limit refuses or evicts the
     /// least recently seen ([`SessionInfo::last_seen_at`], then `created_at`, then id); the record is created. A
     /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
-    /// the limit. An id that is there already, living or ended, is the work of an earlier try of this very call: it
-    /// answers `Created` and does nothing more.
+    /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
+    /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
     ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
@@ -175,8 +178,8 @@ pub enum Locked {
 /// A record to create, and what must hold for it.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// The record. Its id is a fresh one, for a repeated try as well. Its user's fence is compared with
-    /// [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
+    /// The record. Its id is a fresh one: only a repeated try of the same call has it again. Its user's fence is compared
+    /// with [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,

@@ -51,27 +51,10 @@ macro_rules! __each_check {
             endings::i2_all_sessions_of_a_user_end_newest_first_but_the_excepted,
             /// I2: writers that race with an ending never bring the session back.
             endings::i2_no_writer_in_flight_brings_an_ended_session_back,
-            /// I2: a creation that is sent again after a cut connection has succeeded, and ends nothing more.
-            endings::i2_a_repeated_creation_is_recognised,
-            /// L4: so has a rotation, and it is audited once.
-            rotation::l4_a_repeated_rotation_is_recognised,
+            /// I2: a creation that is sent again does not bring back what ended meanwhile.
+            endings::i2_a_creation_sent_again_does_not_bring_an_ended_session_back,
             /// I2: of parallel endings one counts.
             endings::i2_parallel_endings_end_a_session_once,
-
-            /// I12: a lock excludes lockers until its lease runs out or it is given back, and each grant has a higher number.
-            locks::i12_a_lock_excludes_lockers_until_its_lease_runs_out,
-            /// I12: of fifty that lock at the same time one gets the lock.
-            locks::i12_of_parallel_lockers_one_gets_the_lock,
-            /// I12: taking a lock answers with the record as it is by then.
-            locks::i12_a_lock_comes_with_a_fresh_record,
-            /// I12: a holder whose lease ran out cannot write; who locks nothing writes as ever.
-            locks::i12_a_holder_whose_lease_ran_out_cannot_write,
-            /// I12: a lock can be extended while it is held, never afterwards.
-            locks::i12_a_lease_is_extended_only_while_it_is_held,
-            /// I12: endings ask no lock, and the ended cannot be locked.
-            locks::i12_endings_ignore_locks_and_the_ended_cannot_be_locked,
-            /// I12: locking leaves version, last-seen and the log alone.
-            locks::i12_locking_leaves_version_last_seen_and_log_alone,
 
             /// I3: after fifty parallel sign-ins under a limit of three that evicts, exactly three live.
             limits::i3_fifty_parallel_sign_ins_leave_exactly_the_limit_when_they_evict,
@@ -91,6 +74,8 @@ macro_rules! __each_check {
             limits::i3_a_refusal_ends_and_creates_nothing,
             /// I3: a repeated try ends the first one's session, uncounted.
             limits::i3_a_repeated_try_ends_the_first_and_is_not_counted,
+            /// I3: a creation that is sent again after a cut connection has succeeded.
+            limits::i3_a_creation_sent_again_changes_nothing,
             /// I3: parallel tries with one idempotency key leave one session.
             limits::i3_parallel_tries_with_one_idempotency_key_leave_one_session,
             /// I3: a disabled user's sessions end and none starts until the user is enabled.
@@ -169,6 +154,23 @@ macro_rules! __each_check {
             /// I8: audit entries stay until their time, and readers go on past the forgotten ones.
             reaping::i8_audit_entries_are_forgotten_when_their_time_has_come,
 
+            /// I12: of parallel lockers one is granted the lock; the others learn for how long.
+            locks::i12_of_parallel_lockers_one_is_granted,
+            /// I12: a grant implies a fresh load.
+            locks::i12_a_grant_answers_with_the_record_as_it_is_now,
+            /// I12: a lease frees the lock at its very end.
+            locks::i12_a_lease_frees_the_lock_at_its_very_end,
+            /// I12: a lock that is given back is free at once, and only its holder gives it back.
+            locks::i12_a_lock_that_is_given_back_is_free_at_once,
+            /// I12: a renewal lengthens a lease that still holds.
+            locks::i12_a_renewed_lease_lasts_longer_and_never_shorter,
+            /// I12: a holder whose lease ran out cannot write, whoever has the lock now.
+            locks::i12_a_holder_whose_lease_ran_out_writes_nothing,
+            /// I12: a lock excludes lockers alone.
+            locks::i12_a_lock_stops_neither_writers_without_one_nor_endings,
+            /// I12: what ended, expired or never was is not locked.
+            locks::i12_what_is_gone_is_neither_locked_nor_renewed_nor_unlocked,
+
             /// I16: start, rotation, privilege change and end are entries with everything they should tell.
             logging::i16_the_log_tells_a_session_from_start_to_end,
             /// I16: what changes nothing, and what is not worth an entry, is not in the log.
@@ -213,6 +215,8 @@ macro_rules! __each_check {
             rotation::l3_an_old_touch_still_starts_the_grace,
             /// L3: who never got the answer rotates again with the predecessor.
             rotation::l3_a_lost_answer_lets_the_predecessor_rotate_again_after_the_grace,
+            /// L4: a rotation that is sent again after a cut connection has succeeded.
+            rotation::l4_a_rotation_sent_again_changes_nothing,
             /// L3: a dead or unknown secret rotates nothing.
             rotation::l3_a_secret_that_is_not_current_rotates_nothing,
             /// L3: the last four predecessors are kept with their graces, newest first.

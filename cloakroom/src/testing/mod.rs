@@ -14,18 +14,27 @@
 //! which is removed afterwards; in it the suite looks for secrets that should not be there. One that keeps its sessions
 //! on a server says how to read every byte of them:
 //!
-//! ```ignore
-//! conformance!(|dir| SqliteStore::open(dir.join("sessions.db")).await.unwrap());
-//! conformance!(|dir| OurStore::open(schema(&dir)).await.unwrap(), raw: dump(schema(&dir)).await);
+//! ```
+//! # use std::path::{Path, PathBuf};
+//! # use cloakroom::store::MemoryStore as OurStore;
+//! # struct Files;
+//! # impl Files { async fn open(_: PathBuf) -> cloakroom::Result<OurStore> { OurStore::new() } }
+//! # async fn open(_: &Path) -> OurStore { OurStore::new().unwrap() }
+//! # async fn dump(_: &Path) -> Vec<u8> { Vec::new() }
+//! use cloakroom::testing::conformance;
+//!
+//! conformance!(mod files: |dir| Files::open(dir.join("sessions")).await.unwrap());
+//! conformance!(mod server: |dir| open(&dir).await, raw: dump(&dir).await);
+//! # fn main() {}
 //! ```
 //!
-//! To mount it on several stores in one file, name each: `conformance!(mod shared: …)`.
+//! Several in one file are mounted as modules, as here.
 //!
 //! # The checks
 //!
 //! What each one proves is listed in [`checks`]. Their names begin with what they are about: `i1_` to `i17_` are the
 //! invariants of the library (parallel changes, endings, limits, the user index, expiry, touches, secrecy, reaping,
-//! sizes, the audit log, fidelity), `l3_` and `l4_` the requirements on rotation.
+//! sizes, locks, the audit log, fidelity), `l3_` and `l4_` the requirements on rotation.
 //!
 //! `state_machine` drives the store with random operations and compares every answer, and all that is stored in the end,
 //! with a plain model. `PROPTEST_CASES` says how many runs there are (64), `PROPTEST_RNG_SEED` which ones (the same each

@@ -3,14 +3,14 @@
 //! It is written from the contract alone and shares no code with any store, so that a mistake would have to be made
 //! twice to go unnoticed. Where the contract leaves a choice to the store, the model takes its word after checking it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Change, Data, Digest, Ended, Ending, Event, Json, Predecessor, Reason, Record, SessionId, SessionInfo,
-    Timestamp,
+    AuditEntry, Change, Data, Digest, Ended, Ending, Event, Json, Lease, Predecessor, Reason, Record, SessionId,
+    SessionInfo, Timestamp,
     store::{
-        Create, Created, EndAnswer, Fence, Gone, Loaded, Query, Refusal, Rotated, Rotation, Tombstone, Touch, Updated,
-        WhenFull, Which,
+        Create, Created, EndAnswer, Fence, Gone, Loaded, Locked, Query, Refusal, Rotated, Rotation, Tombstone, Touch,
+        Updated, WhenFull, Which,
     },
 };
 
@@ -65,6 +65,9 @@ fn expiry(info: &SessionInfo, now: Timestamp) -> Option<Ended> {
 impl Model {
     pub(super) fn create(&mut self, create: &Create, now: Timestamp) -> Created {
         let info = &create.record.info;
+        if self.session(info.id).is_some() {
+            return Created::Created { ended: Vec::new() };
+        }
         if let Some(refusal) = self.refusal(create, now) {
             let note = Some(refusal.to_string().into());
             self.log.push(AuditEntry { by: create.by.clone(), note, ..entry(info, Event::Refused, now) });
@@ -165,6 +168,10 @@ impl Model {
         }
         let before: BTreeMap<Arc<str>, Json> =
             record.data.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let held = |number| record.lease.number == number && now < record.lease.until;
+        if change.lease.is_some_and(|number| !held(number)) {
+            return Updated::LeaseLost;
+        }
         let wrong_version = change.if_version.is_some_and(|version| version != record.info.version);
         if wrong_version || change.relied_on.iter().any(|(key, value)| before.get(key) != value.as_ref()) {
             return Updated::Conflict(Arc::new(record.clone()));
@@ -219,6 +226,9 @@ impl Model {
             Err(gone) => return Rotated::Gone(gone),
         };
         let secrets = &mut record.secrets;
+        if rotation.successor == secrets.current {
+            return Rotated::Rotated(Arc::new(record.clone()));
+        }
         let newest = secrets.predecessors.first().copied();
         let waits = |digest: Digest| newest == Some(Predecessor { digest, grace_ends: None });
         if rotation.presented == secrets.current {
@@ -236,6 +246,32 @@ impl Model {
         let record = record.clone();
         self.log.push(AuditEntry { by: rotation.by.clone(), ..entry(&record.info, Event::Rotated, now) });
         Rotated::Rotated(Arc::new(record))
+    }
+
+    pub(super) fn lock(&mut self, id: SessionId, lease: Duration, now: Timestamp) -> Locked {
+        match self.living(id, now) {
+            Err(gone) => Locked::Gone(gone),
+            Ok(record) if now < record.lease.until => Locked::Held { until: record.lease.until },
+            Ok(record) => {
+                record.lease = Lease { number: record.lease.number + 1, until: now.after(lease) };
+                Locked::Granted(Arc::new(record.clone()))
+            }
+        }
+    }
+
+    /// The lease of a grant that still holds.
+    fn held(&mut self, id: SessionId, number: u64, now: Timestamp) -> Option<&mut Lease> {
+        let lease = &mut self.living(id, now).ok()?.lease;
+        (lease.number == number && now < lease.until).then_some(lease)
+    }
+
+    pub(super) fn renew(&mut self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> bool {
+        let held = self.held(id, number, now);
+        held.map(|held| held.until = held.until.max(now.after(lease))).is_some()
+    }
+
+    pub(super) fn unlock(&mut self, id: SessionId, number: u64, now: Timestamp) -> bool {
+        self.held(id, number, now).map(|held| held.until = now).is_some()
     }
 
     pub(super) fn end(&mut self, which: &Which, ending: &Ending, now: Timestamp) -> Vec<EndAnswer> {

@@ -13,6 +13,14 @@ pub(super) enum Operation {
     /// A session, and which of its secrets is presented, the newest first; one that it never had if there are not so
     /// many.
     Rotate(Index, usize),
+    /// The last creation, or the last rotation, sent once more.
+    CreateAgain,
+    RotateAgain,
+    /// A session, and for how long.
+    Lock(Index, u64),
+    /// A session, how many grants ago, and for how long.
+    Renew(Index, u64, u64),
+    Unlock(Index, u64),
     EndIds(Vec<Index>),
     EndOfUser {
         user: usize,
@@ -54,6 +62,8 @@ pub(super) struct NewChange {
     /// Keys, and whether what is relied on is true.
     pub(super) rely: Vec<(usize, bool)>,
     pub(super) if_version: Option<bool>,
+    /// Under the lease of the latest grant, or of one so many before.
+    pub(super) lease: Option<u64>,
     pub(super) fields: Vec<NewField>,
     pub(super) small: bool,
 }
@@ -76,7 +86,13 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         6 => new_session().prop_map(Operation::Create),
         6 => (any::<Index>(), new_change()).prop_map(|(session, change)| Operation::Update(session, change)),
         1 => Just(Operation::UpdateAgain),
-        2 => prop::collection::vec((any::<Index>(), -2000..2000_i64, any::<bool>()), 0..4).prop_map(Operation::Touch),
+        1 => Just(Operation::CreateAgain),
+        1 => Just(Operation::RotateAgain),
+        2 => (any::<Index>(), 1..3000_u64).prop_map(|(session, millis)| Operation::Lock(session, millis)),
+        1 => (any::<Index>(), 0..2_u64, 1..3000_u64)
+            .prop_map(|(session, ago, millis)| Operation::Renew(session, ago, millis)),
+        1 => (any::<Index>(), 0..2_u64).prop_map(|(session, ago)| Operation::Unlock(session, ago)),
+        4 => prop::collection::vec((any::<Index>(), -2000..2000_i64, any::<bool>()), 0..4).prop_map(Operation::Touch),
         3 => (any::<Index>(), 0..4_usize).prop_map(|(session, secret)| Operation::Rotate(session, secret)),
         2 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Operation::EndIds),
         1 => (user.clone(), prop::collection::vec(any::<Index>(), 0..3), any::<bool>())
@@ -125,6 +141,7 @@ fn new_change() -> impl Strategy<Value = NewChange> {
     let conditions = (
         prop::collection::vec((key, prop::bool::weighted(0.8)), 0..2),
         prop::option::weighted(0.2, prop::bool::weighted(0.7)),
+        prop::option::weighted(0.2, 0..2_u64),
     );
     let fields = prop::collection::vec(new_field(), 0..4).prop_map(|mut fields| {
         // Mostly none: each of them is a privilege change or moves a deadline.
@@ -132,12 +149,13 @@ fn new_change() -> impl Strategy<Value = NewChange> {
         fields
     });
     (data, conditions, fields, prop::bool::weighted(0.3)).prop_map(
-        |((remove_all, remove, set), (rely, if_version), fields, small)| NewChange {
+        |((remove_all, remove, set), (rely, if_version, lease), fields, small)| NewChange {
             remove_all,
             remove,
             set,
             rely,
             if_version,
+            lease,
             fields,
             small,
         },

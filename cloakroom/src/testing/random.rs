@@ -18,7 +18,8 @@ use super::{
 use crate::{
     AuditEntry, Change, Digest, Ending, Error, Partition, Reason, Record, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, Created, EndAnswer, Fence, Limit, Loaded, Query, Reap, Rotated, Rotation, Touch, Updated, Which,
+        AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, Query, Reap, Rotated, Rotation, Touch, Updated,
+        Which,
     },
 };
 
@@ -50,7 +51,9 @@ async fn compare(open: Open, operations: &[Operation]) -> Result<(), TestCaseErr
         now: NOW,
         ids: Vec::new(),
         secrets: HashMap::new(),
+        last_create: None,
         last_change: None,
+        last_rotation: None,
         issued: 0,
         subject,
     };
@@ -69,7 +72,9 @@ struct Comparison {
     ids: Vec<SessionId>,
     /// The secrets each was given, newest first, those that lost a rotation as well.
     secrets: HashMap<SessionId, Vec<Digest>>,
+    last_create: Option<Create>,
     last_change: Option<(SessionId, Change)>,
+    last_rotation: Option<(SessionId, Rotation)>,
     issued: u64,
 }
 
@@ -89,6 +94,17 @@ impl Comparison {
             },
             Operation::Touch(touches) => self.touch(touches).await,
             Operation::Rotate(session, secret) => self.rotate(self.pick(*session), *secret).await,
+            Operation::CreateAgain => match self.last_create.clone() {
+                Some(create) => self.create_once(&create).await,
+                None => Ok(()),
+            },
+            Operation::RotateAgain => match self.last_rotation.clone() {
+                Some((id, rotation)) => self.rotate_once(id, &rotation).await,
+                None => Ok(()),
+            },
+            Operation::Lock(session, millis) => self.lock(self.pick(*session), *millis).await,
+            Operation::Renew(session, ago, millis) => self.renew(self.pick(*session), *ago, *millis).await,
+            Operation::Unlock(session, ago) => self.unlock(self.pick(*session), *ago).await,
             Operation::EndIds(sessions) => {
                 self.end(&Which::Ids(sessions.iter().map(|session| self.pick(*session)).collect())).await
             }
@@ -154,8 +170,13 @@ impl Comparison {
 
         self.ids.push(start.id());
         self.secrets.insert(start.id(), vec![start.token.digest()]);
-        let expected = self.model.create(&start.create, now);
-        let found = self.subject.store.create(&start.create, now).await.map_err(|error| failed(&error))?;
+        self.last_create = Some(start.create.clone());
+        self.create_once(&start.create).await
+    }
+
+    async fn create_once(&mut self, create: &Create) -> Result<(), TestCaseError> {
+        let expected = self.model.create(create, self.now);
+        let found = self.subject.store.create(create, self.now).await.map_err(|error| failed(&error))?;
         prop_assert_eq!(in_any_order(found), in_any_order(expected));
         Ok(())
     }
@@ -187,6 +208,8 @@ impl Comparison {
             change.relied_on.insert(KEYS[*key].into(), value);
         }
         let version = record.map_or(0, |record| record.info.version);
+        let grant = record.map_or(0, |record| record.lease.number);
+        change.lease = new.lease.map(|ago| grant.saturating_sub(ago));
         change.if_version = new.if_version.map(|right| if right { version } else { version + 1 });
         change
     }
@@ -196,7 +219,7 @@ impl Comparison {
         let found = self.subject.store.update(id, change, self.now).await.map_err(|error| failed(&error))?;
         let data = |updated: &Updated| match updated {
             Updated::Applied(record) | Updated::Conflict(record) => shown(record),
-            Updated::TooLarge(_) | Updated::LeaseLost | Updated::Gone(_) => Vec::new(),
+            Updated::LeaseLost | Updated::TooLarge(_) | Updated::Gone(_) => Vec::new(),
         };
         prop_assert_eq!(data(&found), data(&expected));
         prop_assert_eq!(found, expected);
@@ -225,13 +248,45 @@ impl Comparison {
         secrets.insert(0, successor);
         let presented = presented.unwrap_or_else(|| self.new_secret());
         let rotation = Rotation { presented, successor, grace: GRACE, by: Some("gateway".into()) };
-        let expected = self.model.rotate(id, &rotation, self.now);
-        let found = self.subject.store.rotate(id, &rotation, self.now).await.map_err(|error| failed(&error))?;
+        self.last_rotation = Some((id, rotation.clone()));
+        self.rotate_once(id, &rotation).await
+    }
+
+    async fn rotate_once(&mut self, id: SessionId, rotation: &Rotation) -> Result<(), TestCaseError> {
+        let expected = self.model.rotate(id, rotation, self.now);
+        let found = self.subject.store.rotate(id, rotation, self.now).await.map_err(|error| failed(&error))?;
         // Digests look the same in a failure; whether it was done does not.
         let done = |rotated: &Rotated| matches!(rotated, Rotated::Rotated(_));
         prop_assert_eq!(done(&found), done(&expected), "rotated");
         prop_assert_eq!(found, expected);
         Ok(())
+    }
+
+    async fn lock(&mut self, id: SessionId, millis: u64) -> Result<(), TestCaseError> {
+        let lease = Duration::from_millis(millis);
+        let found = self.subject.store.lock(id, lease, self.now).await.map_err(|error| failed(&error))?;
+        prop_assert_eq!(found, self.model.lock(id, lease, self.now));
+        Ok(())
+    }
+
+    async fn renew(&mut self, id: SessionId, ago: u64, millis: u64) -> Result<(), TestCaseError> {
+        let (number, lease) = (self.grant(id, ago), Duration::from_millis(millis));
+        let found = self.subject.store.renew(id, number, lease, self.now).await.map_err(|error| failed(&error))?;
+        prop_assert_eq!(found, self.model.renew(id, number, lease, self.now));
+        Ok(())
+    }
+
+    async fn unlock(&mut self, id: SessionId, ago: u64) -> Result<(), TestCaseError> {
+        let number = self.grant(id, ago);
+        let found = self.subject.store.unlock(id, number, self.now).await.map_err(|error| failed(&error))?;
+        prop_assert_eq!(found, self.model.unlock(id, number, self.now));
+        Ok(())
+    }
+
+    /// The number of the grant that was so many before the latest.
+    fn grant(&mut self, id: SessionId, ago: u64) -> u64 {
+        let latest = self.model.record(id, self.now).map_or(0, |record| record.lease.number);
+        latest.saturating_sub(ago)
     }
 
     fn new_secret(&mut self) -> Digest {

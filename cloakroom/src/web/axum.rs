@@ -110,8 +110,8 @@ impl IntoResponse for Error {
     }
 }
 
-fn visit(parts: &Parts) -> Result<Arc<Visit>, Rejection> {
-    let visit = parts.extensions.get::<Arc<Visit>>().cloned();
+fn visit(parts: &Parts) -> Result<&Visit, Rejection> {
+    let visit = parts.extensions.get::<Arc<Visit>>().map(|visit| &**visit);
     visit.ok_or_else(|| Rejection(Box::new(no_layer().map(Body::from))))
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{Result, Session};
+use crate::{Result, Session, SessionLock};
 
 pin_project! {
     /// The body of a response from a [`SessionService`](super::SessionService): the inner service's, and what it still
@@ -34,20 +34,21 @@ pin_project! {
 /// Stores what a body changed, whatever becomes of the body.
 struct Watch {
     session: Option<Session>,
+    lock: Option<SessionLock>,
     commit: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
 }
 
 impl<B> SessionBody<B> {
     pub(super) fn plain(body: B) -> Self {
-        Self { kind: Kind::Inner { body }, watch: Watch { session: None, commit: None } }
+        Self { kind: Kind::Inner { body }, watch: Watch { session: None, lock: None, commit: None } }
     }
 
-    pub(super) fn watched(body: B, session: Session) -> Self {
-        Self { kind: Kind::Inner { body }, watch: Watch { session: Some(session), commit: None } }
+    pub(super) fn watched(body: B, session: Session, lock: Option<SessionLock>) -> Self {
+        Self { kind: Kind::Inner { body }, watch: Watch { session: Some(session), lock, commit: None } }
     }
 
     pub(super) fn answer(bytes: Bytes) -> Self {
-        Self { kind: Kind::Answer { bytes: Some(bytes) }, watch: Watch { session: None, commit: None } }
+        Self { kind: Kind::Answer { bytes: Some(bytes) }, watch: Watch { session: None, lock: None, commit: None } }
     }
 }
 
@@ -97,6 +98,7 @@ impl Watch {
         if let Some(commit) = &mut self.commit {
             report(&ready!(commit.as_mut().poll(context)));
             self.commit = None;
+            self.lock = None;
         }
         Poll::Ready(())
     }

@@ -202,9 +202,12 @@ impl CookieConfig {
     pub fn read(&self, headers: &HeaderMap) -> Presented {
         let mut found: Option<&[u8]> = None;
         for header in headers.get_all(header::COOKIE) {
-            for pair in header.as_bytes().split(|byte| *byte == b';') {
-                let Some(at) = pair.iter().position(|byte| *byte == b'=') else { continue };
-                let (name, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
+            let mut rest = header.as_bytes();
+            while !rest.is_empty() {
+                let (pair, others) = split_at_byte(rest, b';');
+                rest = others.unwrap_or_default();
+                let (name, Some(value)) = split_at_byte(pair, b'=') else { continue };
+                let (name, value) = (name.trim_ascii(), value.trim_ascii());
                 if name != self.name.as_bytes() {
                     continue;
                 }
@@ -309,6 +312,14 @@ impl Prefix {
 
     fn needs_host(self) -> bool {
         matches!(self, Self::Host | Self::HostHttp)
+    }
+}
+
+/// What is before the first such byte, and what is behind it.
+fn split_at_byte(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(byte, text) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
     }
 }
 

@@ -8,36 +8,38 @@ use std::{
     future::Future,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
-use tokio::sync::OnceCell;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{SessionBody, cookie::Presented, problem};
 use crate::{
-    Client, Error, Found, Result, Session, Sessions,
-    session::{Arrival, CookieOrder},
+    Error, Result, Session, SessionLock, Sessions,
+    session::{Arrival, CookieOrder, Origin},
 };
 
 /// Gives every request its session. Made by [`Sessions::layer`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SessionLayer {
-    sessions: Sessions,
     config: Arc<Config>,
 }
 
 type ClientIp = dyn Fn(&request::Parts) -> Option<IpAddr> + Send + Sync;
 type OnCommitError = dyn Fn(&Error) -> Response<Bytes> + Send + Sync;
 
-pub(super) struct Config {
+/// On cache lines of its own, apart from the count of its holders, which every request changes.
+#[repr(align(128))]
+struct Config {
+    sessions: Sessions,
     keep_on_server_error: bool,
     always_touch: bool,
+    locking: Locking,
     clear_cookies_at_sign_out: bool,
     sign_in_page: Option<String>,
     client_ip: Option<Box<ClientIp>>,
@@ -48,20 +50,22 @@ impl Sessions {
     /// The layer that gives every request its session.
     pub fn layer(&self) -> SessionLayer {
         let config = Config {
+            sessions: self.clone(),
             keep_on_server_error: false,
             always_touch: false,
+            locking: Locking::Explicit,
             clear_cookies_at_sign_out: false,
             sign_in_page: None,
             client_ip: None,
             on_commit_error: Box::new(problem::response),
         };
-        SessionLayer { sessions: self.clone(), config: Arc::new(config) }
+        SessionLayer { config: Arc::new(config) }
     }
 }
 
 impl SessionLayer {
     /// Where [`SignedIn`](super::SignedIn) sends a visitor who is not: they come back with `?next=` and the path they
-    /// asked for. Default: 401.
+    /// asked for, and [`Session::lapsed`] there says why they are not. Default: 401.
     pub fn sign_in_page(self, path: impl Into<String>) -> Self {
         self.configure(|config| config.sign_in_page = Some(path.into()))
     }
@@ -83,6 +87,11 @@ impl SessionLayer {
         self.configure(|config| config.always_touch = always)
     }
 
+    /// When requests take their session's [lock](Session::lock) by themselves. Default [`Locking::Explicit`].
+    pub fn locking(self, locking: Locking) -> Self {
+        self.configure(|config| config.locking = locking)
+    }
+
     /// Whether signing out also asks the browser to delete every cookie of this site, other applications' included.
     /// Default: its cache and storage alone.
     pub fn clear_cookies_at_sign_out(self, clear: bool) -> Self {
@@ -102,9 +111,27 @@ impl SessionLayer {
     }
 }
 
+/// When requests take their session's lock by themselves. It is given back once the request's changes are stored: before the
+/// response's head, or at the end of a body that still holds the session.
+///
+/// No update is lost without locks, so this is for handlers that must not run twice at a time for one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Never: a handler that wants it asks.
+    #[default]
+    Explicit,
+    /// When a handler asks for its session.
+    Implicit,
+    /// Before the handler runs, whether it asks for its session or not.
+    Early,
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("sign_in_page", &self.sign_in_page).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("sessions", &self.sessions)
+            .field("sign_in_page", &self.sign_in_page)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,21 +166,28 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        // The clone may not be ready: the one that was polled must do the work.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let visit = Arc::new(Visit { layer: self.layer.clone(), session: OnceCell::new(), path: OnceCell::new() });
+        let visit = Arc::new(Visit { config: Arc::clone(&self.layer.config), arrived: OnceLock::new() });
         request.extensions_mut().insert(Arc::clone(&visit));
-        let headers = self.layer.config.always_touch.then(|| request.headers().clone());
-        Box::pin(async move {
-            if let Some(headers) = headers {
-                let (mut parts, ()) = Request::new(()).into_parts();
-                parts.headers = headers;
+        let early = self.layer.config.locking == Locking::Early;
+        if self.layer.config.always_touch || early {
+            // The clone may not be ready: the one that was polled must do the work.
+            let clone = self.inner.clone();
+            let mut inner = std::mem::replace(&mut self.inner, clone);
+            return Box::pin(async move {
+                let (parts, body) = request.into_parts();
                 if let Err(error) = visit.session(&parts).await {
                     tracing::warn!(%error, "the session of a request could not be loaded");
+                    if early {
+                        return Ok((visit.config.on_commit_error)(&error).map(SessionBody::answer));
+                    }
                 }
-            }
-            let response = inner.call(request).await?;
+                let response = inner.call(Request::from_parts(parts, body)).await?;
+                Ok(visit.leave(response).await)
+            });
+        }
+        let response = self.inner.call(request);
+        Box::pin(async move {
+            let response = response.await?;
             Ok(visit.leave(response).await)
         })
     }
@@ -161,27 +195,39 @@ where
 
 /// One request's visit: its session, once somebody asks for it.
 pub(super) struct Visit {
-    layer: SessionLayer,
-    session: OnceCell<Session>,
+    config: Arc<Config>,
+    arrived: OnceLock<Arrived>,
+}
+
+struct Arrived {
+    session: Session,
     /// Where the application is mounted, if a header says so.
-    path: OnceCell<String>,
+    path: Option<Box<str>>,
+    lock: Mutex<Option<SessionLock>>,
 }
 
 impl Visit {
     pub(super) fn sign_in_page(&self) -> Option<&str> {
-        self.layer.config.sign_in_page.as_deref()
+        self.config.sign_in_page.as_deref()
     }
 
     /// The session of the request these parts are of, loaded at the first call.
     pub(super) async fn session(&self, parts: &request::Parts) -> Result<&Session> {
-        self.session.get_or_try_init(|| self.load(parts)).await
+        if let Some(arrived) = self.arrived.get() {
+            return Ok(&arrived.session);
+        }
+        let session = self.load(parts).await?;
+        let lock = match self.config.locking {
+            Locking::Explicit => None,
+            Locking::Implicit | Locking::Early => Some(session.lock().await?),
+        };
+        let path = self.config.sessions.cookie().mounted_at(&parts.headers).map(Into::into);
+        // Of two who loaded it at the same time both get the first one's.
+        Ok(&self.arrived.get_or_init(|| Arrived { session, path, lock: Mutex::new(lock) }).session)
     }
 
     async fn load(&self, parts: &request::Parts) -> Result<Session> {
-        let sessions = &self.layer.sessions;
-        if let Some(path) = sessions.cookie().mounted_at(&parts.headers) {
-            self.path.get_or_init(|| async { path.to_owned() }).await;
-        }
+        let sessions = &self.config.sessions;
         let arrival = match sessions.cookie().read(&parts.headers) {
             Presented::Nothing => Arrival::Nothing,
             Presented::Malformed => {
@@ -192,60 +238,62 @@ impl Visit {
                 tracing::warn!("several session cookies with different values were refused");
                 Arrival::Nothing
             }
-            Presented::Token(token) => match sessions.resume(&token).await? {
-                Found::Live(record) => Arrival::Live(record, token),
-                Found::Ended(ended) => Arrival::Ended(ended),
-                Found::Unknown => Arrival::Unknown,
-            },
+            Presented::Token(token) => {
+                let found = sessions.resume(&token).await?;
+                Arrival::with(token, found)
+            }
         };
-        Ok(Session::arrive(sessions, arrival, self.client(parts)))
-    }
-
-    fn client(&self, parts: &request::Parts) -> Client {
-        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        Client {
-            ip: self.layer.config.client_ip.as_ref().and_then(|ip| ip(parts)),
-            user_agent: user_agent.map(Into::into),
-            device: None,
-        }
+        let origin = Origin {
+            ip: self.config.client_ip.as_ref().and_then(|ip| ip(parts)),
+            user_agent: parts.headers.get(header::USER_AGENT).cloned(),
+        };
+        Ok(Session::arrive(sessions, arrival, origin))
     }
 
     /// Stores what is pending and writes the outcome into the response's head.
     async fn leave<B>(self: Arc<Self>, response: Response<B>) -> Response<SessionBody<B>> {
-        let Some(session) = self.session.get().cloned() else {
+        let Some(Arrived { session, path, lock }) = self.arrived.get() else {
             return response.map(SessionBody::plain);
         };
-        let config = &self.layer.config;
+        let config = &self.config;
         let failed = response.status().is_server_error() && !config.keep_on_server_error;
         let committed = if failed {
             session.discard();
             Ok(())
+        } else if session.is_dirty() {
+            // Boxed, so that requests which change nothing do not make room for it.
+            Box::pin(session.commit()).await
         } else {
-            session.commit().await
+            Ok(())
         };
+        let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (mut cookie, signed_out) = session.seal();
-        // This visit and this function hold it; whoever else does may change it while the body is under way.
-        let held = session.holders() > 2 || Arc::strong_count(&self) > 1;
+        // Whoever holds it beside this visit may change it while the body is under way.
+        let held = session.holders() > 1 || Arc::strong_count(&self) > 1;
         let mut response = match committed {
-            Ok(()) if held => response.map(|body| SessionBody::watched(body, session)),
+            Ok(()) if held => response.map(|body| SessionBody::watched(body, session.clone(), lock)),
             Ok(()) => response.map(SessionBody::plain),
             Err(error) => {
                 tracing::warn!(%error, "the session's changes could not be stored");
                 if let Error::Ended(ended) = &error {
-                    let keep = ended.reason.is_replacement();
+                    let keep = config.sessions.has_fresh_successor(ended);
                     cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
                 }
                 (config.on_commit_error)(&error).map(SessionBody::answer)
             }
         };
-        self.write_head(response.headers_mut(), cookie, signed_out);
+        // Where a redirect leads, the visitor is told why they are signed out: until then the browser keeps the token.
+        let deleted = matches!(cookie, CookieOrder::Delete);
+        if deleted && response.status().is_redirection() && session.lapsed().is_some() {
+            cookie = CookieOrder::Keep;
+        }
+        self.write_head(response.headers_mut(), cookie, signed_out, path.as_deref());
         response
     }
 
-    fn write_head(&self, headers: &mut HeaderMap, order: CookieOrder, signed_out: bool) {
-        let sessions = &self.layer.sessions;
+    fn write_head(&self, headers: &mut HeaderMap, order: CookieOrder, signed_out: bool, path: Option<&str>) {
+        let sessions = &self.config.sessions;
         let cookie = sessions.cookie();
-        let path = self.path.get().map(String::as_str);
         let set_cookie = match order {
             CookieOrder::Keep => None,
             CookieOrder::Set(token, info) => Some(cookie.set(&token, &info, sessions.now(), path)),
@@ -259,7 +307,7 @@ impl Visit {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         if signed_out {
-            let what = if self.layer.config.clear_cookies_at_sign_out {
+            let what = if self.config.clear_cookies_at_sign_out {
                 r#""cache", "storage", "cookies""#
             } else {
                 r#""cache", "storage""#

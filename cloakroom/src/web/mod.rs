@@ -14,4 +14,4 @@ mod problem;
 pub use self::axum::{Rejection, SignedIn};
 pub use body::SessionBody;
 pub use cookie::{CookieConfig, SameSite};
-pub use layer::{SessionLayer, SessionService};
+pub use layer::{Locking, SessionLayer, SessionService};

@@ -3,8 +3,15 @@
 mod commit;
 mod cookies;
 mod dict;
+mod failing_store;
+mod forged;
+mod interleavings;
+mod lapsed;
 mod lifetimes;
+mod locks;
+mod logs;
 mod refusals;
 mod sign_in;
 mod tokens;
+mod trips;
 mod world;

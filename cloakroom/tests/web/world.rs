@@ -9,8 +9,9 @@ use axum::{
     routing::get,
 };
 use cloakroom::{
-    Builder, Data, Error, Json, Session, Sessions, SignIn, SignedIn, Timestamp, Token, store::MemoryStore,
-    testing::ManualClock,
+    Builder, Data, Error, Json, Session, Sessions, SignIn, SignedIn, Timestamp, Token,
+    store::{MemoryStore, Store},
+    testing::{ManualClock, SpyStore},
 };
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -29,8 +30,18 @@ pub(crate) fn world() -> World {
 }
 
 pub(crate) fn world_with(configure: impl FnOnce(Builder) -> Builder) -> World {
+    world_on(Arc::new(MemoryStore::new().unwrap()), configure)
+}
+
+/// A world whose store is on another machine, as far as the service can tell, and counts and fails on demand.
+pub(crate) fn spied() -> (World, Arc<SpyStore<MemoryStore>>) {
+    let spy = Arc::new(SpyStore::remote(MemoryStore::new().unwrap()));
+    (world_on(spy.clone(), |builder| builder), spy)
+}
+
+pub(crate) fn world_on(store: Arc<dyn Store>, configure: impl FnOnce(Builder) -> Builder) -> World {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let builder = Sessions::builder(Arc::new(MemoryStore::new().unwrap())).clock(clock.clone()).without_upkeep();
+    let builder = Sessions::builder(store).clock(clock.clone()).without_upkeep();
     let sessions = configure(builder).build().unwrap();
     let app = routes().with_state(sessions.clone()).layer(sessions.layer());
     World { clock, sessions, app }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fixtures::{GRACE, NOW, anonymous, at, change, gone, in_parallel, set, token_for};
 use crate::{
     Ended, Ending, Event, Partition, Reason, SessionId,
-    store::{Created, EndAnswer, Fence, Gone, Limit, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
+    store::{Created, EndAnswer, Fence, Gone, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
     testing::Subject,
 };
 
@@ -141,6 +141,25 @@ async fn write_or_end(store: Arc<dyn Store>, token: crate::Token, n: usize) {
     }
 }
 
+pub(super) async fn i2_a_creation_sent_again_does_not_bring_an_ended_session_back(subject: &Subject) {
+    let start = subject.sign_in("anna").idle(1000);
+    let id = subject.begin(start.clone()).await;
+    subject.end(id, Reason::SignedOut, at(1)).await;
+    let tombstone = subject.tombstone(id, at(1)).await;
+    // It did start, which is all that was asked; the next request learns that it ended.
+    assert_eq!(subject.create(&start).await, Created::Created { ended: Vec::new() });
+    assert_eq!(subject.tombstone(id, at(1)).await, tombstone);
+    assert!(subject.ids_of("anna", at(1)).await.is_empty());
+    assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Ended]);
+
+    let rotated = subject.sign_in("anna");
+    subject.begin(rotated.clone()).await;
+    subject.rotate(&rotated.token, &token_for(rotated.id()), at(1)).await;
+    let record = subject.record(rotated.id(), at(1)).await;
+    assert_eq!(subject.create(&rotated).await, Created::Created { ended: Vec::new() });
+    assert_eq!(subject.record(rotated.id(), at(1)).await, record, "nor an old secret");
+}
+
 pub(super) async fn i2_parallel_endings_end_a_session_once(subject: &Subject) {
     let id = subject.begin(subject.sign_in("anna")).await;
     let answers = in_parallel(20, |n| {
@@ -156,20 +175,4 @@ pub(super) async fn i2_parallel_endings_end_a_session_once(subject: &Subject) {
     let [EndAnswer::EndedNow(ended)] = &now[..] else { panic!("ended {} times", now.len()) };
     assert!(before.iter().all(|answer| *answer == EndAnswer::EndedBefore(ended.clone())));
     assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Ended]);
-}
-
-pub(super) async fn i2_a_repeated_creation_is_recognised(subject: &Subject) {
-    let visitor = subject.begin(anonymous()).await;
-    let start = subject.sign_in("anna").limit(Limit::evict(1)).replaces(visitor);
-    let Created::Created { ended } = subject.create(&start).await else { panic!("nothing refuses it") };
-    assert_eq!(ended.len(), 1);
-    subject.apply(start.id(), &set("a", "1")).await;
-
-    assert_eq!(subject.create(&start).await, Created::Created { ended: Vec::new() });
-    assert_eq!(subject.record(start.id(), NOW).await.data.len(), 1, "what happened since stays");
-    assert_eq!(subject.events_of(start.id()).await, [Event::SignedIn]);
-
-    subject.end(start.id(), Reason::SignedOut, at(5)).await;
-    assert_eq!(subject.create(&start).await, Created::Created { ended: Vec::new() });
-    assert!(!subject.is_live(start.id(), at(6)).await, "the ended stay ended");
 }

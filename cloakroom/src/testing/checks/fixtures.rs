@@ -8,8 +8,8 @@ use crate::{
     AuditEntry, Change, Client, Data, Digest, Ending, Event, Json, Partition, RecentChanges, Record, Secrets,
     SessionId, SessionInfo, Timestamp, Token,
     store::{
-        AuditQuery, Create, Created, EndAnswer, Gone, Limit, Loaded, Query, Reap, Rotated, Rotation, Tombstone, Touch,
-        Updated, Which,
+        AuditQuery, Create, Created, Cursor, EndAnswer, Gone, Limit, Loaded, Logged, Query, Reap, Rotated, Rotation,
+        Tombstone, Touch, Updated, Which,
     },
     testing::Subject,
 };
@@ -226,11 +226,16 @@ impl Subject {
 
     /// The audit log, read in pages of `page`.
     pub(in crate::testing) async fn log_in_pages(&self, query: &AuditQuery, page: usize) -> Vec<AuditEntry> {
-        let (mut entries, mut cursor) = (Vec::new(), None);
+        self.log_after(query, None, page).await.into_iter().map(|logged| logged.entry).collect()
+    }
+
+    /// What follows a place in the audit log, read in pages of `page`.
+    pub(super) async fn log_after(&self, query: &AuditQuery, after: Option<&Cursor>, page: usize) -> Vec<Logged> {
+        let (mut entries, mut cursor) = (Vec::new(), after.cloned());
         loop {
             let part = self.store.audit(query, cursor.as_ref(), page).await.unwrap();
             assert!(part.items.len() <= page, "a page of {} where {page} were asked for", part.items.len());
-            entries.extend(part.items.into_iter().map(|logged| logged.entry));
+            entries.extend(part.items);
             let Some(next) = part.next else { return entries };
             assert_ne!(Some(&next), cursor.as_ref(), "a cursor that does not move on");
             cursor = Some(next);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fixtures::{NOW, Start, anonymous, at, digest, in_parallel};
+use super::fixtures::{NOW, Start, anonymous, at, digest, in_parallel, set};
 use crate::{
     Ended, Event, Reason, SessionId,
     store::{Created, Fence, Limit, Loaded, Refusal, Which},
@@ -175,6 +175,24 @@ pub(super) async fn i3_a_repeated_try_ends_the_first_and_is_not_counted(subject:
     // One that ended otherwise is no earlier try any more.
     subject.end(third.id(), Reason::SignedOut, at(4)).await;
     assert_eq!(ended_for(subject.create(&attempt(5)).await), []);
+}
+
+pub(super) async fn i3_a_creation_sent_again_changes_nothing(subject: &Subject) {
+    let oldest = subject.begin(subject.sign_in("anna")).await;
+    let visitor = subject.begin(anonymous()).await;
+    let start = subject.sign_in("anna").at(at(1)).limit(Limit::evict(1)).replaces(visitor).idempotency(digest(1));
+    assert_eq!(ended_for(subject.create(&start).await).len(), 2);
+    let record = subject.apply(start.id(), &set("a", "1")).await;
+
+    assert_eq!(ended_for(subject.create(&start).await), [], "nothing more ends, least of all the session itself");
+    assert_eq!(subject.record(start.id(), at(1)).await, record, "nor is it overwritten");
+    assert_eq!(subject.events_of(start.id()).await, [Event::SignedIn]);
+    assert_eq!(subject.ids_of("anna", at(1)).await, [start.id()]);
+
+    // It counts as often as it is sent: once.
+    let next = subject.sign_in("anna").at(at(2)).limit(Limit::refuse(2));
+    subject.begin(next).await;
+    assert!(!subject.is_live(oldest, at(2)).await);
 }
 
 pub(super) async fn i3_parallel_tries_with_one_idempotency_key_leave_one_session(subject: &Subject) {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::fixtures::{NOW, anonymous, at, change, digest, json, set};
 use crate::{
-    Ending, Predecessor, Reason, RecentChanges,
+    Ending, Lease, Predecessor, Reason, RecentChanges,
     store::{AuditQuery, EndAnswer, Fence, Query, Which},
     testing::Subject,
 };
@@ -237,6 +237,7 @@ pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
         info.version = u64::from(u32::MAX) + 1;
     });
     let record = &mut start.create.record;
+    record.lease = Lease { number: u64::from(u32::MAX) + 7, until: at(77) };
     record.recent_changes = RecentChanges::from_ids([0, 1, u64::MAX, 1 << 63, (1 << 63) - 1]);
     record.secrets.issued_at = at(-2);
     record.secrets.rotations = 2;

@@ -1,0 +1,10 @@
+//! The same small web application three times: without sessions, with Cloakroom's, with tower-sessions'.
+//!
+//! The binaries drive it in this process, without sockets: `speed` compares times, `memory` allocations and bytes, `hot`
+//! repeats one operation for an instruction counter.
+
+mod application;
+mod subject;
+
+pub use application::{KEYS, PAYLOAD_BYTES, READ_KEY, Route, data_of, user_of};
+pub use subject::{Subject, drive};

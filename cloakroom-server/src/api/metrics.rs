@@ -1,0 +1,104 @@
+//! What the server counts, in the text format of Prometheus. Labels are routes and classes of status, so there is a fixed
+//! number of them, and none holds what a request brought.
+
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+
+use super::App;
+
+/// The routes that are counted one by one. All else is counted together.
+const ROUTES: [&str; 12] = [
+    "/v1/sessions",
+    "/v1/sessions/resume",
+    "/v1/sessions/resume-many",
+    "/v1/sessions/rotate",
+    "/v1/sessions/revoke",
+    "/v1/sessions/{id}",
+    "/v1/audit",
+    "/v1/reap",
+    "/auth",
+    "/healthz",
+    "/readyz",
+    "other",
+];
+
+#[derive(Debug, Default)]
+pub(crate) struct Metrics([RouteMetrics; ROUTES.len()]);
+
+#[derive(Debug, Default)]
+struct RouteMetrics {
+    /// By class of status, from 1xx.
+    requests: [AtomicU64; 5],
+    micros: AtomicU64,
+}
+
+impl Metrics {
+    pub(super) fn count(&self, path: &str, status: StatusCode, took: Duration) {
+        let path = if path.starts_with("/auth/") { "/auth" } else { path };
+        let at = ROUTES.iter().position(|route| *route == path).unwrap_or(ROUTES.len() - 1);
+        let route = &self.0[at];
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        route.requests[class].fetch_add(1, Relaxed);
+        route.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn text(&self) -> String {
+        let mut requests = String::from(
+            "# HELP cloakroom_requests_total Requests answered, by route and class of status.\n\
+             # TYPE cloakroom_requests_total counter\n",
+        );
+        let mut seconds = String::from(
+            "# HELP cloakroom_request_seconds_total Time spent on answering, by route.\n\
+             # TYPE cloakroom_request_seconds_total counter\n",
+        );
+        for (route, metrics) in ROUTES.iter().zip(&self.0) {
+            for (class, count) in (1..).zip(&metrics.requests) {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    writeln!(requests, "cloakroom_requests_total{{route=\"{route}\",status=\"{class}xx\"}} {count}")
+                        .expect("writing to a string cannot fail");
+                }
+            }
+            let spent = Duration::from_micros(metrics.micros.load(Relaxed)).as_secs_f64();
+            writeln!(seconds, "cloakroom_request_seconds_total{{route=\"{route}\"}} {spent}")
+                .expect("writing to a string cannot fail");
+        }
+        requests + &seconds
+    }
+}
+
+pub(super) async fn show(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.text()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_brought_is_no_label() {
+        let metrics = Metrics::default();
+        metrics.count("/v1/sessions", StatusCode::CREATED, Duration::from_millis(1500));
+        metrics.count("/auth/{*path}", StatusCode::UNAUTHORIZED, Duration::ZERO);
+        metrics.count("/made-up\"} 1", StatusCode::NOT_FOUND, Duration::ZERO);
+        let text = metrics.text();
+        for line in [
+            "cloakroom_requests_total{route=\"/v1/sessions\",status=\"2xx\"} 1\n",
+            "cloakroom_requests_total{route=\"/auth\",status=\"4xx\"} 1\n",
+            "cloakroom_requests_total{route=\"other\",status=\"4xx\"} 1\n",
+            "cloakroom_request_seconds_total{route=\"/v1/sessions\"} 1.5\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("made-up"));
+    }
+}

@@ -1,0 +1,204 @@
+//! What goes wrong, as clients see it: `application/problem+json` with a stable `code`.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use cloakroom::{Ended, Error, store::Refusal};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Serialize, ser::SerializeMap};
+use serde_json::value::{RawValue, to_raw_value};
+
+macro_rules! codes {
+    ($($name:ident, $status:ident, $code:literal, $title:literal;)+) => {
+        /// Every kind of problem. Codes are stable; `docs/api.md` lists them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $($name,)+
+        }
+
+        impl Code {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name),+];
+
+            const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+                match self { $(Self::$name => (StatusCode::$status, $code, $title),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedJson, BAD_REQUEST, "malformed_json", "The body is not JSON";
+    Unauthorized, UNAUTHORIZED, "unauthorized", "An API key is needed";
+    NotSignedIn, UNAUTHORIZED, "not_signed_in", "Nobody is signed in";
+    ScopeMissing, FORBIDDEN, "scope_missing", "The API key may not do this";
+    UserDisabled, FORBIDDEN, "user_disabled", "The user is disabled";
+    RequirementNotMet, FORBIDDEN, "requirement_not_met", "The session is not what this place asks for";
+    PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
+    SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
+    MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method";
+    RequestTimeout, REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive";
+    VersionConflict, CONFLICT, "version_conflict", "The session was changed meanwhile";
+    SessionLimit, CONFLICT, "session_limit", "The user has as many sessions as allowed";
+    EndedMeanwhile, CONFLICT, "ended_meanwhile", "The user's sessions were ended during the sign-in";
+    SessionEnded, GONE, "session_ended", "The session ended";
+    BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
+    DataTooLarge, PAYLOAD_TOO_LARGE, "data_too_large", "The session's data would be too large";
+    UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON";
+    UnknownField, UNPROCESSABLE_ENTITY, "unknown_field", "A field is not known";
+    MissingField, UNPROCESSABLE_ENTITY, "missing_field", "A field is missing";
+    DuplicateField, UNPROCESSABLE_ENTITY, "duplicate_field", "A field or key is given twice";
+    InvalidField, UNPROCESSABLE_ENTITY, "invalid_field", "A field has a wrong value";
+    InvalidParameter, UNPROCESSABLE_ENTITY, "invalid_parameter", "A query parameter is wrong";
+    InvalidKey, UNPROCESSABLE_ENTITY, "invalid_key", "A session key cannot be used";
+    NotANumber, UNPROCESSABLE_ENTITY, "not_a_number", "Only numbers can be added to";
+    NumberOverflow, UNPROCESSABLE_ENTITY, "number_overflow", "The sum is too large";
+    QueryEmpty, UNPROCESSABLE_ENTITY, "query_empty", "Nothing says which sessions are meant";
+    Internal, INTERNAL_SERVER_ERROR, "internal", "The server failed";
+    StoreFailed, INTERNAL_SERVER_ERROR, "store_failed", "The session store cannot be used";
+    Contended, SERVICE_UNAVAILABLE, "contended", "Too many change the same values at once";
+    StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable", "The session store is unavailable";
+    OutcomeUnknown, SERVICE_UNAVAILABLE, "outcome_unknown", "Whether it was done is unknown";
+    ClockSkew, SERVICE_UNAVAILABLE, "clock_skew", "This server's clock is off";
+}
+
+/// A problem: its kind, what happened this time, and what a program may want to know about it.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: String,
+    members: Vec<(&'static str, Box<RawValue>)>,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), members: Vec::new() }
+    }
+
+    /// Adds a member of its own to the document.
+    pub(crate) fn with(mut self, name: &'static str, value: &impl Serialize) -> Self {
+        if let Ok(value) = to_raw_value(value) {
+            self.members.push((name, value));
+        }
+        self
+    }
+
+    pub(crate) fn field(code: Code, field: &str, detail: impl Into<String>) -> Self {
+        Self::new(code, detail).with("field", &field)
+    }
+
+    pub(crate) fn unknown_session() -> Self {
+        Self::new(Code::SessionUnknown, "There is no such session, or it ended so long ago that it is forgotten.")
+    }
+
+    pub(crate) fn ended(ended: &Ended) -> Self {
+        Self::new(Code::SessionEnded, format!("The session ended at {}: {}.", ended.at, ended.reason.text()))
+            .with("session_id", &ended.id)
+            .with("reason", &ended.reason.code())
+            .with("reason_text", &ended.reason.text())
+            .with("ended_at", &ended.at)
+            .with("by", &ended.by.as_deref())
+            .with("note", &ended.note.as_deref())
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.code.parts().0
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (status, code, title) = self.code.parts();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("type", &format_args!("urn:cloakroom:problem:{code}"))?;
+        map.serialize_entry("title", title)?;
+        map.serialize_entry("status", &status.as_u16())?;
+        map.serialize_entry("detail", &self.detail)?;
+        map.serialize_entry("code", code)?;
+        for (name, value) in &self.members {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.code {
+            Code::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"cloakroom\""));
+            }
+            Code::RequestTimeout => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            Error::Ended(ended) => Self::ended(&ended),
+            Error::UnknownSession => Self::unknown_session(),
+            Error::Refused(Refusal::LimitReached { max }) => Self::new(Code::SessionLimit, detail).with("limit", &max),
+            Error::Refused(Refusal::UserDisabled) => Self::new(Code::UserDisabled, detail),
+            Error::Refused(_) => Self::new(Code::EndedMeanwhile, detail),
+            Error::InvalidKey { key, .. } => Self::new(Code::InvalidKey, detail).with("key", &key),
+            Error::TooLarge { key, size, limit } => {
+                Self::new(Code::DataTooLarge, detail).with("key", &key).with("size", &size).with("limit", &limit)
+            }
+            Error::InvalidArgument { what: "cursor", .. } => Self::new(Code::InvalidParameter, detail),
+            Error::InvalidArgument { what, .. } => Self::field(Code::InvalidField, what, detail),
+            Error::Contended { .. } | Error::Locked { .. } => Self::new(Code::Contended, detail),
+            Error::Unavailable { .. } => failed(Code::StoreUnavailable, &error),
+            Error::OutcomeUnknown { .. } => failed(Code::OutcomeUnknown, &error),
+            Error::Store { .. } => failed(Code::StoreFailed, &error),
+            _ => failed(Code::Internal, &error),
+        }
+    }
+}
+
+/// What the operator must hear of too.
+fn failed(code: Code, error: &Error) -> Problem {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(%error, source, "a request failed");
+    Problem::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_code_with_its_status() {
+        let documentation = include_str!("../../../docs/api.md");
+        for code in Code::ALL {
+            let (status, name, _) = code.parts();
+            let row = format!("| `{name}` | {} |", status.as_u16());
+            assert!(documentation.contains(&row), "docs/api.md has no row {row}");
+        }
+    }
+
+    #[test]
+    fn a_problem_is_a_document_with_a_stable_code() {
+        let problem = Problem::new(Code::DataTooLarge, "70,000 bytes").with("limit", &65_536);
+        assert_eq!(
+            serde_json::to_string(&problem).unwrap(),
+            r#"{"type":"urn:cloakroom:problem:data_too_large","title":"The session's data would be too large","#
+                .to_owned()
+                + r#""status":413,"detail":"70,000 bytes","code":"data_too_large","limit":65536}"#
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! Starting sessions.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{extract::State, response::Response};
+use cloakroom::{
+    Client, Data, Found, Record, SessionId, Start, Timestamp,
+    store::{Limit, WhenFull},
+};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    App,
+    guard::{May, Write},
+    json::{Entries, Strict, TokenText, answer},
+    problem::{Code, Problem},
+    view::SessionView,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartRequest {
+    user: Option<Arc<str>>,
+    data: Option<Entries>,
+    full_name: Option<Arc<str>>,
+    user_type: Option<Arc<str>>,
+    idle_seconds: Option<u64>,
+    ends_at: Option<Timestamp>,
+    #[serde(default)]
+    remember: bool,
+    audit_user: Option<Arc<str>>,
+    replaces: Option<TokenText>,
+    #[serde(default)]
+    fresh_data: bool,
+    limit: Option<LimitRequest>,
+    client: Option<ClientRequest>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitRequest {
+    max: u32,
+    #[serde(default = "evict")]
+    when_full: WhenFull,
+}
+
+fn evict() -> WhenFull {
+    WhenFull::Evict
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientRequest {
+    ip: Option<IpAddr>,
+    user_agent: Option<Arc<str>>,
+    device: Option<Arc<str>>,
+}
+
+#[derive(Debug, Serialize)]
+struct StartedView<'a> {
+    token: String,
+    set_cookie: String,
+    session: SessionView<'a>,
+    ended: Vec<SessionId>,
+}
+
+pub(super) async fn start(
+    _: May<Write>,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Strict(request): Strict<StartRequest>,
+) -> Result<Response, Problem> {
+    let replaced = match &request.replaces {
+        Some(text) => replaced(&app, text).await?,
+        None => None,
+    };
+    let idempotency_key = idempotency_key(&headers)?;
+    let start = request.into_start(replaced.as_deref(), idempotency_key);
+    let started = app.sessions.start(start).await?;
+    let view = StartedView {
+        set_cookie: app.sessions.cookie().set(&started.token, &started.record.info, app.sessions.now(), None),
+        token: started.token.reveal(),
+        session: SessionView::from(&*started.record),
+        ended: started.ended.iter().map(|ended| ended.id).collect(),
+    };
+    Ok(answer(StatusCode::CREATED, &view))
+}
+
+/// The living session that the new one takes the place of. One that ended has no place to take; a token that opens
+/// nothing is a mistake that would otherwise leave a session behind.
+async fn replaced(app: &App, text: &TokenText) -> Result<Option<Arc<Record>>, Problem> {
+    let unknown = || Problem::unknown_session().with("field", &"replaces");
+    let token = text.token().map_err(|_| unknown())?;
+    match app.sessions.resume_without_touch(token).await? {
+        Found::Live(record) => Ok(Some(record)),
+        Found::Ended(_) => Ok(None),
+        Found::Unknown => Err(unknown()),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| {
+        Problem::field(Code::InvalidField, "Idempotency-Key", "Idempotency-Key: only visible ASCII is allowed")
+    })?;
+    Ok(Some(text.to_owned()))
+}
+
+impl StartRequest {
+    fn into_start(self, replaced: Option<&Record>, idempotency_key: Option<String>) -> Start {
+        let carried = replaced.filter(|record| !self.fresh_data && self.takes_over(record));
+        let mut data = carried.map_or_else(Data::new, |record| record.data.clone());
+        for (key, value) in self.data.unwrap_or_default().0 {
+            data.insert(key, value);
+        }
+        let client =
+            self.client.map(|client| Client { ip: client.ip, user_agent: client.user_agent, device: client.device });
+
+        let mut start = match self.user {
+            Some(user) => Start::user(user),
+            None => Start::anonymous(),
+        };
+        start = start.data(data).remember(self.remember).client(client.unwrap_or_default());
+        if let Some(name) = self.full_name {
+            start = start.full_name(name);
+        }
+        if let Some(user_type) = self.user_type {
+            start = start.user_type(user_type);
+        }
+        if let Some(user) = self.audit_user {
+            start = start.audit_user(user);
+        }
+        if let Some(seconds) = self.idle_seconds {
+            start = start.idle_timeout(Duration::from_secs(seconds));
+        }
+        if let Some(end) = self.ends_at {
+            start = start.ends_at(end);
+        }
+        if let Some(LimitRequest { max, when_full }) = self.limit {
+            start = start.limit(Limit { max, when_full });
+        }
+        if let Some(record) = replaced {
+            start = start.replaces(record.info.id);
+        }
+        if let Some(key) = idempotency_key {
+            start = start.idempotency_key(key);
+        }
+        start
+    }
+
+    /// What a visitor put in is theirs when they sign in; another user's data is not.
+    fn takes_over(&self, replaced: &Record) -> bool {
+        replaced.info.user.is_none() || replaced.info.user == self.user
+    }
+}

@@ -1,0 +1,170 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    client::{CallError, Client},
+    keys,
+    output::{self, Style},
+    percent,
+};
+
+mod audit;
+mod key;
+mod list;
+mod reap;
+mod revoke;
+mod serve;
+mod show;
+mod start;
+
+/// Sessions for the web: start, list and end them; serve them to applications in any language.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Serve,
+}
+
+const EXIT_CODES: &str = "Without a command it serves.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 the store or the server cannot be used,
+4 no such session or it has ended, 5 the address to listen on is taken or not allowed.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the session server
+    Serve(serve::Serve),
+    /// Start a session and print its token
+    Start(start::Start),
+    /// Show one session, or how it ended
+    Show(show::Show),
+    /// List living sessions
+    List(list::List),
+    /// End sessions: by id, or all that match
+    Revoke(revoke::Revoke),
+    /// End what has expired, now
+    Reap(reap::Reap),
+    /// Read the audit log
+    Audit(audit::Audit),
+    /// Make an API key, and print the lines for cloakroom.toml
+    Key(key::Key),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(serve) => serve.run(),
+        Command::Start(start) => start.run(),
+        Command::Show(show) => show.run(),
+        Command::List(list) => list.run(),
+        Command::Revoke(revoke) => revoke.run(),
+        Command::Reap(reap) => reap.run(),
+        Command::Audit(audit) => audit.run(),
+        Command::Key(key) => key.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cloakroom: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why a command did not do what it was asked: what to say, and the exit code for scripts.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    const FAILED: u8 = 1;
+    const USAGE: u8 = 2;
+    const UNAVAILABLE: u8 = 3;
+    const NOT_FOUND: u8 = 4;
+    const CANNOT_LISTEN: u8 = 5;
+
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let code = match &error {
+            CallError::Refused(refusal) => match refusal.code.as_str() {
+                "session_unknown" | "session_ended" => Self::NOT_FOUND,
+                "store_unavailable" | "store_failed" | "outcome_unknown" => Self::UNAVAILABLE,
+                _ => Self::FAILED,
+            },
+            CallError::Unreachable { .. } | CallError::Store(_) => Self::UNAVAILABLE,
+            CallError::Answer(_) | CallError::Key(_) => Self::FAILED,
+        };
+        let message = match &error {
+            CallError::Refused(refusal) if refusal.code == "unauthorized" => {
+                "the server does not know this API key: give --api-key or CLOAKROOM_API_KEY, or run where cloakroom.key lies"
+                    .into()
+            }
+            error => error.to_string(),
+        };
+        Self { code, message: output::printable(&message) }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        CallError::Answer(error.to_string()).into()
+    }
+}
+
+/// Where a command works, and how it prints.
+#[derive(Debug, Args)]
+struct Target {
+    /// The session server
+    #[arg(long, env = "CLOAKROOM_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7600")]
+    server: String,
+    /// Its API key [default: the one in ./cloakroom.key]
+    #[arg(long, env = "CLOAKROOM_API_KEY", value_name = "KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// Work straight on a store instead, such as sqlite:cloakroom.db
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    json: bool,
+}
+
+impl Target {
+    fn client(&self) -> Result<Client, Failure> {
+        if let Some(store) = &self.store {
+            return Ok(Client::of_store(store)?);
+        }
+        let key = match &self.api_key {
+            Some(key) => key.clone(),
+            None => keys::read(keys::FILE_NAME.as_ref()).map_err(|error| {
+                let message =
+                    format!("{error}; give --api-key or CLOAKROOM_API_KEY, or work on the store with --store");
+                Failure::new(Failure::USAGE, message)
+            })?,
+        };
+        Ok(Client::of_server(&self.server, key))
+    }
+
+    fn style(&self) -> Style {
+        if self.json { Style::Json } else { Style::Human }
+    }
+}
+
+/// Query parameters, percent-encoded; those without a value are left out.
+fn query(parameters: &[(&str, Option<&str>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+    let pairs: Vec<_> = given.map(|(name, value)| format!("{name}={}", percent::encoded(value))).collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}

@@ -1,0 +1,72 @@
+//! `cloakroom start`.
+
+use clap::Args;
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Target};
+use crate::output::{self, Style};
+
+#[derive(Debug, Args, Serialize)]
+pub(super) struct Start {
+    /// Who is signed in; left out, an anonymous session starts
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// The person's name
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_name: Option<String>,
+    /// What kind of user
+    #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_type: Option<String>,
+    /// How long it may go unused
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_seconds: Option<u64>,
+    /// When it ends whatever happens, such as 2030-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<String>,
+    /// Keep it for long, and the cookie beyond the browser's end
+    #[arg(long)]
+    remember: bool,
+    /// What it starts with: a JSON object
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<serde_json::value::RawValue>>,
+    #[command(flatten)]
+    #[serde(skip)]
+    target: Target,
+}
+
+fn json_object(text: &str) -> Result<Box<serde_json::value::RawValue>, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+#[derive(Debug, Deserialize)]
+struct Started {
+    token: String,
+    session: output::Session,
+    ended: Vec<String>,
+}
+
+impl Start {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let body = serde_json::to_string(&self)?;
+        let answer = self.target.client()?.call(Method::POST, "/v1/sessions", Some(body))?;
+        match self.target.style() {
+            Style::Json => output::line(&answer),
+            Style::Human => {
+                let started: Started = serde_json::from_str(&answer)?;
+                started.session.print();
+                output::line(&format!("token       {}", started.token));
+                for id in started.ended {
+                    output::line(&format!("ended       {id}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! The session server: [`cloakroom`]'s sessions over HTTP, for programs in any language.
+//!
+//! ```
+//! use cloakroom::Sessions;
+//! use cloakroom_server::{ApiKey, ApiKeys, Scope, Server, keys};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let key = keys::generate()?;
+//! let sessions = Sessions::open("memory:").await?;
+//! let server = Server::new(sessions, ApiKeys::new(vec![ApiKey::new("shop", Scope::Write, &key)?]));
+//! let listener = cloakroom_server::listen("127.0.0.1:0".parse()?)?;
+//! let shutdown = async {}; // A signal, usually.
+//! cloakroom_server::run(listener, server, shutdown).await;
+//! # Ok(()) }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod api;
+pub mod cli;
+mod client;
+mod config;
+pub mod keys;
+mod output;
+mod percent;
+mod server;
+
+pub use keys::{ApiKey, ApiKeys, Scope};
+pub use server::{Bounds, Server, listen, run};
