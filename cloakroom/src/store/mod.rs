@@ -6,6 +6,7 @@
 //! | address | store | feature |
 //! |---|---|---|
 //! | `memory:` | [`MemoryStore`]: gone when the process ends | always there |
+//! | `file:sessions` | [`FileStore`]: a JSON file a session, in one directory | `file` |
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
 //! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
@@ -25,6 +26,8 @@ use crate::{
     Timestamp,
 };
 
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -33,6 +36,8 @@ mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 
+#[cfg(feature = "file")]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
@@ -497,12 +502,21 @@ pub struct Logged {
 /// Opens the store at `url`. See the [table](self) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
-#[cfg_attr(not(feature = "sqlite"), expect(clippy::unused_async, reason = "only memory: opens without waiting"))]
+#[cfg_attr(
+    not(any(feature = "file", feature = "sqlite")),
+    expect(clippy::unused_async, reason = "only memory: opens without waiting")
+)]
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(MemoryStore::new()?)),
         "memory" => Err(Error::StoreUrl("memory: takes nothing behind the colon".into())),
+        #[cfg(feature = "file")]
+        "file" => Ok(Arc::new(FileStore::open(rest).await?)),
+        #[cfg(not(feature = "file"))]
+        "file" => Err(Error::StoreUrl(
+            "file: needs the feature \"file\" of the crate cloakroom: cargo add cloakroom --features file".into(),
+        )),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(SqliteStore::open(rest).await?)),
         #[cfg(not(feature = "sqlite"))]
@@ -528,7 +542,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
             "{scheme}: needs the feature \"redis\" of the crate cloakroom: cargo add cloakroom --features redis"
         ))),
         _ => Err(Error::StoreUrl(format!(
-            "{scheme:?} is not a store address: use memory:, sqlite:FILE, such as sqlite:sessions.db, \
+            "{scheme:?} is not a store address: use memory:, file:DIRECTORY, sqlite:FILE such as sqlite:sessions.db, \
              postgres://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT or \
              redis-cluster://HOST:PORT"
         ))),

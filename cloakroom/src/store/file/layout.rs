@@ -1,0 +1,183 @@
+//! Which file holds what. Names are made of ids, digests, numbers and words of ours alone, so no name can lead out of the
+//! directory.
+//!
+//! | path | holds |
+//! |---|---|
+//! | `format.json` | the version of this layout and the partition key |
+//! | `lock`, `turn` | nothing: they are locked |
+//! | `journal` | what was done since the last checkpoint |
+//! | `tmp/N` | a file that is about to get its name |
+//! | `sessions/HH/ID.json` | a session: a line about it, then its data |
+//! | `ended/HH/ID.json` | its tombstone |
+//! | `users/HH/DIGEST/START.ID` | nothing: the user has this session |
+//! | `users/HH/DIGEST/fence.json` | whether the user is disabled, and before when all sessions were ended |
+//! | `tries/HH/DIGEST` | the id of the session that was started with this idempotency key |
+//! | `due/KIND/T/T/TIME.NAME` | nothing: when to look at a session, a tombstone or a fence again |
+//! | `audit/POSITION.log` | audit entries, one a line; the file's name is where in the log it begins |
+//! | `audit/first.json` | where the entries that are not forgotten begin |
+//!
+//! `HH` is the first byte of id or digest in hexadecimal.
+
+use std::{
+    fmt::{Display, Write},
+    str::FromStr,
+};
+
+use crate::{Digest, SessionId, Timestamp};
+
+pub(super) const FORMAT: &str = "format.json";
+pub(super) const LOCK: &str = "lock";
+pub(super) const TURN: &str = "turn";
+pub(super) const JOURNAL: &str = "journal";
+pub(super) const AUDIT: &str = "audit";
+pub(super) const AUDIT_FIRST: &str = "audit/first.json";
+pub(super) const TEMPORARY: &str = "tmp";
+/// What stands before the tombstones' paths.
+pub(super) const ENDED: &str = "ended/";
+
+pub(super) fn temporary(number: usize) -> String {
+    format!("{TEMPORARY}/{number}")
+}
+
+pub(super) fn session(id: SessionId) -> String {
+    format!("sessions/{:02x}/{id}.json", id.as_bytes()[0])
+}
+
+/// The directory of the sessions whose ids begin with `byte`.
+pub(super) fn sessions(byte: u8) -> String {
+    format!("sessions/{byte:02x}")
+}
+
+/// The id in the name of a session's file.
+pub(super) fn session_named(name: &str) -> Option<SessionId> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+pub(super) fn tombstone(id: SessionId) -> String {
+    format!("{ENDED}{:02x}/{id}.json", id.as_bytes()[0])
+}
+
+/// The directory of a user's sessions.
+pub(super) fn user(digest: &UserDigest) -> String {
+    format!("users/{}/{digest}", &digest.0[..2])
+}
+
+pub(super) fn session_of_user(digest: &UserDigest, created_at: Timestamp, id: SessionId) -> String {
+    format!("{}/{}", user(digest), Dated { at: created_at, name: id })
+}
+
+pub(super) fn fence(digest: &UserDigest) -> String {
+    format!("{}/fence.json", user(digest))
+}
+
+pub(super) fn first_try(id: SessionId, key: &Digest) -> String {
+    format!("tries/{:02x}/{}", id.as_bytes()[0], hex(key.as_bytes()))
+}
+
+pub(super) fn audit(position: u64) -> String {
+    format!("{AUDIT}/{position:016x}.log")
+}
+
+/// The position in the name of an audit file.
+pub(super) fn audit_named(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_suffix(".log")?, 16).ok()
+}
+
+/// The keyed digest of a user's name, which may be anything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct UserDigest(String);
+
+impl UserDigest {
+    pub(super) fn new(digest: &Digest) -> Self {
+        Self(hex(digest.as_bytes()))
+    }
+}
+
+impl Display for UserDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for UserDigest {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let hexadecimal = text.len() == 2 * Digest::LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if hexadecimal { Ok(Self(text.to_owned())) } else { Err(()) }
+    }
+}
+
+/// What is looked at again when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A session that may have expired.
+    Session,
+    /// A tombstone to forget.
+    Tombstone,
+    /// A fence to forget.
+    Fence,
+}
+
+impl Due {
+    /// Times are kept in directories of about a minute, and those in directories of about a day, so that finding the
+    /// earliest ones reads few names however many there are.
+    const SHIFTS: [u32; 2] = [26, 16];
+
+    pub(super) fn root(self) -> &'static str {
+        match self {
+            Self::Session => "due/sessions",
+            Self::Tombstone => "due/tombstones",
+            Self::Fence => "due/fences",
+        }
+    }
+
+    pub(super) fn marker(self, at: Timestamp, name: impl Display) -> String {
+        let [day, minute] = Self::SHIFTS.map(|shift| Self::span_of(at, shift));
+        format!("{}/{day:x}/{minute:x}/{}", self.root(), Dated { at, name })
+    }
+
+    /// Those of a directory's subdirectories, earliest first, that hold times at or before `now`. `depth` is 0 for days,
+    /// 1 for minutes.
+    pub(super) fn passed(depth: usize, names: Vec<String>, now: Timestamp) -> Vec<String> {
+        let last = Self::span_of(now, Self::SHIFTS[depth]);
+        let spans = names.into_iter().filter_map(|name| Some((u64::from_str_radix(&name, 16).ok()?, name)));
+        let mut passed: Vec<_> = spans.filter(|(span, _)| *span <= last).collect();
+        passed.sort_unstable();
+        passed.into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn span_of(at: Timestamp, shift: u32) -> u64 {
+        u64::try_from(at.as_millis()).unwrap_or(0) >> shift
+    }
+}
+
+/// A name with a time, as file names have it: `TIME.NAME`, the time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Dated<N> {
+    pub(super) at: Timestamp,
+    pub(super) name: N,
+}
+
+impl<N: Display> Display for Dated<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.at.as_millis(), self.name)
+    }
+}
+
+impl<N: FromStr> FromStr for Dated<N> {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (millis, name) = text.split_once('.').ok_or(())?;
+        let millis = millis.parse().map_err(|_| ())?;
+        Ok(Self { at: Timestamp::from_millis(millis), name: name.parse().map_err(|_| ())? })
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all that is written");
+        text
+    })
+}

@@ -1,0 +1,132 @@
+//! From an address to a directory that is ours and whole.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    disk::{Access, Directory, Disk, directory_builder},
+    fault::Fault,
+    format::{self, Format},
+    journal::{Journal, Limits, empty_journal},
+    layout,
+};
+use crate::{Digest, Error, PartitionKey, Result};
+
+/// The directory that the part of an address behind `file:` names.
+pub(super) fn directory_named(address: &Path) -> Result<PathBuf> {
+    // What is not Unicode did not come from an address.
+    let Some(text) = address.to_str() else { return Ok(address.into()) };
+    let directory = text.strip_prefix("//").unwrap_or(text);
+    let problem = if directory.is_empty() {
+        "names no directory"
+    } else if directory.contains('?') {
+        "takes no parameters behind the directory"
+    } else {
+        return Ok(directory.into());
+    };
+    Err(Error::StoreUrl(format!(
+        "file:{text} {problem}: write file:DIRECTORY, such as file:sessions or file:/var/lib/app/sessions"
+    )))
+}
+
+/// Opens `directory` and creates it if there is none. Blocks, for at most `patience` when others hold it locked.
+pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>, PartitionKey)> {
+    let fault = |fault: Fault| fault.into_error(directory);
+    let is_new = look(directory)?;
+    let disk = Directory::new(directory);
+    if is_new {
+        prepare(&disk, patience).map_err(fault)?;
+    }
+    let key = read_format(&disk, directory)?;
+    let journal: Arc<Journal> = Arc::new(Journal::new(disk, Limits::new(patience)));
+    journal.recover().map_err(fault)?;
+    Ok((journal, key))
+}
+
+const VERSION: u32 = 1;
+
+/// Whether a directory has yet to be made ours. One that belongs to somebody else is left exactly as it is.
+fn look(directory: &Path) -> Result<bool> {
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(unusable(directory, "is not a directory: name one, such as file:sessions")),
+        Err(error) if error.kind() == ErrorKind::NotFound => create(directory)?,
+        Err(error) => return Err(Error::store(format_args!("{} cannot be looked at", directory.display()), error)),
+    }
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.map_err(|error| {
+        Error::store(format_args!("{} cannot be read: let this process read and write it", directory.display()), error)
+    })?;
+    let names: Vec<_> = entries.into_iter().map(|entry| entry.file_name()).collect();
+    if names.iter().any(|name| name == layout::FORMAT) {
+        return Ok(false);
+    }
+    let unfinished = [layout::LOCK, layout::TURN, layout::JOURNAL, NEW_FORMAT];
+    if names.iter().all(|name| unfinished.iter().any(|ours| name == ours)) {
+        return Ok(true);
+    }
+    Err(unusable(directory, "holds something else and was left as it is: name another directory, or an empty one"))
+}
+
+fn create(directory: &Path) -> Result<()> {
+    let parent = directory.parent().filter(|parent| *parent != OsStr::new(""));
+    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+        let problem = format!("cannot be created, for there is no directory {}: create it", parent.display());
+        return Err(unusable(directory, &problem));
+    }
+    match directory_builder().create(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::store(
+            format_args!("{} cannot be created: let this process write to its parent", directory.display()),
+            error,
+        )),
+        _ => Ok(()),
+    }
+}
+
+const NEW_FORMAT: &str = "format.new";
+
+/// Makes an empty directory ours. The file that says so comes last.
+pub(super) fn prepare(disk: &dyn Disk, patience: Duration) -> Result<(), Fault> {
+    let lock = disk.lock(Access::Exclusive, patience).map_err(Fault::io(layout::LOCK))?;
+    let _lock = lock.ok_or(Fault::Locked { waited: patience })?;
+    if disk.read(layout::FORMAT).map_err(Fault::io(layout::FORMAT))?.is_some() {
+        // Another process was faster.
+        return Ok(());
+    }
+    let key = PartitionKey::generate().map_err(|_| Fault::Panicked)?;
+    let format = Format { cloakroom_file_store: VERSION, partition_key: Digest::from_bytes(*key.as_bytes()) };
+    disk.write(layout::JOURNAL, &empty_journal()).map_err(Fault::io(layout::JOURNAL))?;
+    disk.write(NEW_FORMAT, &format::encode(&format)).map_err(Fault::io(NEW_FORMAT))?;
+    let files = [layout::JOURNAL, NEW_FORMAT, layout::FORMAT].map(String::from).into();
+    disk.sync_all(&files).map_err(Fault::io("."))?;
+    disk.rename(NEW_FORMAT, layout::FORMAT).map_err(Fault::io(layout::FORMAT))?;
+    disk.sync_all(&files).map_err(Fault::io("."))
+}
+
+/// Checks that a directory is one that this version can work with, and answers with its key.
+pub(super) fn read_format(disk: &dyn Disk, directory: &Path) -> Result<PartitionKey> {
+    let fault = |fault: Fault| fault.into_error(directory);
+    let bytes = disk.read(layout::FORMAT).map_err(Fault::io(layout::FORMAT)).map_err(fault)?;
+    let bytes = bytes.ok_or_else(|| fault(Fault::damaged(layout::FORMAT, "it is gone")))?;
+    // A newer version may say more than this one knows, but says its number the same way.
+    let format: Format = format::decode(layout::FORMAT, &bytes).map_err(fault)?;
+    if format.cloakroom_file_store > VERSION {
+        let problem = format!(
+            "was written by a newer version of cloakroom (its layout has version {}, this one knows {VERSION}): \
+             upgrade, or restore a backup",
+            format.cloakroom_file_store
+        );
+        return Err(unusable(directory, &problem));
+    }
+    Ok(PartitionKey::from_bytes(*format.partition_key.as_bytes()))
+}
+
+fn unusable(directory: &Path, problem: &str) -> Error {
+    Error::Store { message: format!("{} {problem}", directory.display()), source: None }
+}
