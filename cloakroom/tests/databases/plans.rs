@@ -31,6 +31,8 @@ async fn i8_postgres_uses_its_indexes() {
          ANALYZE {schema}.session, {schema}.session_data, {schema}.tombstone, {schema}.audit"
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
+    // A connection of its own, for its counters begin with nothing.
+    let mut connection = PgConnection::connect(server).await.unwrap();
     let (hex_id, hex_new, now) = (hex(id), hex(token.id()), NOW.as_millis());
     for call in [
         format!("load_1('\\x{hex_id}')"),
