@@ -27,9 +27,12 @@ async fn i8_postgres_uses_its_indexes() {
          INSERT INTO {schema}.tombstone SELECT id, user_id, created_at, 'signed_out', NULL, NULL, secret, 0, 0, '' \
          FROM {schema}.session WHERE user_id <> 'anna'; \
          INSERT INTO {schema}.audit SELECT era, place, seq + n, at + n, event, sha256(n::text::bytea), 'user ' || n / 5, \
-         NULL, NULL, NULL, NULL, NULL FROM {schema}.audit, generate_series(1, 20000) AS n; ANALYZE"
+         NULL, NULL, NULL, NULL, NULL FROM {schema}.audit, generate_series(1, 20000) AS n; \
+         ANALYZE {schema}.session, {schema}.session_data, {schema}.tombstone, {schema}.audit"
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
+    // A connection of its own, for its counters begin with nothing.
+    let mut connection = PgConnection::connect(server).await.unwrap();
     let (hex_id, hex_new, now) = (hex(id), hex(token.id()), NOW.as_millis());
     for call in [
         format!("load_1('\\x{hex_id}')"),
