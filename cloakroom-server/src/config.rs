@@ -235,18 +235,30 @@ impl Settings {
             return Ok((ApiKeys::new(keys), None));
         }
         let Some(directory) = embedded_directory(self.store()) else {
-            return Err(ConfigError::NoKey { store: self.store().to_owned() });
+            return Err(ConfigError::NoKey { store: without_password(self.store()) });
         };
         let (key, path) = keys::embedded(&directory)?;
         Ok((ApiKeys::new(vec![key]), Some(path)))
     }
 }
 
-/// The directory of a store on this machine.
+/// A store's address as it may be shown: a password in it is not.
+pub fn without_password(store: &str) -> String {
+    let Some((scheme, rest)) = store.split_once("://") else { return store.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    // What comes before the last @ may hold others, unescaped.
+    let Some((user, host)) = authority.rsplit_once('@') else { return store.to_owned() };
+    match user.split_once(':') {
+        Some((user, _password)) => format!("{scheme}://{user}:***@{host}{path}"),
+        None => store.to_owned(),
+    }
+}
+
+/// The directory beside a store on this machine.
 fn embedded_directory(store: &str) -> Option<PathBuf> {
     match store.split_once(':')? {
         ("memory", _) => Some(PathBuf::new()),
-        ("sqlite", file) => {
+        ("sqlite" | "file", file) => {
             let file = file.strip_prefix("//").unwrap_or(file);
             Some(Path::new(file).parent().map(Path::to_path_buf).unwrap_or_default())
         }
@@ -306,6 +318,22 @@ mod tests {
         assert!(settings.keys(Some("guessable")).is_err());
         assert_eq!(embedded_directory("sqlite:///var/lib/a.db"), Some("/var/lib".into()));
         assert_eq!(embedded_directory("sqlite:a.db"), Some("".into()));
+        assert_eq!(embedded_directory("file:/var/lib/sessions"), Some("/var/lib".into()));
+    }
+
+    #[test]
+    fn t7_a_store_s_password_is_not_shown() {
+        for (store, shown) in [
+            ("postgres://app:s3cr3t@db/sessions?x=1", "postgres://app:***@db/sessions?x=1"),
+            ("redis://:p@ss@host:6379", "redis://:***@host:6379"),
+            ("postgres://app@db/sessions", "postgres://app@db/sessions"),
+            ("sqlite:cloakroom.db", "sqlite:cloakroom.db"),
+            ("redis://host:6379", "redis://host:6379"),
+        ] {
+            assert_eq!(without_password(store), shown);
+        }
+        let refused = read("store = 'postgres://app:s3cr3t@db/sessions'").keys(None).unwrap_err();
+        assert!(!refused.to_string().contains("s3cr3t"));
     }
 
     #[test]

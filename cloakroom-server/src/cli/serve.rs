@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::Failure;
 use crate::{
     Server,
-    config::{ConfigError, LogFormat, Settings},
+    config::{ConfigError, LogFormat, Settings, without_password},
 };
 
 #[derive(Debug, Args)]
@@ -57,7 +57,8 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         tracing::info!(path = %path.display(), "the API key is in this file");
     }
     let address = listener.local_addr().map_err(|error| Failure::new(Failure::CANNOT_LISTEN, error.to_string()))?;
-    let ready = writeln!(io::stdout(), "cloakroom ready on http://{address}, store {}", settings.store());
+    let ready =
+        writeln!(io::stdout(), "cloakroom ready on http://{address}, store {}", without_password(settings.store()));
     if let Err(error) = ready {
         // Whoever started us closed the pipe; that is no reason not to serve.
         tracing::warn!(%error, "the ready line could not be written");
