@@ -243,7 +243,7 @@ impl Settings {
 }
 
 /// A store's address as it may be shown: a password in it is not.
-pub fn without_password(store: &str) -> String {
+pub(crate) fn without_password(store: &str) -> String {
     let Some((scheme, rest)) = store.split_once("://") else { return store.to_owned() };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     // What comes before the last @ may hold others, unescaped.
