@@ -67,6 +67,10 @@
 //! |---|---|---|
 //! | `memory:` | this process's memory, gone when it ends | always there |
 //! | `sqlite:sessions.db` | one file on this machine | `sqlite`, on by default |
+//! | `file:sessions` | a directory of JSON files on this machine | `file` |
+//! | `postgres://…` | PostgreSQL | `postgres` |
+//! | `mysql://…` | MariaDB | `mysql` |
+//! | `redis://…`, `redis-cluster://…` | Redis 7, Redis Cluster | `redis` |
 //!
 //! # Features
 //!
@@ -74,6 +78,8 @@
 //! |---|---|---|
 //! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
 //! | `sqlite` | on | the SQLite store |
+//! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
+//! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
