@@ -63,6 +63,8 @@ impl PrivateServer {
                 command.args(self.settings.iter().map(|setting| format!("--{setting}")));
             }
         }
+        // A MariaDB that starts clears its directory for temporary files, whosever they are.
+        command.env("TMPDIR", &data);
         command.current_dir(&data).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(command.spawn().unwrap());
     }
@@ -127,7 +129,13 @@ impl PrivateServer {
                 command
             }
         };
-        let made = command.current_dir(&data).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let made = command
+            .env("TMPDIR", &data)
+            .current_dir(&data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
         assert!(made.success(), "the server's files could not be made");
     }
 }
