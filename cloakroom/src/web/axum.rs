@@ -9,10 +9,7 @@ use axum_core::{
 };
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::{
-    layer::{Visit, no_layer},
-    problem,
-};
+use super::{layer::Visit, problem};
 use crate::{Error, Session};
 
 impl<S: Sync> FromRequestParts<S> for Session {
@@ -112,7 +109,7 @@ impl IntoResponse for Error {
 
 fn visit(parts: &Parts) -> Result<&Visit, Rejection> {
     let visit = parts.extensions.get::<Arc<Visit>>().map(|visit| &**visit);
-    visit.ok_or_else(|| Rejection(Box::new(no_layer().map(Body::from))))
+    visit.ok_or_else(|| Rejection(Box::new(no_layer())))
 }
 
 fn not_signed_in(session: &Session, parts: &Parts, page: Option<&str>) -> Rejection {
@@ -137,7 +134,13 @@ fn not_signed_in(session: &Session, parts: &Parts, page: Option<&str>) -> Reject
     *response.status_mut() = StatusCode::SEE_OTHER;
     match HeaderValue::try_from(location) {
         Ok(location) => response.headers_mut().insert(header::LOCATION, location),
-        Err(_) => return Rejection(Box::new(no_layer().map(Body::from))),
+        Err(_) => return Rejection(Box::new(no_layer())),
     };
     Rejection(Box::new(response))
+}
+
+/// A handler asked for a session, but there is no [`SessionLayer`](super::SessionLayer) around it.
+fn no_layer() -> Response {
+    tracing::error!("a handler asks for its session, but no session layer is around it: add .layer(sessions.layer())");
+    problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is set up wrongly.").map(Body::from)
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -207,6 +207,7 @@ struct Arrived {
 }
 
 impl Visit {
+    #[cfg(feature = "axum")]
     pub(super) fn sign_in_page(&self) -> Option<&str> {
         self.config.sign_in_page.as_deref()
     }
@@ -315,10 +316,4 @@ impl Visit {
             headers.insert("clear-site-data", HeaderValue::from_static(what));
         }
     }
-}
-
-/// A handler asked for a session, but there is no [`SessionLayer`] around it.
-pub(super) fn no_layer() -> Response<Bytes> {
-    tracing::error!("a handler asks for its session, but no session layer is around it: add .layer(sessions.layer())");
-    problem::plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is set up wrongly.")
 }
