@@ -62,7 +62,7 @@ impl Subject {
             let data = data_of(number).map(|(key, value)| (key.into(), Json::encode(&value).expect("text is JSON")));
             let start = Start::user(user_of(number)).data(data.collect());
             let started = sessions.start(start).await.expect("it starts");
-            if is_in_sample(number, stored, cookies) {
+            if sample.len() < cookies && is_in_sample(number, stored, cookies) {
                 let cookie = format!("{name}={}", started.token.reveal());
                 sample.push(HeaderValue::try_from(cookie).expect("it is ASCII"));
             }
@@ -86,7 +86,7 @@ impl Subject {
             let expiry_date = OffsetDateTime::now_utc() + Duration::hours(1);
             let mut record = Record { id: tower_sessions::session::Id::default(), data, expiry_date };
             store.create(&mut record).await.expect("memory does not fail");
-            if is_in_sample(number, stored, cookies) {
+            if sample.len() < cookies && is_in_sample(number, stored, cookies) {
                 sample.push(HeaderValue::try_from(format!("id={}", record.id)).expect("it is ASCII"));
             }
         }
