@@ -24,7 +24,7 @@ pub(crate) struct Settings {
     /// Where to listen [default: 127.0.0.1:7600]. Port 0 takes a free one
     #[arg(long, env = "CLOAKROOM_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where sessions live: memory: or sqlite:FILE [default: sqlite:cloakroom.db]
+    /// Where sessions live: memory:, sqlite:FILE, file:DIRECTORY, postgres://…, mysql://…, redis://… [default: sqlite:cloakroom.db]
     #[arg(long, env = "CLOAKROOM_STORE", value_name = "URL")]
     store: Option<String>,
     /// What is logged, such as info or warn,cloakroom=debug [default: info]

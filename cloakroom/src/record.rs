@@ -119,7 +119,8 @@ pub struct RecentChanges {
 }
 
 impl RecentChanges {
-    /// How many are kept. A change is repeated only right after its connection was cut, so few are enough.
+    /// How many are kept. A change is repeated right after its connection was cut; if more than so many others come in
+    /// between, it is not recognised and applied again.
     pub const KEPT: usize = 8;
 
     /// As a store kept them; the newest [`KEPT`](Self::KEPT) count.
