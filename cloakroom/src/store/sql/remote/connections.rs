@@ -13,7 +13,7 @@ use sqlx::{
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Arg, Dialect, Namespace, Opened, Severity};
@@ -26,6 +26,8 @@ type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for the server to take a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long until a server that is short of connections is asked for one again.
+const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -181,8 +183,24 @@ impl<D: Dialect> Connections<D> {
     async fn connect(&self) -> Result<(PoolConnection<D::Db>, bool), SqlError> {
         let Some(shelf) = &self.shelf else { return Ok((self.pool.acquire().await?, false)) };
         tokio::select! {
-            connection = self.pool.acquire() => Ok((connection?, true)),
+            connection = self.connect_patiently() => Ok((connection?, true)),
             connection = shelf.next() => Ok((connection, false)),
+        }
+    }
+
+    /// A new connection, asked for again while the server is short of them: others may leave.
+    async fn connect_patiently(&self) -> Result<PoolConnection<D::Db>, SqlError> {
+        let started = Instant::now();
+        loop {
+            let error = match self.pool.acquire().await {
+                Err(SqlError::Database(error)) => error,
+                answer => return answer,
+            };
+            let severity = D::severity(error.code().as_deref().unwrap_or_default(), D::number(&*error));
+            if severity != Severity::Unavailable || started.elapsed() + CONNECT_AGAIN >= CONNECT_TIMEOUT {
+                return Err(SqlError::Database(error));
+            }
+            sleep(CONNECT_AGAIN).await;
         }
     }
 

@@ -1,0 +1,95 @@
+//! What to list, and where a listing goes on.
+
+use std::{net::IpAddr, str::FromStr, sync::Arc};
+
+use crate::{AuditEntry, Error, Result, SessionId, SessionInfo, Timestamp};
+
+/// Which sessions to list: those that match every field given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Of this user, compared byte for byte.
+    pub user: Option<Arc<str>>,
+    /// Started from this address.
+    pub ip: Option<IpAddr>,
+    /// On the device of this name.
+    pub device: Option<Arc<str>>,
+    /// Last seen at or before this time.
+    pub last_seen_before: Option<Timestamp>,
+}
+
+impl Query {
+    /// All sessions of one user.
+    pub fn of_user(user: impl Into<Arc<str>>) -> Self {
+        Self { user: Some(user.into()), ..Self::default() }
+    }
+
+    /// Whether a session matches.
+    pub fn matches(&self, info: &SessionInfo) -> bool {
+        let Self { user, ip, device, last_seen_before } = self;
+        user.as_ref().is_none_or(|user| info.user.as_ref() == Some(user))
+            && ip.is_none_or(|ip| info.client.ip == Some(ip))
+            && device.as_ref().is_none_or(|device| info.client.device.as_ref() == Some(device))
+            && last_seen_before.is_none_or(|limit| info.last_seen_at <= limit)
+    }
+}
+
+/// A place in a listing. Opaque: only the store that gave it understands it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(String);
+
+impl Cursor {
+    /// A store's own cursor: printable ASCII without white space.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for a client to hand back.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads a part of a store's own cursor.
+    pub fn parse<T: FromStr>(&self) -> Result<T> {
+        self.0.parse().map_err(|_| Self::invalid())
+    }
+
+    /// What a cursor that the store did not give is answered with.
+    pub fn invalid() -> Error {
+        Error::InvalidArgument { what: "cursor", problem: "it is not one that this store gave".into() }
+    }
+}
+
+/// Part of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Which audit entries to read: those that match every field given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// About sessions of this user.
+    pub user: Option<Arc<str>>,
+    /// About this session.
+    pub session: Option<SessionId>,
+}
+
+impl AuditQuery {
+    /// Whether an entry matches.
+    pub fn matches(&self, entry: &AuditEntry) -> bool {
+        self.user.as_ref().is_none_or(|user| entry.user.as_ref() == Some(user))
+            && self.session.is_none_or(|session| entry.session == session)
+    }
+}
+
+/// An audit entry and its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Continue after this entry from here.
+    pub cursor: Cursor,
+    /// The entry.
+    pub entry: AuditEntry,
+}
