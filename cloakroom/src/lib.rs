@@ -125,7 +125,7 @@ pub use sessions::{
     parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 pub use web::SignedIn;
 
 /// The programs in the project's own pages compile.

@@ -3,22 +3,30 @@
 //! [`cookie`] knows no framework. [`SessionLayer`] works with any tower service, the extractors [`Session`](crate::Session)
 //! and [`SignedIn`] with axum (feature `axum`) and, below [`SessionMiddleware`], with actix-web (feature `actix`).
 
+#[cfg(feature = "actix")]
+pub mod actix;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
 pub mod cookie;
 mod layer;
 mod problem;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 mod signed_in;
+#[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
+mod tower_sessions;
 mod visit;
 mod watch;
 
+#[cfg(feature = "actix")]
+pub use self::actix::SessionMiddleware;
 #[cfg(feature = "axum")]
 pub use self::axum::Rejection;
 pub use body::SessionBody;
 pub use cookie::{CookieConfig, SameSite};
 pub use layer::{SessionLayer, SessionService};
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 pub use signed_in::SignedIn;
+#[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
+pub use tower_sessions::TowerSessionsStore;
 pub use visit::Locking;

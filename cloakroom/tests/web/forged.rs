@@ -8,7 +8,10 @@ use cloakroom::{
     testing::{Call, SpyStore},
 };
 
-use crate::world::{World, data, routes, world, world_on, world_with};
+use crate::{
+    framework::layer,
+    world::{World, data, routes, world, world_on, world_with},
+};
 
 const KEY: [u8; 32] = [7; 32];
 const NEXT_KEY: [u8; 32] = [8; 32];
@@ -405,6 +408,6 @@ async fn t10_a_browser_with_a_forged_session_is_a_visitor() {
     let mut forged = row(&world, &store, browser.token().id()).await;
     forged.info.user = Some("anna".into());
     let world = sealed(&holding(&world, forged).await);
-    browser.app = routes().with_state(world.sessions.clone()).layer(world.sessions.layer());
+    browser.app = routes().layer(layer(&world.sessions));
     assert_eq!(browser.text("/who").await, "nobody");
 }

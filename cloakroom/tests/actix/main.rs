@@ -1,0 +1,30 @@
+//! Sessions through actix-web's middleware and extractors, as a browser sees them: the tests of the layer, and some of its
+//! own.
+
+#[path = "../web/commit.rs"]
+mod commit;
+#[path = "../web/cookies.rs"]
+mod cookies;
+#[path = "../web/dict.rs"]
+mod dict;
+#[path = "../web/failing_store.rs"]
+mod failing_store;
+#[path = "../web/forged.rs"]
+mod forged;
+mod framework;
+#[path = "../web/lapsed.rs"]
+mod lapsed;
+#[path = "../web/locks.rs"]
+mod locks;
+#[path = "../web/logs.rs"]
+mod logs;
+#[path = "../web/refusals.rs"]
+mod refusals;
+#[path = "../web/sign_in.rs"]
+mod sign_in;
+#[path = "../web/tokens.rs"]
+mod tokens;
+#[path = "../web/trips.rs"]
+mod trips;
+#[path = "../web/world.rs"]
+mod world;
