@@ -21,6 +21,8 @@ pub struct Start {
     pub(crate) client: Client,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
+    /// Whether the configured absolute lifetime does not apply, though somebody is signed in.
+    pub(crate) no_absolute_end: bool,
     pub(crate) remember: bool,
     pub(crate) limit: Option<Limit>,
     pub(crate) replaces: Option<SessionId>,
@@ -171,8 +173,17 @@ impl Sessions {
     ///
     /// A full limit or a disabled user is [`Error::Refused`].
     pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
+        self.start_with(start.into(), |partition| Token::generate(SessionId::generate(partition)?)).await
+    }
+
+    /// Starts a session whose token, in this partition, somebody else makes.
+    pub(crate) async fn start_with(
+        &self,
+        start: Start,
+        token: impl FnOnce(Partition) -> Result<Token>,
+    ) -> Result<Started> {
         let now = self.now();
-        let (create, token) = self.prepare(start.into(), now)?;
+        let (create, token) = self.prepare(start, token, now)?;
         let created = self.store_write(self.store().create(&create, now)).await?;
         match created {
             Created::Created { ended } => {
@@ -190,7 +201,12 @@ impl Sessions {
         }
     }
 
-    fn prepare(&self, start: Start, now: Timestamp) -> Result<(Create, Token)> {
+    fn prepare(
+        &self,
+        start: Start,
+        token: impl FnOnce(Partition) -> Result<Token>,
+        now: Timestamp,
+    ) -> Result<(Create, Token)> {
         let config = self.config();
         for (what, text) in [
             ("user", &start.user),
@@ -217,7 +233,7 @@ impl Sessions {
             return Err(Error::InvalidArgument { what: "limit", problem });
         }
         let asked = Asked {
-            signed_in: start.user.is_some(),
+            signed_in: start.user.is_some() && !(start.no_absolute_end && config.lifetimes.assurance.is_none()),
             remember: start.remember,
             idle: start.idle_timeout,
             ends_at: start.ends_at,
@@ -230,7 +246,7 @@ impl Sessions {
             let owner = start.user.as_deref().unwrap_or_default();
             key.keyed_digest(format!("idempotency\0{owner}\0{text}").as_bytes())
         });
-        let token = Token::generate(SessionId::generate(self.partition(start.user.as_deref(), idempotency)?)?)?;
+        let token = token(self.partition(start.user.as_deref(), idempotency)?)?;
         let info = SessionInfo {
             id: token.id(),
             authenticated_at: start.user.is_some().then(|| start.authenticated_at.unwrap_or(now)),
