@@ -149,9 +149,12 @@ fn create(token: &Token, user: Option<&str>) -> Create {
         idle_timeout: Some(Duration::from_hours(1)),
         ends_at: None,
         authenticated_at: user.map(|_| NOW),
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -163,7 +166,7 @@ fn create(token: &Token, user: Option<&str>) -> Create {
         lease: Lease::default(),
         idempotency: None,
     };
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 async fn begin(store: &dyn Store, user: &str) -> SessionId {
