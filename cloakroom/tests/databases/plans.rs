@@ -101,8 +101,8 @@ async fn i8_mariadb_uses_its_indexes() {
     for call in [
         format!("load_1(X'{hex_id}')"),
         format!(
-            "create_1(1, {now}, 1, TRUE, NULL, NULL, 'signed_in', '', '', '', X'{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
-             NULL, NULL, NULL, FALSE, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, NULL, '[]')"
+            "create_1(1, {now}, 1, TRUE, NULL, NULL, 'signed_in', NULL, '', '', '', X'{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
+             NULL, NULL, NULL, NULL, NULL, FALSE, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, NULL, '[]')"
         ),
         format!(
             "update_1(X'{hex_new}', {now}, X'0102030405060708', NULL, NULL, '[[\"62\",\"\"]]', FALSE, '[]', '[[\"61\",\"31\"]]', \
