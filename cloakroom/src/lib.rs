@@ -93,6 +93,7 @@
 #![warn(missing_docs)]
 
 mod audit;
+mod boot;
 mod change;
 mod clock;
 mod data;
@@ -111,6 +112,7 @@ mod token;
 pub mod web;
 
 pub use audit::{AuditEntry, Event, ParseEventError};
+pub use boot::Boot;
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use data::{Data, Json};
@@ -121,8 +123,8 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
-    parse_period,
+    Assurance, AuditSink, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, TracingSink,
+    format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]
