@@ -14,6 +14,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod transfer;
 mod writer;
 mod writes;
 
@@ -24,7 +25,7 @@ use crate::{
     Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -41,7 +42,7 @@ use crate::{
 /// the directory then, or take a snapshot of the file system.
 pub struct FileStore {
     directory: Arc<Path>,
-    key: PartitionKey,
+    key: AdoptableKey,
     journal: Arc<Journal>,
     writer: Writer,
 }
@@ -71,7 +72,7 @@ impl FileStore {
         let (journal, key) = opened.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&directory)))?;
         let writer = Writer::start(Arc::clone(&journal))
             .map_err(|error| Error::unavailable("no thread could be started", error))?;
-        Ok(Self { directory, key, journal, writer })
+        Ok(Self { directory, key: AdoptableKey::new(key), journal, writer })
     }
 
     async fn write<T: Send + 'static>(

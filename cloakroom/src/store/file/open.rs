@@ -43,9 +43,11 @@ pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>
     if is_new {
         prepare(&disk, patience).map_err(fault)?;
     }
-    let key = read_format(&disk, directory)?;
+    read_format(&disk, directory)?;
     let journal: Arc<Journal> = Arc::new(Journal::new(disk, Limits::new(patience)));
     journal.recover().map_err(fault)?;
+    // The journal may have held another key.
+    let key = read_format(journal.disk(), directory)?;
     Ok((journal, key))
 }
 
@@ -100,13 +102,17 @@ pub(super) fn prepare(disk: &dyn Disk, patience: Duration) -> Result<(), Fault> 
         return Ok(());
     }
     let key = PartitionKey::generate().map_err(|_| Fault::Panicked)?;
-    let format = Format { cloakroom_file_store: VERSION, partition_key: Digest::from_bytes(*key.as_bytes()) };
     disk.write(layout::JOURNAL, &empty_journal()).map_err(Fault::io(layout::JOURNAL))?;
-    disk.write(NEW_FORMAT, &format::encode(&format)).map_err(Fault::io(NEW_FORMAT))?;
+    disk.write(NEW_FORMAT, &format::encode(&format(&key))).map_err(Fault::io(NEW_FORMAT))?;
     let files = [layout::JOURNAL, NEW_FORMAT, layout::FORMAT].map(String::from).into();
     disk.sync_all(&files).map_err(Fault::io("."))?;
     disk.rename(NEW_FORMAT, layout::FORMAT).map_err(Fault::io(layout::FORMAT))?;
     disk.sync_all(&files).map_err(Fault::io("."))
+}
+
+/// What says that a directory is ours.
+pub(super) fn format(key: &PartitionKey) -> Format {
+    Format { cloakroom_file_store: VERSION, partition_key: Digest::from_bytes(*key.as_bytes()) }
 }
 
 /// Checks that a directory is one that this version can work with, and answers with its key.

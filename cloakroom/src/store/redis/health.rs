@@ -41,6 +41,15 @@ pub(super) async fn prepare(servers: &Servers, keys: &Keys) -> Result<PartitionK
     key.map(PartitionKey::from_bytes).ok_or_else(|| unusable("it has lost its partition key: restore it from a backup"))
 }
 
+/// Keeps another key than the one the store was made with.
+pub(super) async fn set_partition_key(servers: &Servers, keys: &Keys, key: &PartitionKey) -> Result<()> {
+    let (meta, slot) = keys.meta();
+    let mut put = cmd("HSET");
+    put.arg(&meta).arg("partition_key").arg(key.as_bytes());
+    servers.run(&Call::read(slot, put).with(Effect::Repeatable)).await?;
+    Ok(())
+}
+
 /// Whether the servers can be used now. Of their clocks, the one that is furthest off.
 pub(super) async fn check(servers: &Servers, keys: &Keys, partition_key: &PartitionKey) -> Result<Timestamp> {
     let all = look_at_all(servers).await?;

@@ -93,6 +93,25 @@ impl Dialect for MariaDb {
         sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
     }
 
+    fn prepare(namespace: &Namespace, statement: &str) -> String {
+        statement.replace('~', &format!("{namespace}_"))
+    }
+
+    const BEGIN_READ: &'static [&'static str] =
+        &["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION READ ONLY"];
+    const BEGIN_WRITE: &'static [&'static str] =
+        &["SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION READ WRITE"];
+
+    const SESSION_COLUMNS: &'static [(&'static str, &'static str)] = &[];
+
+    const KEEP_DISABLED: &'static str = "ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)";
+    const KEEP_LATER_FENCE: &'static str =
+        "ON DUPLICATE KEY UPDATE ended_before = GREATEST(ended_before, VALUES(ended_before))";
+
+    async fn command(connection: &mut MySqlConnection, command: &'static str) -> Result<(), SqlError> {
+        sqlx::raw_sql(command).execute(connection).await.map(drop)
+    }
+
     async fn open(connection: &mut MySqlConnection, namespace: &Namespace) -> Result<Opened, SqlError> {
         let row = sqlx::query("SELECT CAST(VERSION() AS BINARY), CAST(DATABASE() AS BINARY)")
             .fetch_one(&mut *connection)

@@ -1,6 +1,6 @@
 //! Sessions in PostgreSQL.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
     Arguments, AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
@@ -87,6 +87,37 @@ impl Dialect for Postgres {
 
     async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
         sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
+    }
+
+    fn prepare(namespace: &Namespace, statement: &str) -> String {
+        let mut prepared = String::with_capacity(statement.len() * 2);
+        let mut place = 0;
+        for character in statement.chars() {
+            match character {
+                '~' => write!(prepared, "\"{namespace}\"."),
+                '?' => {
+                    place += 1;
+                    write!(prepared, "${place}")
+                }
+                other => prepared.write_char(other),
+            }
+            .expect("a string takes everything");
+        }
+        prepared
+    }
+
+    const BEGIN_READ: &'static [&'static str] = &["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"];
+    const BEGIN_WRITE: &'static [&'static str] = &["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"];
+
+    const SESSION_COLUMNS: &'static [(&'static str, &'static str)] =
+        &[("logged_in", "pg_current_xact_id()::text::bigint")];
+
+    const KEEP_DISABLED: &'static str = "ON CONFLICT DO NOTHING";
+    const KEEP_LATER_FENCE: &'static str = "ON CONFLICT (user_id) DO UPDATE SET \
+        ended_before = greatest(user_fence.ended_before, excluded.ended_before)";
+
+    async fn command(connection: &mut PgConnection, command: &'static str) -> Result<(), SqlError> {
+        sqlx::raw_sql(command).execute(connection).await.map(drop)
     }
 
     async fn open(connection: &mut PgConnection, namespace: &Namespace) -> Result<Opened, SqlError> {

@@ -199,6 +199,12 @@ fn partition_key(db: &Connection) -> Result<Option<PartitionKey>, Fault> {
     Ok(key.map(PartitionKey::from_bytes))
 }
 
+/// Keeps another key than the one the file was made with.
+pub(super) fn set_partition_key(db: &Connection, key: &PartitionKey) -> Result<(), Fault> {
+    db.execute("UPDATE meta SET value = ?2 WHERE name = ?1", (PARTITION_KEY, key.as_bytes()))?;
+    Ok(())
+}
+
 fn unusable(file: &Path, problem: &str) -> Error {
     Error::Store { message: format!("{} {problem}", file.display()), source: None }
 }
