@@ -31,6 +31,7 @@ mod open;
 mod pages;
 #[cfg(feature = "redis")]
 mod redis;
+mod schema;
 mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
@@ -48,6 +49,7 @@ pub use open::open;
 pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub use schema::{Schema, schema};
 pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;

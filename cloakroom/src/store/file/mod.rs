@@ -25,7 +25,7 @@ use crate::{
     Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which, transfer::AdoptableKey,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -73,6 +73,14 @@ impl FileStore {
         let writer = Writer::start(Arc::clone(&journal))
             .map_err(|error| Error::unavailable("no thread could be started", error))?;
         Ok(Self { directory, key: AdoptableKey::new(key), journal, writer })
+    }
+
+    /// Which version the directory's layout has.
+    pub(in crate::store) async fn schema(directory: impl AsRef<Path>) -> Result<Schema> {
+        let directory = open::directory_named(directory.as_ref())?;
+        let place: Arc<Path> = directory.as_path().into();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&directory)).await;
+        looked.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&place)))
     }
 
     async fn write<T: Send + 'static>(

@@ -36,7 +36,7 @@ use crate::{
     SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Touch, Updated, WhenFull, Which,
+        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
         transfer::AdoptableKey,
     },
 };
@@ -99,6 +99,15 @@ impl RedisStore {
         let servers = Servers::new(address);
         let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
         Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+    }
+}
+
+impl RedisStore {
+    /// Which version the layout of what is stored has.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        let address = Address::parse(url)?;
+        let keys = Keys::new(&address.prefix);
+        health::schema(&Servers::new(address), &keys).await
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
-use crate::{PartitionKey, Result, Timestamp};
+use crate::{PartitionKey, Result, Timestamp, store::Schema};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
@@ -43,6 +43,11 @@ impl PostgresStore {
     /// [`Error::Store`](crate::Error::Store) if it is too old, refuses us, or holds sessions of a newer version.
     pub async fn open(url: &str) -> Result<Self> {
         Self::open_address(Address::parse(url, "schema")?).await
+    }
+
+    /// Which version the tables have.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        Self::schema_at(Address::parse(url, "schema")?).await
     }
 
     /// Uses the application's own pool, and the schema `cloakroom`. The pool decides how long to wait for a connection. After
@@ -118,6 +123,12 @@ impl Dialect for Postgres {
 
     async fn command(connection: &mut PgConnection, command: &'static str) -> Result<(), SqlError> {
         sqlx::raw_sql(command).execute(connection).await.map(drop)
+    }
+
+    const LATEST: usize = MIGRATIONS.len();
+
+    async fn find_version(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
+        version(connection, namespace).await
     }
 
     async fn open(connection: &mut PgConnection, namespace: &Namespace) -> Result<Opened, SqlError> {

@@ -149,6 +149,16 @@ impl<D: Dialect> Connections<D> {
         task.await.unwrap_or_else(|stopped| Err(Error::store("opening the store stopped midway", stopped)))
     }
 
+    /// Which version the schema has; 0 if there is none.
+    pub(super) async fn version(&self) -> Result<usize> {
+        let mut borrowed = self.borrow(false).await.map_err(|fault| fault.into_error::<D>(Kind::Read))?;
+        match timeout(CALL_TIMEOUT, D::find_version(&mut borrowed.connection, &self.namespace)).await {
+            Ok(Ok(version)) => Ok(version),
+            Ok(Err(error)) => Err(Fault::of::<D>(error, Duration::ZERO).into_error::<D>(Kind::Read)),
+            Err(_) => Err(Fault::Slow { after: CALL_TIMEOUT, was_sent: false }.into_error::<D>(Kind::Read)),
+        }
+    }
+
     /// Calls a routine. In a task of its own: a caller that loses interest tears nothing, and leaves no connection in the
     /// middle of an answer.
     pub(super) async fn call(this: &Arc<Self>, kind: Kind, routine: &'static str, args: Vec<Arg>) -> Result<Rows<D>> {

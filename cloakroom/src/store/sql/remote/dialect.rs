@@ -47,6 +47,15 @@ pub trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
         command: &'static str,
     ) -> impl Future<Output = Result<(), SqlError>> + Send;
 
+    /// The version of the schema that this library makes.
+    const LATEST: usize;
+
+    /// Which version of the schema is there; 0 if none.
+    fn find_version(
+        connection: &mut <Self::Db as Database>::Connection,
+        namespace: &Namespace,
+    ) -> impl Future<Output = Result<usize, SqlError>> + Send;
+
     /// Looks whether the server is one we know, brings the schema up to date, and reads the partition key. Safe on
     /// any number of nodes at once.
     fn open(

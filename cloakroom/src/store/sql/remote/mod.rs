@@ -27,7 +27,7 @@ use crate::{
     Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which, transfer::AdoptableKey,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -42,6 +42,14 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn open_address(address: Address<D>) -> Result<Self> {
         let Address { options, namespace, max_connections } = address;
         Self::start(Connections::own(options, namespace, max_connections)).await
+    }
+
+    /// Which version the tables at an address have.
+    pub(super) async fn schema_at(address: Address<D>) -> Result<Schema> {
+        let Address { options, namespace, .. } = address;
+        let version = |version| u32::try_from(version).unwrap_or(u32::MAX);
+        let found = Arc::new(Connections::<D>::own(options, namespace, 1)).version().await?;
+        Ok(Schema { found: (found > 0).then(|| version(found)), latest: version(D::LATEST) })
     }
 
     /// Borrows the application's connections.

@@ -32,7 +32,7 @@ use crate::{
     Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which, transfer::AdoptableKey,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -80,6 +80,14 @@ impl SqliteStore {
             .map_err(no_thread)?;
         let Opened { writer, readers, key } = opened.await.map_err(|_| stopped(&file))??;
         Ok(Self { threads: Threads::start(writer, readers).map_err(no_thread)?, file, key: AdoptableKey::new(key) })
+    }
+
+    /// Which version the file's schema has.
+    pub(in crate::store) async fn schema(file: impl AsRef<Path>) -> Result<Schema> {
+        let file = open::file_named(file.as_ref())?;
+        let place = file.clone();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&file, Self::BUSY_TIMEOUT)).await;
+        looked.unwrap_or_else(|_| Err(stopped(&place)))
     }
 
     async fn write<T: Send + 'static>(
