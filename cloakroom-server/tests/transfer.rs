@@ -18,7 +18,7 @@ fn json(text: &str) -> Value {
 }
 
 fn start(directory: &Directory, store: &str, user: &str) -> String {
-    let started = directory.run(&["start", "--store", store, "--user", user, "--data", r#"{"n":1e400}"#, "--json"]);
+    let started = directory.run(&["start", "--store", store, "--user", user, "--data", r#"{"n":-0.0}"#, "--json"]);
     json(&started.expect(0).out)["session"]["id"].as_str().unwrap().to_owned()
 }
 
