@@ -5,11 +5,9 @@ mod common;
 use std::{collections::BTreeMap, sync::Arc};
 
 use cloakroom::{
-    Client, Digest, Ending, Json, Lease, Partition, Predecessor, Reason, RecentChanges, Record, Secrets, SessionId,
-    SessionInfo, Timestamp,
-    store::{
-        self, Imported, Item, Loaded, MemoryStore, Query, Store, Tombstone, Transfer, UserFence,
-    },
+    Assurance, Client, Digest, Ending, Json, Lease, Partition, Predecessor, Reason, RecentChanges, Record, Secrets,
+    SessionId, SessionInfo, Timestamp,
+    store::{self, Imported, Item, Loaded, MemoryStore, Query, Store, Tombstone, Transfer, UserFence},
     testing::ScratchDir,
 };
 use common::{namespace, service, with_parameter};
@@ -23,12 +21,12 @@ fn at(millis: i64) -> Timestamp {
 /// A session with something in every field; of every fifth user there are several, every seventh is anonymous.
 fn session(store: &MemoryStore, n: i64) -> Record {
     let user = (n % 7 != 0).then(|| format!("user {}", n / 5));
-    let partition = user.as_ref().map_or_else(|| Partition::random().unwrap(), |user| {
-        store.partition_key().partition_of(user)
-    });
+    let partition =
+        user.as_ref().map_or_else(|| Partition::random().unwrap(), |user| store.partition_key().partition_of(user));
     let digest = |byte: i64| Digest::from_bytes([(n + byte).to_le_bytes()[0]; Digest::LEN]);
+    let id = SessionId::generate(partition).unwrap();
     let info = SessionInfo {
-        id: SessionId::generate(partition).unwrap(),
+        id,
         full_name: user.as_ref().map(|user| format!("{user} of Łódź").into()),
         user_type: (n % 3 == 0).then(|| "System User".into()),
         created_at: at(-n),
@@ -41,9 +39,12 @@ fn session(store: &MemoryStore, n: i64) -> Record {
             ip: Some(std::net::Ipv4Addr::from_bits(u32::try_from(n).unwrap()).into()),
             user_agent: Some(format!("Mozilla/{n}").into()),
             device: (n % 9 == 0).then(|| "phone".into()),
-            ..Client::default()
+            country: (n % 2 == 0).then(|| "PL".into()),
         },
+        methods: (n % 3 == 0).then(|| "pwd otp".into()),
+        level: (n % 4 == 0).then_some(Assurance::Aal2),
         impersonated_by: (n % 11 == 0).then(|| "root".into()),
+        returns_to: (n % 11 == 0).then_some(id),
         version: n.unsigned_abs(),
         user: user.map(Into::into),
         ..template()
@@ -79,9 +80,12 @@ fn template() -> SessionInfo {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: None,
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     }

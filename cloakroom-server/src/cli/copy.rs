@@ -17,8 +17,10 @@ use super::{Failure, on_stores};
 use crate::{config::without_password, output};
 
 #[derive(Debug, Args)]
-#[command(after_help = "What was copied before is not written again: interrupted, the same command goes on where it was; \
-                        run once more, it carries over what changed.")]
+#[command(
+    after_help = "What was copied before is not written again: interrupted, the same command goes on where it was; \
+                        run once more, it carries over what changed."
+)]
 pub(super) struct Copy {
     /// The store to read, such as sqlite:cloakroom.db
     #[arg(value_name = "FROM-URL")]

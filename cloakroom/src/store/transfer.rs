@@ -19,8 +19,8 @@ mod place;
 
 use std::sync::Arc;
 
-pub(super) use self::{key::AdoptableKey, place::After};
 pub use self::copy::{Copied, Progress, Tally, copy};
+pub(super) use self::{key::AdoptableKey, place::After};
 use crate::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{BoxFuture, Cursor, Loaded, Page, Tombstone},
@@ -163,7 +163,8 @@ pub(super) fn check_places(items: &[Item], key: &PartitionKey) -> Result<()> {
             && let Some(user) = &record.info.user
             && key.partition_of(user) != record.info.id.partition()
         {
-            let problem = format!("session {} was made under another partition key: adopt that one first", record.info.id);
+            let problem =
+                format!("session {} was made under another partition key: adopt that one first", record.info.id);
             return Err(Error::InvalidArgument { what: "import", problem });
         }
     }

@@ -48,12 +48,7 @@ impl Transfer for FileStore {
     }
 }
 
-fn export(
-    directory: &Transaction<'_>,
-    key: &PartitionKey,
-    after: &After,
-    limit: usize,
-) -> Result<Vec<Item>, Fault> {
+fn export(directory: &Transaction<'_>, key: &PartitionKey, after: &After, limit: usize) -> Result<Vec<Item>, Fault> {
     let mut items = Vec::new();
     match after {
         After::Session(behind) => {
@@ -105,8 +100,11 @@ fn fences(
     let mut firsts = directory.list(layout::USERS)?;
     firsts.sort_unstable();
     for first in firsts {
-        let mut users: Vec<layout::UserDigest> =
-            directory.list(&format!("{}/{first}", layout::USERS))?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut users: Vec<layout::UserDigest> = directory
+            .list(&format!("{}/{first}", layout::USERS))?
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
         users.sort_unstable();
         for user in users.into_iter().filter(|user| behind.as_ref().is_none_or(|behind| user > behind)) {
             if let Some(fence) = user_fence(tables::fence(directory, &user)?) {

@@ -229,12 +229,7 @@ impl Inner {
     }
 
     /// Answers with the places of those that somebody else changed between the look and the write.
-    async fn import_sessions(
-        &self,
-        items: &[Item],
-        open: Vec<usize>,
-        imported: &mut [Imported],
-    ) -> Result<Vec<usize>> {
+    async fn import_sessions(&self, items: &[Item], open: Vec<usize>, imported: &mut [Imported]) -> Result<Vec<usize>> {
         let ids: Vec<_> = open.iter().filter_map(|place| items[*place].session_id()).collect();
         let (mut calls, mut written) = (Vec::new(), Vec::new());
         for (place, there) in open.into_iter().zip(self.whatever_is(&ids).await?) {
@@ -270,7 +265,8 @@ impl Inner {
         if !retry_of.is_empty() {
             own.extend([b"e".to_vec(), retry_of.to_vec()]);
         }
-        let arguments = self.putting(info.id, there)
+        let arguments = self
+            .putting(info.id, there)
             .text("")
             .text(place.as_bytes())
             .number(info.last_seen_at.as_millis())
@@ -376,11 +372,8 @@ impl Spot {
         };
         let group = parts.next().and_then(|group| group.parse().ok()).filter(|group| *group < Partition::GROUPS);
         let behind = parts.next().map(|behind| URL_SAFE_NO_PAD.decode(behind)).transpose();
-        let spot = Self {
-            kind,
-            group: group.ok_or_else(Cursor::invalid)?,
-            behind: behind.map_err(|_| Cursor::invalid())?,
-        };
+        let spot =
+            Self { kind, group: group.ok_or_else(Cursor::invalid)?, behind: behind.map_err(|_| Cursor::invalid())? };
         let fits = match (kind, &spot.behind) {
             (Kind::Sessions, Some(place)) => Place::from_bytes(place).is_some(),
             (Kind::Tombstones, Some(place)) => place_in_time(place).is_ok(),

@@ -151,7 +151,8 @@ pub(super) async fn i4_a_moved_session_is_in_every_index(subject: &Subject) {
     assert_eq!(ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [id], "the idempotency key moved too");
     assert_eq!(subject.ids_of("anna", at(2)).await, [retry.id()]);
 
-    let (first, second) = (subject.sign_in("ben").idempotency(digest(2)), subject.sign_in("ben").idempotency(digest(2)));
+    let (first, second) =
+        (subject.sign_in("ben").idempotency(digest(2)), subject.sign_in("ben").idempotency(digest(2)));
     let (first_id, second_id) = (first.id(), second.id());
     subject.import_one(first).await;
     // The first one ended where they come from, which moves in later.
@@ -277,8 +278,7 @@ pub(super) async fn i4_an_export_shows_the_same_in_pages_of_any_size(subject: &S
         subject.store.import(items).await.unwrap();
     }
     // All of one user and one millisecond, so in one group and at one time.
-    let many: Vec<_> =
-        (0..12).map(|_| tombstone(&subject.sign_in("anna"), &Reason::SignedOut.into(), 100)).collect();
+    let many: Vec<_> = (0..12).map(|_| tombstone(&subject.sign_in("anna"), &Reason::SignedOut.into(), 100)).collect();
     subject.store.import(&many).await.unwrap();
     let all = everything(&subject.store, 1000).await;
     assert_eq!(all.len(), items.len() + many.len());

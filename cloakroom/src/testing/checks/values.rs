@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::fixtures::{NOW, Start, anonymous, at, change, digest, json, set};
 use crate::{
-    Ending, Lease, Predecessor, Reason, RecentChanges,
+    Assurance, AuditEntry, Ending, Event, Lease, Predecessor, Reason, RecentChanges,
     store::{AuditQuery, EndAnswer, Fence, Query, Which},
     testing::Subject,
 };
@@ -235,6 +235,7 @@ pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
 
 /// With something in every field, and not what is usual there.
 pub(super) fn with_every_field(start: Start) -> Start {
+    let elsewhere = anonymous().id();
     let mut start = start.data("a", "1").idempotency(digest(9)).with(|info| {
         info.full_name = Some("Anna 'the \"cat\"' O\\Neil; --".into());
         info.user_type = Some("".into());
@@ -246,8 +247,12 @@ pub(super) fn with_every_field(start: Start) -> Start {
         info.remember = true;
         info.client.user_agent = Some("Mozilla/5.0 (é; 😀) %00".into());
         info.client.device = Some(" Anna's phone ".into());
+        info.client.country = Some("DE".into());
+        info.methods = Some("pwd otp".into());
+        info.level = Some(Assurance::Aal3);
         info.impersonated_by = Some("Root".into());
         info.audit_user = Some("auditor ".into());
+        info.returns_to = Some(elsewhere);
         info.version = u64::from(u32::MAX) + 1;
     });
     let record = &mut start.create.record;
@@ -285,6 +290,23 @@ pub(super) async fn i17_remarks_come_back(subject: &Subject) {
         let entry = subject.log_of(id).await.remove(1);
         assert_eq!((entry.by.as_deref(), entry.note.as_deref()), (Some(text), Some(text)));
     }
+}
+
+pub(super) async fn i17_every_level_comes_back(subject: &Subject) {
+    for level in Assurance::ALL {
+        let id = subject.begin(subject.sign_in("anna").with(|info| info.level = Some(*level))).await;
+        assert_eq!(subject.record(id, NOW).await.info.level, Some(*level));
+    }
+}
+
+pub(super) async fn i16_every_event_comes_back(subject: &Subject) {
+    let start = anonymous();
+    let entries = Event::ALL.iter().map(|event| AuditEntry::about(&start.create.record.info, *event, at(1)));
+    let entries: Vec<_> = entries.collect();
+    for entry in &entries {
+        subject.store.log(entry, at(1)).await.unwrap();
+    }
+    assert_eq!(subject.log_of(start.id()).await, entries);
 }
 
 pub(super) async fn i17_every_reason_comes_back(subject: &Subject) {

@@ -80,8 +80,12 @@ async fn export<D: Dialect>(tx: &mut Transaction<'_, D>, after: &After, limit: u
         }
         After::Fence(user) => {
             // The places of a statement have one value each.
-            let of_table = [Arg::text(user.as_deref().unwrap_or("")), Arg::text(user.as_deref().unwrap_or("")),
-                Arg::Bool(user.is_none()), Arg::count(limit)];
+            let of_table = [
+                Arg::text(user.as_deref().unwrap_or("")),
+                Arg::text(user.as_deref().unwrap_or("")),
+                Arg::Bool(user.is_none()),
+                Arg::count(limit),
+            ];
             let args: Vec<_> = of_table.iter().chain(&of_table).chain(&of_table[3..]).cloned().collect();
             let fences = tx.run(FENCES, &args).await?;
             fences.iter().map(|answer| Ok(Item::Fence(answer.fence()?))).collect()
@@ -159,17 +163,13 @@ async fn import<D: Dialect>(tx: &mut Transaction<'_, D>, items: &[Item]) -> Resu
 
 /// What is stored under ids, expired or not. Sessions are locked first: one that is not there by then and has no
 /// tombstone afterwards never was.
-async fn whatever_is<D: Dialect>(
-    tx: &mut Transaction<'_, D>,
-    ids: &[SessionId],
-) -> Result<HashMap<SessionId, Loaded>> {
+async fn whatever_is<D: Dialect>(tx: &mut Transaction<'_, D>, ids: &[SessionId]) -> Result<HashMap<SessionId, Loaded>> {
     let mut found = HashMap::new();
     for ids in ids.chunks(MOST_IDS) {
         let args: Vec<_> = ids.iter().map(|id| Arg::id(*id)).collect();
         let places = places(args.len());
-        let select = format!(
-            "SELECT 'session' AS kind, s.* FROM ~session AS s WHERE id IN ({places}) ORDER BY id FOR UPDATE"
-        );
+        let select =
+            format!("SELECT 'session' AS kind, s.* FROM ~session AS s WHERE id IN ({places}) ORDER BY id FOR UPDATE");
         let heads = tx.run(&select, &args).await?;
         for record in with_data(tx, &heads).await? {
             found.insert(record.info.id, Loaded::Live(record.into()));
@@ -183,10 +183,7 @@ async fn whatever_is<D: Dialect>(
     Ok(found)
 }
 
-async fn fences_of<D: Dialect>(
-    tx: &mut Transaction<'_, D>,
-    items: &[Item],
-) -> Result<BTreeMap<Arc<str>, UserFence>> {
+async fn fences_of<D: Dialect>(tx: &mut Transaction<'_, D>, items: &[Item]) -> Result<BTreeMap<Arc<str>, UserFence>> {
     let users = items.iter().filter_map(|item| match item {
         Item::Fence(fence) => Some(Arg::text(&fence.user)),
         Item::Session(_) | Item::Ended(_) => None,
@@ -230,7 +227,11 @@ async fn insert_sessions<D: Dialect>(tx: &mut Transaction<'_, D>, records: &[&Re
     insert(tx, "session", D::SESSION_COLUMNS, rows.collect()).await?;
     let values = records.iter().flat_map(|record| {
         record.data.iter().map(|(key, value)| {
-            vec![("session", Arg::id(record.info.id)), ("data_key", Arg::text(key)), ("value", Arg::text(value.as_str()))]
+            vec![
+                ("session", Arg::id(record.info.id)),
+                ("data_key", Arg::text(key)),
+                ("value", Arg::text(value.as_str())),
+            ]
         })
     });
     insert(tx, "session_data", &[], values.collect()).await
@@ -262,7 +263,8 @@ async fn insert_fences<D: Dialect>(tx: &mut Transaction<'_, D>, fences: &[UserFe
             tx.run(&disable, &[Arg::text(user)]).await?;
         }
         if let Some(at) = ended_before {
-            let fence = format!("INSERT INTO ~user_fence (user_id, ended_before) VALUES (?, ?) {}", D::KEEP_LATER_FENCE);
+            let fence =
+                format!("INSERT INTO ~user_fence (user_id, ended_before) VALUES (?, ?) {}", D::KEEP_LATER_FENCE);
             tx.run(&fence, &[Arg::text(user), Arg::at(*at)]).await?;
         }
     }
