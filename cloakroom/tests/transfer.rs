@@ -165,7 +165,7 @@ async fn sessions_that_travel_through_all_stores_arrive_as_they_were() {
         // Opened anew, it knows the key it took over.
         let anew = store::open(&url).await.unwrap();
         let listed = anew.find(&Query::of_user("user 17"), None, 10, NOW).await.unwrap().items;
-        assert_eq!(listed.len(), 4, "{to:?}");
+        assert_eq!(listed.len(), 5, "{to:?}");
         assert!(matches!(anew.load(listed[0].id, NOW).await.unwrap(), Loaded::Live(_)), "{to:?}");
         let schema = store::schema(&url).await.unwrap();
         assert_eq!(schema.found, Some(schema.latest), "{url}");

@@ -77,7 +77,8 @@ pub struct Progress {
 /// that the target has taken.
 ///
 /// Copy once more what changed meanwhile: it is a fraction of the time, for what is the same is not written again. The
-/// last copy must begin after the last change to the source, and end before the target is used.
+/// last copy must begin after the last change to the source, and end before the target is used. Two copies must not be
+/// further apart than the source keeps tombstones: a session whose end it has forgotten would live on in the target.
 ///
 /// # Errors
 ///
