@@ -9,6 +9,7 @@ mod arguments;
 mod connections;
 mod dialect;
 mod reads;
+mod together;
 mod writes;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ pub(super) use self::{
 use self::{
     answers::{Answers, record},
     connections::{Connections, Kind},
+    together::Together,
 };
 use crate::{
     Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
@@ -33,6 +35,7 @@ use crate::{
 /// Sessions in a database server.
 pub struct SqlStore<D: Dialect> {
     connections: Arc<Connections<D>>,
+    changes: Arc<Together<D>>,
     key: PartitionKey,
 }
 
@@ -51,7 +54,8 @@ impl<D: Dialect> SqlStore<D> {
     async fn start(connections: Connections<D>) -> Result<Self> {
         let connections = Arc::new(connections);
         let key = Arc::clone(&connections).open().await?;
-        Ok(Self { connections, key })
+        let changes = Arc::new(Together::new(Arc::clone(&connections)));
+        Ok(Self { connections, changes, key })
     }
 
     async fn read(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
