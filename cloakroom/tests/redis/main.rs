@@ -8,6 +8,9 @@ mod cost;
 mod encrypted;
 mod load;
 mod one_server;
+#[path = "../databases/proxy.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod proxy;
 mod sentinels;
 mod servers;
 mod shared;
