@@ -9,7 +9,7 @@ use cloakroom::{
 
 use crate::{
     certificates::Authority,
-    load::{begin, live, setting, sign_in, NOW},
+    load::{NOW, begin, live, setting, sign_in},
     servers::{Server, is_here},
 };
 

@@ -158,9 +158,7 @@ impl Servers {
     pub(super) fn nobody(&self) -> String {
         match &self.address.layout {
             Layout::One => "Redis is not to be found".to_owned(),
-            Layout::Cluster => {
-                "no node of the Redis Cluster answered: is one of those in the address up?".to_owned()
-            }
+            Layout::Cluster => "no node of the Redis Cluster answered: is one of those in the address up?".to_owned(),
             Layout::Sentinels(name) => format!(
                 "no sentinel named a primary of {name:?}: is one of those in the address up, does it let us in, and is \
                  that the name in its configuration?"

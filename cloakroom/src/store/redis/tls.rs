@@ -46,12 +46,8 @@ impl Tls {
         if self.certificate.is_some() != self.key.is_some() {
             return Err(refuse("tls_cert= and tls_key= go together"));
         }
-        let somewhere = redis::ConnectionAddr::TcpTls {
-            host: "host".into(),
-            port: 1,
-            insecure: false,
-            tls_params: None,
-        };
+        let somewhere =
+            redis::ConnectionAddr::TcpTls { host: "host".into(), port: 1, insecure: false, tls_params: None };
         let info = redis::IntoConnectionInfo::into_connection_info(somewhere);
         let client = info.and_then(|info| self.client(info));
         client.map(drop).map_err(|error| refuse(&format!("its certificates cannot be used: {error}")))
@@ -59,8 +55,7 @@ impl Tls {
 
     pub(super) fn client(&self, info: ConnectionInfo) -> RedisResult<Client> {
         let both = self.certificate.clone().zip(self.key.clone());
-        let client_tls =
-            both.map(|(client_cert, client_key)| redis::ClientTlsConfig { client_cert, client_key });
+        let client_tls = both.map(|(client_cert, client_key)| redis::ClientTlsConfig { client_cert, client_key });
         Client::build_with_tls(info, redis::TlsCertificates { client_tls, root_cert: self.trusted.clone() })
     }
 }

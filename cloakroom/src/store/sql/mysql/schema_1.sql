@@ -317,7 +317,7 @@ create_session: BEGIN
     IF p_entries <> '[]' THEN
         INSERT INTO ~session_data (session, data_key, value)
         SELECT p_id, UNHEX(hex_key), UNHEX(hex_value) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
-            hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry;
+            hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry;
     END IF;
     CALL ~enter_log_1();
     INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
@@ -354,7 +354,7 @@ change_session: BEGIN
     -- A value is never empty, so an empty one stands for none.
     IF stored.version <> p_if_version OR (p_relied_on <> '[]' AND EXISTS (
         SELECT 1 FROM JSON_TABLE(p_relied_on, '$[*]' COLUMNS (
-            hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS relied
+            hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS relied
         LEFT JOIN ~session_data AS found ON found.session = p_id AND found.data_key = UNHEX(relied.hex_key)
         WHERE NOT COALESCE(found.value, '') <=> UNHEX(relied.hex_value)
     )) THEN
@@ -366,14 +366,14 @@ change_session: BEGIN
         FROM ~session_data WHERE session = p_id;
         SELECT bytes_before - IF(p_remove_all, bytes_before, (
             SELECT COALESCE(SUM(LENGTH(found.data_key) + LENGTH(found.value)), 0) FROM (
-                SELECT hex_key FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (hex_key VARCHAR(2048) PATH '$[0]')) AS entry
+                SELECT hex_key FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (hex_key VARCHAR(2050) PATH '$[0]')) AS entry
                 UNION
-                SELECT hex_key FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2048) PATH '$')) AS removed
+                SELECT hex_key FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2050) PATH '$')) AS removed
             ) AS gone
             JOIN ~session_data AS found ON found.session = p_id AND found.data_key = UNHEX(gone.hex_key)
         )) + (
             SELECT SUM(LENGTH(UNHEX(hex_key)) + LENGTH(UNHEX(hex_value))) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
-                hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
+                hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
         ) INTO bytes_after;
         IF bytes_after > p_max_bytes AND bytes_after > bytes_before THEN
             SELECT 'too_large' AS kind, bytes_after AS number;
@@ -383,13 +383,13 @@ change_session: BEGIN
     IF p_remove_all THEN
         DELETE FROM ~session_data WHERE session = p_id;
     ELSEIF p_remove <> '[]' THEN
-        DELETE data FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2048) PATH '$')) AS removed
+        DELETE data FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2050) PATH '$')) AS removed
         STRAIGHT_JOIN ~session_data AS data ON data.session = p_id AND data.data_key = UNHEX(removed.hex_key);
     END IF;
     IF p_entries <> '[]' THEN
         INSERT INTO ~session_data (session, data_key, value)
         SELECT p_id, UNHEX(hex_key), UNHEX(hex_value) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
-            hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
+            hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
         ON DUPLICATE KEY UPDATE value = VALUES(value);
     END IF;
     IF p_sets_full_name OR p_sets_user_type OR p_sets_idle_timeout OR p_sets_ends_at THEN
@@ -435,6 +435,7 @@ END
 CREATE OR REPLACE PROCEDURE ~update_many_1(p_calls LONGTEXT) SQL SECURITY INVOKER
 BEGIN
     DECLARE locked BINARY(18);
+    DECLARE found BINARY(18);
     DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     START TRANSACTION;
@@ -450,9 +451,11 @@ BEGIN
             sets_ends_at INT PATH '$[17]', ends_at BIGINT PATH '$[18]')) AS calls
     ) DO
         SELECT 'call' AS kind;
-        SET locked = NULL;
+        SET locked = NULL, found = NULL;
         SELECT id INTO locked FROM ~session WHERE id = UNHEX(wanted.id) FOR UPDATE SKIP LOCKED;
-        IF locked IS NULL AND EXISTS (SELECT 1 FROM ~session WHERE id = UNHEX(wanted.id)) THEN
+        -- A look within a condition would wait for the lock.
+        SELECT id INTO found FROM ~session WHERE id = UNHEX(wanted.id);
+        IF locked IS NULL AND found IS NOT NULL THEN
             SELECT 'locked' AS kind;
         ELSE
             CALL ~change_1(

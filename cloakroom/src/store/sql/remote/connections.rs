@@ -109,9 +109,10 @@ impl<D: Dialect> Connections<D> {
     /// middle of an answer.
     pub(super) async fn call(this: &Arc<Self>, kind: Kind, routine: &'static str, args: Vec<Arg>) -> Result<Rows<D>> {
         let this = Arc::clone(this);
-        let task = tokio::spawn(async move {
-            this.run(None, routine, &args).await.map_err(|fault| fault.into_error::<D>(kind))
-        });
+        let task =
+            tokio::spawn(
+                async move { this.run(None, routine, &args).await.map_err(|fault| fault.into_error::<D>(kind)) },
+            );
         task.await.unwrap_or_else(|stopped| Err(Error::store("a call to the store stopped midway", stopped)))
     }
 
@@ -352,7 +353,10 @@ impl Fault {
             }
             Self::Cut { source, .. } => Error::unavailable(format_args!("the connection to {name} broke"), source),
             Self::Unreachable { source } => Error::unavailable(
-                format_args!("no connection to {name}: see that it runs, is reachable, and has connections to spare"),
+                format!(
+                    "no connection to {name} ({}): see that it runs, is reachable, and has connections to spare",
+                    root(&source)
+                ),
                 source,
             ),
             Self::Undone { source } => {
