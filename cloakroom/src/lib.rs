@@ -95,6 +95,7 @@
 mod audit;
 mod change;
 mod clock;
+mod csrf;
 mod data;
 mod ended;
 mod error;
@@ -114,6 +115,7 @@ pub mod web;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
+pub use csrf::CsrfToken;
 pub use data::{Data, Json};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod commit;
+mod csrf;
 mod dict;
 mod key;
 mod lock;

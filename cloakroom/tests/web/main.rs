@@ -2,6 +2,7 @@
 
 mod commit;
 mod cookies;
+mod csrf;
 mod dict;
 mod failing_store;
 mod forged;
