@@ -94,6 +94,7 @@
 
 mod audit;
 mod change;
+mod client;
 mod clock;
 mod csrf;
 mod data;
@@ -114,6 +115,7 @@ pub mod web;
 
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
+pub use client::{Device, DeviceKind, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
 pub use data::{Data, Json};

@@ -90,7 +90,7 @@ pub struct Client {
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,
-    /// A name for the device, in the application's own words, at most 512 bytes of it.
+    /// A name for the device: the application's own, or what the user agent says. At most 512 bytes of it.
     pub device: Option<Arc<str>>,
 }
 

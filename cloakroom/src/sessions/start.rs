@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Sessions, lifetimes::Asked};
 use crate::{
-    Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
+    Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
     SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
@@ -19,6 +19,7 @@ pub struct Start {
     pub(crate) authenticated_at: Option<Timestamp>,
     pub(crate) data: Data,
     pub(crate) client: Client,
+    pub(crate) device: Option<Arc<str>>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
     pub(crate) remember: bool,
@@ -113,9 +114,16 @@ macro_rules! setters {
                 self
             }
 
-            /// Where the session is started from.
+            /// Where the session is started from, all of it.
             pub fn client(mut self, client: Client) -> Self {
                 self.$($start.)?client = client;
+                self
+            }
+
+            /// A name for the device, in the application's own words. Default: what the user agent says, such as "Firefox
+            /// on Windows".
+            pub fn device(mut self, device: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?device = Some(device.into());
                 self
             }
 
@@ -222,7 +230,11 @@ impl Sessions {
             idle: start.idle_timeout,
             ends_at: start.ends_at,
         };
-        let (idle_timeout, ends_at) = config.lifetimes.deadlines(&asked, now)?;
+        let parsed = start.client.user_agent.as_deref().map(Device::of);
+        let is_mobile = parsed.as_ref().is_some_and(|device| device.kind.is_mobile());
+        let (idle_timeout, ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        let mut client = start.client;
+        client.device = start.device.or(client.device).or_else(|| parsed?.name.map(Into::into));
 
         let key = self.store().partition_key();
         // The user is part of the digest: one key used for two people must not end the first one's session.
@@ -242,7 +254,7 @@ impl Sessions {
             idle_timeout,
             ends_at,
             remember: start.remember,
-            client: start.client.cleaned(),
+            client: client.cleaned(),
             impersonated_by: None,
             audit_user: start.audit_user,
             version: 0,

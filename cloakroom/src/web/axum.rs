@@ -1,7 +1,13 @@
 //! Extractors for axum: [`Session`] and [`SignedIn`].
 
-use std::{fmt::Write, ops::Deref, sync::Arc};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, Once},
+};
 
+use axum::extract::ConnectInfo;
 use axum_core::{
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -9,8 +15,8 @@ use axum_core::{
 };
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::{layer::Visit, problem};
-use crate::{Error, Session};
+use super::{SessionLayer, layer::Visit, problem};
+use crate::{Error, Session, TrustedProxies};
 
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Rejection;
@@ -18,6 +24,26 @@ impl<S: Sync> FromRequestParts<S> for Session {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         let visit = visit(parts)?;
         Ok(visit.session(parts).await?.clone())
+    }
+}
+
+impl SessionLayer {
+    /// Records where a request comes from: the connection's other end or, behind these proxies, whom they name. Needs the
+    /// connection's address, which axum gives with `into_make_service_with_connect_info::<SocketAddr>()`. Takes the place
+    /// of [`client_ip`](Self::client_ip).
+    pub fn trusted_proxies(self, proxies: TrustedProxies) -> Self {
+        let told = Once::new();
+        self.client_ip(move |parts| {
+            let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+            if peer.is_none() {
+                told.call_once(|| {
+                    tracing::warn!(
+                        "no address is recorded: serve with .into_make_service_with_connect_info::<SocketAddr>()"
+                    );
+                });
+            }
+            proxies.client(peer?.0.ip(), &parts.headers)
+        })
     }
 }
 
