@@ -92,6 +92,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod assurance;
 mod audit;
 mod change;
 mod client;
@@ -113,6 +114,7 @@ pub mod testing;
 mod token;
 pub mod web;
 
+pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
 pub use client::{Device, DeviceKind, TrustedProxies};
@@ -127,8 +129,7 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
-    parse_period,
+    Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]

@@ -20,7 +20,7 @@ mod update;
 mod upkeep;
 mod watch;
 
-pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
