@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
-use crate::{Ended, store::Refusal};
+use crate::{Assurance, Ended, store::Refusal};
 
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,6 +27,15 @@ pub enum Error {
     /// The store refused to start a session.
     #[error("{0}")]
     Refused(Refusal),
+
+    /// The person must prove who they are once more: see [`Session::reauthenticate`](crate::Session::reauthenticate).
+    #[error("{}", reauthentication(*max_age, *level))]
+    ReauthenticationRequired {
+        /// How long ago they may have proved it.
+        max_age: Option<Duration>,
+        /// How strongly they must prove it.
+        level: Option<Assurance>,
+    },
 
     /// A key the application used cannot be stored. A mistake in the application.
     #[error("session key {key:?} cannot be used: {problem}")]
@@ -152,6 +161,17 @@ impl Error {
     pub(crate) fn randomness(source: getrandom::Error) -> Self {
         Self::Randomness { source }
     }
+}
+
+fn reauthentication(max_age: Option<Duration>, level: Option<Assurance>) -> String {
+    let mut text = String::from("confirm that it is you");
+    if let Some(level) = level {
+        text += &format!(", at level {}", level.number());
+    }
+    if let Some(max_age) = max_age {
+        text += &format!(": the last time must be at most {} s ago", max_age.as_secs());
+    }
+    text
 }
 
 impl From<Ended> for Error {

@@ -133,7 +133,7 @@ pub use sessions::{
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]
-pub use web::SignedIn;
+pub use web::{Fresh, SignedIn};
 
 /// The programs in the project's own pages compile.
 #[cfg(all(doctest, feature = "axum", feature = "testing"))]

@@ -19,6 +19,7 @@ mod dict;
 mod key;
 mod lock;
 mod pending;
+mod step_up;
 
 pub use dict::Entry;
 pub use key::{Key, ValueKey};

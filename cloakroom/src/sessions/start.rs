@@ -112,7 +112,7 @@ macro_rules! setters {
                 self
             }
 
-            /// When the person proved who they are. Default: now.
+            /// When the person proved who they are, at the latest now. Default: now.
             pub fn authenticated_at(mut self, at: Timestamp) -> Self {
                 self.$($start.)?authenticated_at = Some(at);
                 self
@@ -280,7 +280,8 @@ impl Sessions {
         let token = Token::generate(SessionId::generate(self.partition(start.user.as_deref(), idempotency)?)?)?;
         let info = SessionInfo {
             id: token.id(),
-            authenticated_at: start.user.is_some().then(|| start.authenticated_at.unwrap_or(now)),
+            // Another clock may be ahead: nobody has proved who they are in the future.
+            authenticated_at: start.user.is_some().then(|| start.authenticated_at.map_or(now, |at| at.min(now))),
             methods: start.methods,
             level,
             user: start.user,

@@ -147,6 +147,20 @@ fn not_signed_in(session: &Session, parts: &Parts, page: Option<&str>) -> Reject
             )),
         };
     };
+    Rejection(Box::new(redirect(page, parts, None)))
+}
+
+/// The answer to somebody who must prove once more who they are.
+pub(super) fn ask_again(error: Error, parts: &Parts, max_age: u64) -> Rejection {
+    let page = visit(parts).ok().and_then(Visit::sign_in_page);
+    match page.filter(|_| parts.method == Method::GET || parts.method == Method::HEAD) {
+        Some(page) => Rejection(Box::new(redirect(page, parts, Some(max_age)))),
+        None => error.into(),
+    }
+}
+
+/// To the sign-in page, and from there back to what was asked for.
+fn redirect(page: &str, parts: &Parts, max_age: Option<u64>) -> Response {
     let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut location = String::from(page);
     location.push_str(if page.contains('?') { "&next=" } else { "?next=" });
@@ -156,13 +170,16 @@ fn not_signed_in(session: &Session, parts: &Parts, page: Option<&str>) -> Reject
             _ => write!(location, "%{byte:02X}").expect("writing to a string cannot fail"),
         }
     }
+    if let Some(max_age) = max_age {
+        write!(location, "&max_age={max_age}").expect("writing to a string cannot fail");
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     match HeaderValue::try_from(location) {
         Ok(location) => response.headers_mut().insert(header::LOCATION, location),
-        Err(_) => return Rejection(Box::new(no_layer())),
+        Err(_) => return no_layer(),
     };
-    Rejection(Box::new(response))
+    response
 }
 
 /// A handler asked for a session, but there is no [`SessionLayer`](super::SessionLayer) around it.

@@ -8,6 +8,8 @@ mod axum;
 mod body;
 pub mod cookie;
 pub mod csrf;
+#[cfg(feature = "axum")]
+mod fresh;
 mod layer;
 mod problem;
 
@@ -16,4 +18,6 @@ pub use self::axum::{Rejection, SignedIn};
 pub use body::SessionBody;
 pub use cookie::{CookieConfig, SameSite};
 pub use csrf::CsrfLayer;
+#[cfg(feature = "axum")]
+pub use fresh::Fresh;
 pub use layer::{Locking, SessionLayer, SessionService};

@@ -8,8 +8,8 @@ use axum::{
     routing::{any, get},
 };
 use cloakroom::{
-    Error, RotatedToken, Session, SignIn,
-    store::{MemoryStore, Query},
+    Error, Event, RotatedToken, Session, SignIn,
+    store::{AuditQuery, MemoryStore, Query},
     testing::Call,
     web::CsrfLayer,
 };
@@ -275,6 +275,30 @@ async fn f2_record_mac_keys_make_the_secret_and_earlier_ones_still_count() {
     let plain = Session::resume(&new.sessions, &started.token).await.unwrap();
     assert!(plain.is_csrf_token(&token(&old).await) && plain.is_csrf_token(&token(&new).await));
     assert!(!plain.is_csrf_token(&token(&other).await), "what a reader of the database lacks");
+}
+
+#[tokio::test]
+async fn o1_f1_a_refusal_is_audited_where_there_is_a_session() {
+    let (world, spy) = spied();
+    let (anna, token) = visitor(&world, &guarded(&world, CsrfLayer::new()), "anna").await;
+    let foreign: &[_] = &[("sec-fetch-site", "cross-site")];
+    for headers in [foreign, &[], &[("x-csrf-token", "made up")], &[("x-csrf-token", &token)]] {
+        post(&anna, headers, "").await;
+    }
+    let audited = async || {
+        let log = world.sessions.audit(&AuditQuery::default(), None, 100).await.unwrap().items;
+        let refused = log.into_iter().map(|logged| logged.entry).filter(|entry| entry.event == Event::Refused);
+        refused.map(|entry| (entry.session, entry.note.unwrap().to_string())).collect::<Vec<_>>()
+    };
+    let id = anna.token().id();
+    let expected =
+        ["it comes from another site", "nothing shows where it comes from", "the CSRF token is not this session's"];
+    assert_eq!(audited().await, expected.map(|why| (id, format!("a request was refused: {why}"))));
+    // Nobody's refusal has no place there, and one that cannot be written is a refusal all the same.
+    assert!(refused(&post(&Browser { cookie: None, ..anna.clone() }, foreign, "").await));
+    spy.fail_next(Call::Log);
+    assert!(refused(&post(&anna, foreign, "").await));
+    assert_eq!(audited().await.len(), 3);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod locks;
 mod logs;
 mod refusals;
 mod sign_in;
+mod step_up;
 mod tokens;
 mod trips;
 mod world;

@@ -182,7 +182,7 @@ async fn check_token(parts: &request::Parts, token: Option<&[u8]>, verdict: &Ver
                 (None, Verdict::Foreign) => Lack::OtherSite,
                 (None, _) => Lack::NoProof,
             };
-            note_refusal(parts, session, why);
+            note_refusal(parts, session, why).await;
             Err(problem::plain(StatusCode::FORBIDDEN, "csrf_refused", why.advice()))
         }
     }
@@ -223,7 +223,7 @@ impl Lack {
     }
 }
 
-fn note_refusal(parts: &request::Parts, session: &Session, why: Lack) {
+async fn note_refusal(parts: &request::Parts, session: &Session, why: Lack) {
     tracing::warn!(
         session = session.id().map(tracing::field::display),
         user = session.user().as_deref(),
@@ -232,4 +232,7 @@ fn note_refusal(parts: &request::Parts, session: &Session, why: Lack) {
         "a request was refused as forged: {}",
         why.code()
     );
+    if let Some(info) = session.info() {
+        session.sessions().log_refusal(&info, &format!("a request was refused: {}", why.code())).await;
+    }
 }
