@@ -1,6 +1,10 @@
 //! What can go wrong, by who can do what about it.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    time::Duration,
+};
 
 use crate::{Assurance, Ended, store::Refusal};
 
@@ -118,6 +122,10 @@ pub enum Error {
         after: Duration,
     },
 
+    /// The service is in [read-only mode](crate::Builder::read_only): nothing was changed. Retry when it is over.
+    #[error("sessions are read-only for now: nothing was changed")]
+    ReadOnly,
+
     /// The store is set up wrongly, or what it holds is damaged. An operator must look.
     #[error("the session store cannot be used: {message}")]
     Store {
@@ -144,7 +152,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Locked { .. } | Self::Contended { .. } | Self::Unavailable { .. } | Self::OutcomeUnknown { .. }
+            Self::Locked { .. }
+                | Self::Contended { .. }
+                | Self::Unavailable { .. }
+                | Self::OutcomeUnknown { .. }
+                | Self::ReadOnly
         )
     }
 
@@ -166,10 +178,11 @@ impl Error {
 fn reauthentication(max_age: Option<Duration>, level: Option<Assurance>) -> String {
     let mut text = String::from("confirm that it is you");
     if let Some(level) = level {
-        text += &format!(", at level {}", level.number());
+        write!(text, ", at level {}", level.number()).expect("writing to a string cannot fail");
     }
     if let Some(max_age) = max_age {
-        text += &format!(": the last time must be at most {} s ago", max_age.as_secs());
+        let seconds = max_age.as_secs();
+        write!(text, ": the last time must be at most {seconds} s ago").expect("writing to a string cannot fail");
     }
     text
 }

@@ -14,7 +14,8 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
         | Error::Refused(_)
         | Error::ReauthenticationRequired { .. }
         | Error::TooLarge { .. }
-        | Error::HeadSent => error.to_string(),
+        | Error::HeadSent
+        | Error::ReadOnly => error.to_string(),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable for the moment.".to_owned(),
         _ => "The session could not be used.".to_owned(),
     };
@@ -67,6 +68,7 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
         Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),
+        Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
         Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")

@@ -17,6 +17,7 @@ mod servers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -35,7 +36,8 @@ use crate::{
     SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Touch, Updated, WhenFull, Which,
+        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -80,7 +82,7 @@ pub struct RedisStore {
 struct Inner {
     servers: Servers,
     keys: Keys,
-    partition_key: PartitionKey,
+    partition_key: AdoptableKey,
     cluster: bool,
 }
 
@@ -95,8 +97,17 @@ impl RedisStore {
         let address = Address::parse(url)?;
         let (keys, cluster) = (Keys::new(&address.prefix), address.cluster);
         let servers = Servers::new(address);
-        let partition_key = health::prepare(&servers, &keys).await?;
+        let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
         Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+    }
+}
+
+impl RedisStore {
+    /// Which version the layout of what is stored has.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        let address = Address::parse(url)?;
+        let keys = Keys::new(&address.prefix);
+        health::schema(&Servers::new(address), &keys).await
     }
 }
 
