@@ -14,10 +14,12 @@ use crate::{
 };
 
 mod commit;
+mod csrf;
 mod dict;
 mod key;
 mod lock;
 mod pending;
+mod step_up;
 
 pub use dict::Entry;
 pub use key::{Key, ValueKey};

@@ -72,6 +72,8 @@ struct Inner {
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
     watchers: watch::Watchers,
+    #[cfg(feature = "geoip")]
+    countries: Option<crate::client::Countries>,
     boot: (Boot, BootCache),
     after_start: Option<AfterStart>,
     read_only: AtomicBool,
@@ -86,6 +88,7 @@ type AfterStart = Arc<dyn Fn(Arc<Record>) -> Pin<Box<dyn Future<Output = ()> + S
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) lifetimes: Lifetimes,
+    pub(crate) mobile_lifetimes: Option<Lifetimes>,
     pub(crate) limit: Option<Limit>,
     pub(crate) rotation_grace: Duration,
     pub(crate) max_data_bytes: usize,
@@ -97,6 +100,13 @@ pub(crate) struct Config {
     pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
+}
+
+impl Config {
+    /// What holds for a session that starts on such a device.
+    fn lifetimes_of(&self, is_mobile: bool) -> Lifetimes {
+        self.mobile_lifetimes.filter(|_| is_mobile).unwrap_or(self.lifetimes)
+    }
 }
 
 impl Sessions {
@@ -229,6 +239,8 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     config: Config,
     mac_keys: MacKeys,
+    #[cfg(feature = "geoip")]
+    country_database: Option<std::path::PathBuf>,
     boot: Boot,
     after_start: Option<AfterStart>,
     read_only: bool,
@@ -269,6 +281,7 @@ impl Builder {
     fn new(store: Arc<dyn Store>) -> Self {
         let config = Config {
             lifetimes: Lifetimes::default(),
+            mobile_lifetimes: None,
             limit: None,
             rotation_grace: Duration::from_secs(30),
             max_data_bytes: 64 * 1024,
@@ -286,6 +299,8 @@ impl Builder {
             clock: Arc::new(SystemClock),
             config,
             mac_keys: MacKeys::default(),
+            #[cfg(feature = "geoip")]
+            country_database: None,
             boot: Boot::new(),
             after_start: None,
             read_only: false,
@@ -296,6 +311,13 @@ impl Builder {
     /// How long sessions live. Default: [`Lifetimes::default`].
     pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.config.lifetimes = lifetimes;
+        self
+    }
+
+    /// How long sessions live that start on a telephone or tablet, as far as its [user agent](crate::Device) says so.
+    /// An assurance level among the other lifetimes bounds these too. Default: as everywhere.
+    pub fn mobile_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.config.mobile_lifetimes = Some(lifetimes);
         self
     }
 
@@ -397,6 +419,15 @@ impl Builder {
         self
     }
 
+    /// A file in MaxMind's format (`.mmdb`), such as GeoLite2-Country, that says in which country an address is used: each
+    /// session then records that of the address it starts from. Read into memory by [`build`](Self::build), so a newer file
+    /// counts from the next start on. Default: none, and no country is recorded.
+    #[cfg(feature = "geoip")]
+    pub fn country_database(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.country_database = Some(file.into());
+        self
+    }
+
     /// Where `now` comes from. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -441,8 +472,12 @@ impl Builder {
 
     /// The service. Must be called within a Tokio runtime, where the upkeep runs, unless there is
     /// [none](Self::without_upkeep).
-    pub fn build(self) -> Result<Sessions> {
+    pub fn build(mut self) -> Result<Sessions> {
         self.config.lifetimes.check()?;
+        if let Some(mobile) = &mut self.config.mobile_lifetimes {
+            mobile.assurance = mobile.assurance.max(self.config.lifetimes.assurance);
+            mobile.check()?;
+        }
         self.config.cookie.check()?;
         self.boot.check()?;
         for (what, time) in [("call timeout", self.config.call_timeout), ("reap interval", self.config.reap_interval)] {
@@ -468,6 +503,8 @@ impl Builder {
             seals,
             touches: Arc::default(),
             watchers: watch::Watchers::default(),
+            #[cfg(feature = "geoip")]
+            countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,
             boot: (self.boot, BootCache::default()),
             after_start: self.after_start,
             read_only: AtomicBool::new(self.read_only),

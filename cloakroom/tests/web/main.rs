@@ -2,8 +2,10 @@
 
 mod audit;
 mod boot;
+mod clients;
 mod commit;
 mod cookies;
+mod csrf;
 mod dict;
 mod failing_store;
 mod forged;
@@ -15,6 +17,7 @@ mod logs;
 mod read_only;
 mod refusals;
 mod sign_in;
+mod step_up;
 mod tokens;
 mod trips;
 mod world;
