@@ -1,11 +1,11 @@
 //! Starting sessions: for a visitor, or for somebody who signed in.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{Sessions, lifetimes::Asked};
 use crate::{
-    Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
-    SessionInfo, Timestamp, Token, data,
+    Assurance, Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets,
+    SessionId, SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
 
@@ -17,8 +17,12 @@ pub struct Start {
     pub(crate) user_type: Option<Arc<str>>,
     pub(crate) audit_user: Option<Arc<str>>,
     pub(crate) authenticated_at: Option<Timestamp>,
+    pub(crate) authenticated_level: Option<Assurance>,
+    pub(crate) methods: Option<Arc<str>>,
+    pub(crate) level: Option<Assurance>,
     pub(crate) data: Data,
     pub(crate) client: Client,
+    pub(crate) device: Option<Arc<str>>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
     /// Whether the configured absolute lifetime does not apply, though somebody is signed in.
@@ -28,6 +32,7 @@ pub struct Start {
     pub(crate) replaces: Option<SessionId>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) by: Option<Arc<str>>,
+    pub(crate) note: Option<Arc<str>>,
 }
 
 impl Start {
@@ -109,15 +114,43 @@ macro_rules! setters {
                 self
             }
 
-            /// When the person proved who they are. Default: now.
+            /// When the person proved who they are, at the latest now. Default: now.
             pub fn authenticated_at(mut self, at: Timestamp) -> Self {
                 self.$($start.)?authenticated_at = Some(at);
                 self
             }
 
-            /// Where the session is started from.
+            /// How the person proved who they are: names of RFC 8176 with a space between them, such as `pwd otp`. At
+            /// most 256 bytes.
+            pub fn methods(mut self, methods: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?methods = Some(methods.into());
+                self
+            }
+
+            /// How strongly the person proved who they are. The session is of this level unless
+            /// [`level`](Self::level) says a lower one.
+            pub fn authenticated_level(mut self, level: Assurance) -> Self {
+                self.$($start.)?authenticated_level = Some(level);
+                self
+            }
+
+            /// What the session counts for: at most the [level of its
+            /// authentication](Self::authenticated_level), which must be given too (NIST SP 800-63B-4, section 5.1).
+            pub fn level(mut self, level: Assurance) -> Self {
+                self.$($start.)?level = Some(level);
+                self
+            }
+
+            /// Where the session is started from, all of it.
             pub fn client(mut self, client: Client) -> Self {
                 self.$($start.)?client = client;
+                self
+            }
+
+            /// A name for the device, in the application's own words. Default: what the user agent says, such as "Firefox
+            /// on Windows".
+            pub fn device(mut self, device: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?device = Some(device.into());
                 self
             }
 
@@ -142,6 +175,12 @@ macro_rules! setters {
             /// How many sessions the user may have, instead of the configured limit.
             pub fn limit(mut self, limit: Limit) -> Self {
                 self.$($start.)?limit = Some(limit);
+                self
+            }
+
+            /// A remark for its entry in the audit log. At most 256 bytes.
+            pub fn note(mut self, note: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?note = Some(note.into());
                 self
             }
 
@@ -192,6 +231,9 @@ impl Sessions {
                 }
                 let record = Arc::new(create.record);
                 tracing::info!(session = %token.id(), user = record.info.user.as_deref(), "session started");
+                if let Some(hook) = &self.0.after_start {
+                    hook(Arc::clone(&record)).await;
+                }
                 Ok(Started { token, record, ended })
             }
             Created::Refused(refusal) => {
@@ -214,9 +256,12 @@ impl Sessions {
             ("user_type", &start.user_type),
             ("audit_user", &start.audit_user),
             ("by", &start.by),
+            ("note", &start.note),
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
+        check_methods(start.methods.as_deref())?;
+        let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
         for (key, _) in start.data.iter() {
             data::check_key(key, config.max_key_bytes)?;
@@ -238,7 +283,12 @@ impl Sessions {
             idle: start.idle_timeout,
             ends_at: start.ends_at,
         };
-        let (idle_timeout, ends_at) = config.lifetimes.deadlines(&asked, now)?;
+        let parsed = start.client.user_agent.as_deref().map(Device::of);
+        let is_mobile = parsed.as_ref().is_some_and(|device| device.kind.is_mobile());
+        let (idle_timeout, ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        let mut client = start.client;
+        client.device = start.device.or(client.device).or_else(|| parsed?.name.map(Into::into));
+        client.country = client.country.or_else(|| self.country_of(client.ip?));
 
         let key = self.store().partition_key();
         // The user is part of the digest: one key used for two people must not end the first one's session.
@@ -249,7 +299,10 @@ impl Sessions {
         let token = token(self.partition(start.user.as_deref(), idempotency)?)?;
         let info = SessionInfo {
             id: token.id(),
-            authenticated_at: start.user.is_some().then(|| start.authenticated_at.unwrap_or(now)),
+            // Another clock may be ahead: nobody has proved who they are in the future.
+            authenticated_at: start.user.is_some().then(|| start.authenticated_at.map_or(now, |at| at.min(now))),
+            methods: start.methods,
+            level,
             user: start.user,
             full_name: start.full_name,
             user_type: start.user_type,
@@ -258,8 +311,9 @@ impl Sessions {
             idle_timeout,
             ends_at,
             remember: start.remember,
-            client: start.client.cleaned(),
+            client: client.cleaned(),
             impersonated_by: None,
+            returns_to: None,
             audit_user: start.audit_user,
             version: 0,
         };
@@ -271,7 +325,18 @@ impl Sessions {
             lease: Lease::default(),
             idempotency,
         };
-        Ok((Create { record, limit, replaces: start.replaces, by: start.by }, token))
+        Ok((Create { record, limit, replaces: start.replaces, by: start.by, note: start.note }, token))
+    }
+
+    #[cfg(feature = "geoip")]
+    fn country_of(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.0.countries.as_ref()?.of(address)
+    }
+
+    #[cfg(not(feature = "geoip"))]
+    #[expect(clippy::unused_self, reason = "there is no database to ask without the feature geoip")]
+    fn country_of(&self, _address: IpAddr) -> Option<Arc<str>> {
+        None
     }
 
     fn partition(&self, user: Option<&str>, idempotency: Option<Digest>) -> Result<Partition> {
@@ -282,6 +347,31 @@ impl Sessions {
             (None, None) => Partition::random(),
         }
     }
+}
+
+/// The level of a session: as strong as its authentication, or weaker.
+fn level_of(start: &Start) -> Result<Option<Assurance>> {
+    let wrong = |problem: String| Err(Error::InvalidArgument { what: "level", problem });
+    match (start.level, start.authenticated_level) {
+        (None, None) => Ok(None),
+        _ if start.user.is_none() => wrong("nobody is signed in who could have proved who they are".into()),
+        (None, proved) => Ok(proved),
+        (Some(level), None) => wrong(format!("{level:?} takes an authentication of that level: say which it had")),
+        (Some(level), Some(proved)) if level > proved => {
+            wrong(format!("{level:?} is more than the authentication's {proved:?}: ask the person to prove more"))
+        }
+        (level, Some(_)) => Ok(level),
+    }
+}
+
+fn check_methods(methods: Option<&str>) -> Result<()> {
+    check_text("methods", methods, true)?;
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if methods.is_none_or(|methods| methods.split(' ').all(is_name)) {
+        return Ok(());
+    }
+    let problem = "write names of RFC 8176 with one space between them, such as \"pwd otp\"".into();
+    Err(Error::InvalidArgument { what: "methods", problem })
 }
 
 /// How long a name may be, in bytes.

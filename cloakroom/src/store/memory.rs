@@ -4,6 +4,8 @@
 //! tombstones, the users' sessions and fences, the expiry index. All sessions of a user are in one shard, so limits
 //! and the ending of all of them take one lock.
 
+mod transfer;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     fmt,
@@ -19,6 +21,7 @@ use crate::{
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
         Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated, WhenFull, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -27,7 +30,7 @@ use crate::{
 ///
 /// Reading and writing cost the same however many sessions there are. The audit log keeps the latest 100,000 entries.
 pub struct MemoryStore {
-    key: PartitionKey,
+    key: AdoptableKey,
     shards: Box<[Mutex<Shard>]>,
     log: Mutex<Log>,
 }
@@ -36,7 +39,7 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Result<Self> {
         let shards = (0..Partition::GROUPS).map(|_| Mutex::default()).collect();
-        Ok(Self { key: PartitionKey::generate()?, shards, log: Mutex::default() })
+        Ok(Self { key: AdoptableKey::new(PartitionKey::generate()?), shards, log: Mutex::default() })
     }
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
@@ -99,6 +102,13 @@ impl Store for MemoryStore {
                 Which::Ids(ids) => ids.iter().map(|id| self.end_one(*id, ending, now)).collect(),
                 Which::OfUser { user, except, fence } => self.end_of_user(user, except, *fence, ending, now),
             })
+        })
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.log().push(entry.clone());
+            Ok(())
         })
     }
 
@@ -198,11 +208,7 @@ impl MemoryStore {
         let evicted = match shard.admit(info, create.limit, &uncounted, now) {
             Ok(evicted) => evicted,
             Err(refusal) => {
-                self.log().push(AuditEntry {
-                    by: create.by.clone(),
-                    note: Some(refusal.to_string().into()),
-                    ..AuditEntry::about(info, Event::Refused, now)
-                });
+                self.log().push(create.refused(refusal, now));
                 return Created::Refused(refusal);
             }
         };
@@ -219,9 +225,7 @@ impl MemoryStore {
                 ended.push(now_ended);
             }
         }
-        let mut entry = AuditEntry::started(&create.record, now);
-        entry.by.clone_from(&create.by);
-        log.push(entry);
+        log.push(create.started(now));
         shard.insert(create.record.clone());
         Created::Created { ended }
     }
@@ -428,6 +432,7 @@ impl Shard {
         if user.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
             return Err(Refusal::EndedMeanwhile);
         }
+        let limit = limit.filter(|_| info.impersonated_by.is_none());
         let Some(Limit { max, when_full }) = limit else { return Ok(Vec::new()) };
         let room_for = max as usize;
         let mut living: Vec<_> = user
@@ -435,7 +440,7 @@ impl Shard {
             .iter()
             .filter(|(_, id)| !uncounted.contains(id))
             .map(|(_, id)| &self.live[id].info)
-            .filter(|info| info.expiry(now).is_none())
+            .filter(|info| info.impersonated_by.is_none() && info.expiry(now).is_none())
             .map(|info| (info.last_seen_at, info.created_at, info.id))
             .collect();
         if living.len() < room_for {
@@ -476,10 +481,21 @@ impl Shard {
 
     /// Takes a record that is there out of everything and leaves a tombstone and an audit entry.
     fn bury(&mut self, ended: Ended, log: &mut Log) {
-        let id = ended.id;
-        let Some(record) = self.live.remove(&id) else { return };
+        let Some(record) = self.remove(ended.id) else { return };
+        log.push(AuditEntry::ended(&record.info, &ended));
+        self.insert_tombstone(Tombstone { ended, secrets: record.secrets.clone() });
+    }
+
+    fn insert_tombstone(&mut self, tombstone: Tombstone) {
+        let id = tombstone.ended.id;
+        self.ended_at.insert((tombstone.ended.at, id));
+        self.ended.insert(id, Arc::new(tombstone));
+    }
+
+    /// Takes a record out of everything.
+    fn remove(&mut self, id: SessionId) -> Option<Arc<Record>> {
+        let record = self.live.remove(&id)?;
         let info = &record.info;
-        log.push(AuditEntry::ended(info, &ended));
         info.expires_at().map(|at| self.expiry.remove(&(at, id)));
         if let Some(name) = &info.user
             && let Some(user) = self.users.get_mut(name)
@@ -492,8 +508,7 @@ impl Shard {
         {
             self.idempotency.remove(key.as_bytes());
         }
-        self.ended_at.insert((ended.at, id));
-        self.ended.insert(id, Arc::new(Tombstone { ended, secrets: record.secrets.clone() }));
+        Some(record)
     }
 
     fn ids_of(&self, user: &str) -> impl DoubleEndedIterator<Item = SessionId> {

@@ -1,7 +1,12 @@
 //! Extractors for axum: [`Session`] and [`SignedIn`].
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
+use axum::extract::ConnectInfo;
 use axum_core::{
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -10,8 +15,8 @@ use axum_core::{
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
 
-use super::{SignedIn, layer::Tower, problem, signed_in::Stranger, visit::Visit};
-use crate::{Error, Session};
+use super::{Fresh, SessionLayer, SignedIn, layer::Tower, problem, signed_in::Asking, visit::Visit};
+use crate::{Error, Session, TrustedProxies};
 
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Rejection;
@@ -22,18 +27,45 @@ impl<S: Sync> FromRequestParts<S> for Session {
     }
 }
 
+impl SessionLayer {
+    /// Records where a request comes from: the connection's other end or, behind these proxies, whom they name. Needs the
+    /// connection's address, which axum gives with `into_make_service_with_connect_info::<SocketAddr>()`. Takes the place
+    /// of [`client_ip`](Self::client_ip).
+    pub fn trusted_proxies(self, proxies: TrustedProxies) -> Self {
+        let told = Once::new();
+        self.client_ip(move |parts| {
+            let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+            if peer.is_none() {
+                told.call_once(|| {
+                    tracing::warn!(
+                        "no address is recorded: serve with .into_make_service_with_connect_info::<SocketAddr>()"
+                    );
+                });
+            }
+            proxies.client(peer?.0.ip(), &parts.headers)
+        })
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         let visit = visit(parts)?;
         let session = visit.session(parts).await?;
-        SignedIn::of(session).ok_or_else(|| {
-            let reads = parts.method == Method::GET || parts.method == Method::HEAD;
-            let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-            let stranger = Stranger { session, reads, wanted };
-            Rejection::answering(stranger.turned_away(visit.config().sign_in_page.as_deref()))
-        })
+        SignedIn::of(session).ok_or_else(|| Rejection::answering(asking(visit, parts).sign_in(session)))
+    }
+}
+
+impl<S: Sync, const SECONDS: u64> FromRequestParts<S> for Fresh<SECONDS> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let user = <SignedIn as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        match user.require_authenticated_within(Duration::from_secs(SECONDS)) {
+            Ok(()) => Ok(Self(user)),
+            Err(error) => Err(Rejection::answering(asking(visit(parts)?, parts).sign_in_again(&error, SECONDS))),
+        }
     }
 }
 
@@ -72,6 +104,15 @@ impl IntoResponse for Error {
     /// store is unavailable, 500 otherwise. Details that are not for the visitor go to the log.
     fn into_response(self) -> AxumResponse {
         problem::logged(&self).map(Body::from)
+    }
+}
+
+/// What is asked for, by somebody who must sign in for it.
+fn asking<'a>(visit: &'a Visit<Tower>, parts: &'a Parts) -> Asking<'a> {
+    Asking {
+        reads: parts.method == Method::GET || parts.method == Method::HEAD,
+        wanted: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
+        sign_in_page: visit.config().sign_in_page.as_deref(),
     }
 }
 

@@ -1,6 +1,6 @@
-//! Sessions over HTTP: the cookie, the layer, the middleware, the extractors.
+//! Sessions over HTTP: the cookie, the layers, the middleware, the extractors.
 //!
-//! [`cookie`] knows no framework. [`SessionLayer`] works with any tower service, the extractors [`Session`](crate::Session)
+//! [`cookie`] knows no framework. [`SessionLayer`] and [`CsrfLayer`] work with any tower service, the extractors [`Session`](crate::Session)
 //! and [`SignedIn`] with axum (feature `axum`) and, below [`SessionMiddleware`], with actix-web (feature `actix`).
 
 #[cfg(feature = "actix")]
@@ -9,6 +9,9 @@ pub mod actix;
 mod axum;
 mod body;
 pub mod cookie;
+pub mod csrf;
+#[cfg(any(feature = "actix", feature = "axum"))]
+mod fresh;
 mod layer;
 mod problem;
 #[cfg(any(feature = "actix", feature = "axum"))]
@@ -24,6 +27,9 @@ pub use self::actix::SessionMiddleware;
 pub use self::axum::Rejection;
 pub use body::SessionBody;
 pub use cookie::{CookieConfig, SameSite};
+pub use csrf::CsrfLayer;
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub use fresh::Fresh;
 pub use layer::{SessionLayer, SessionService};
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use signed_in::SignedIn;

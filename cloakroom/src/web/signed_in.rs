@@ -43,28 +43,33 @@ impl Deref for SignedIn {
     }
 }
 
-/// Who asked for what, and is not signed in.
-pub(super) struct Stranger<'a> {
-    pub(super) session: &'a Session,
+/// What is asked for, by somebody who must sign in for it.
+pub(super) struct Asking<'a> {
     /// Whether the request only reads, so that it can be repeated after a sign-in.
     pub(super) reads: bool,
     /// Path and query of what they asked for.
     pub(super) wanted: &'a str,
+    pub(super) sign_in_page: Option<&'a str>,
 }
 
-impl Stranger<'_> {
-    /// 401, or where there is a sign-in page and they can come back, a redirect to it.
-    pub(super) fn turned_away(&self, sign_in_page: Option<&str>) -> Response<Bytes> {
-        match sign_in_page.filter(|_| self.reads) {
-            Some(page) => self.redirected_to(page),
-            None => match self.session.lapsed() {
-                Some(ended) => problem::response(&Error::from(ended)),
-                None => problem::plain(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first."),
-            },
-        }
+impl Asking<'_> {
+    /// The answer to somebody who is not signed in: 401, or where there is a sign-in page and they can come back, a
+    /// redirect to it.
+    pub(super) fn sign_in(&self, session: &Session) -> Response<Bytes> {
+        self.redirect(None).unwrap_or_else(|| match session.lapsed() {
+            Some(ended) => problem::response(&Error::from(ended)),
+            None => problem::plain(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first."),
+        })
     }
 
-    fn redirected_to(&self, page: &str) -> Response<Bytes> {
+    /// The answer to somebody who must prove once more who they are.
+    pub(super) fn sign_in_again(&self, error: &Error, max_age: u64) -> Response<Bytes> {
+        self.redirect(Some(max_age)).unwrap_or_else(|| problem::response(error))
+    }
+
+    /// To the sign-in page, and from there back to what was asked for.
+    fn redirect(&self, max_age: Option<u64>) -> Option<Response<Bytes>> {
+        let page = self.sign_in_page.filter(|_| self.reads)?;
         let mut location = String::from(page);
         location.push_str(if page.contains('?') { "&next=" } else { "?next=" });
         for byte in self.wanted.bytes() {
@@ -75,13 +80,16 @@ impl Stranger<'_> {
                 _ => write!(location, "%{byte:02X}").expect("writing to a string cannot fail"),
             }
         }
+        if let Some(max_age) = max_age {
+            write!(location, "&max_age={max_age}").expect("writing to a string cannot fail");
+        }
         let Ok(location) = HeaderValue::try_from(location) else {
             tracing::error!(page, "the sign-in page is not an address");
-            return problem::set_up_wrongly();
+            return Some(problem::set_up_wrongly());
         };
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::SEE_OTHER;
         response.headers_mut().insert(header::LOCATION, location);
-        response
+        Some(response)
     }
 }

@@ -194,8 +194,9 @@ impl<F: Framework> Visit<F> {
         }
         let session = self.load(request).await?;
         let lock = match self.config.locking {
-            Locking::Explicit => None,
-            Locking::Implicit | Locking::Early => Some(session.lock().await?),
+            Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => Some(session.lock().await?),
+            // Where nobody can write there is nobody to exclude.
+            Locking::Explicit | Locking::Implicit | Locking::Early => None,
         };
         let cookie = self.config.sessions.cookie();
         let path = cookie.mounted_by(|name| F::header_values(request, name).next()).map(Into::into);

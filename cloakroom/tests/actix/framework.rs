@@ -271,12 +271,19 @@ fn test_request(request: Request<Bytes>) -> TestRequest {
     let mut test = TestRequest::default()
         .method(Method::from_bytes(head.method.as_str().as_bytes()).unwrap())
         .uri(&head.uri.to_string())
-        .peer_addr(([192, 0, 2, 1], 4711).into())
         .set_payload(body);
+    if let Some(peer) = head.extensions.get::<SocketAddr>() {
+        test = test.peer_addr(*peer);
+    }
     for (name, value) in &head.headers {
         test = test.append_header((name.as_str(), value.as_bytes()));
     }
     test
+}
+
+/// Says where a request comes from.
+pub(crate) fn connected_from(request: &mut Request<Bytes>, peer: SocketAddr) {
+    request.extensions_mut().insert(peer);
 }
 
 pub(crate) async fn send(app: &App, request: Request<Bytes>) -> Reply {

@@ -45,7 +45,15 @@ pub(crate) fn plain_answer(status: u16, body: String) -> http::Response<Bytes> {
     http::Response::builder().status(status).body(body.into()).unwrap()
 }
 
-pub(crate) async fn send(app: &App, request: Request<Bytes>) -> Reply {
+/// Says where a request comes from.
+pub(crate) fn connected_from(request: &mut Request<Bytes>, peer: SocketAddr) {
+    request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+}
+
+pub(crate) async fn send<B>(app: &App, request: Request<B>) -> Reply
+where
+    axum::body::Body: From<B>,
+{
     let response = app.clone().oneshot(request.map(axum::body::Body::from)).await.unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();

@@ -1,6 +1,6 @@
 //! Extractors for actix-web: [`Session`] and [`SignedIn`].
 
-use std::{fmt, future::Future, pin::Pin, rc::Rc};
+use std::{fmt, future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
@@ -9,10 +9,10 @@ use actix_web::{
     http::{Method, StatusCode},
 };
 
-use super::{Guest, answer};
+use super::{Guest, SessionMiddleware, answer};
 use crate::{
-    Error, Session, SignedIn,
-    web::{problem, signed_in::Stranger},
+    Error, Fresh, Session, SignedIn, TrustedProxies,
+    web::{problem, signed_in::Asking},
 };
 
 type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, actix_web::Error>>>>;
@@ -38,12 +38,47 @@ impl FromRequest for SignedIn {
             let guest = guest(&request)?;
             let session = guest.session(&request).await?;
             SignedIn::of(session).ok_or_else(|| {
-                let reads = request.method() == Method::GET || request.method() == Method::HEAD;
-                let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
-                let stranger = Stranger { session, reads, wanted };
-                let response = stranger.turned_away(guest.visit.config().sign_in_page.as_deref());
+                let response = asking(&guest, &request).sign_in(session);
                 InternalError::from_response("nobody is signed in", answer(response)).into()
             })
+        })
+    }
+}
+
+impl<const SECONDS: u64> FromRequest for Fresh<SECONDS> {
+    type Error = actix_web::Error;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, user) = (request.clone(), SignedIn::from_request(request, payload));
+        Box::pin(async move {
+            let user = user.await?;
+            user.require_authenticated_within(Duration::from_secs(SECONDS)).map_err(|error| {
+                let response = match guest(&request) {
+                    Ok(guest) => answer(asking(&guest, &request).sign_in_again(&error, SECONDS)),
+                    Err(error) => return error,
+                };
+                InternalError::from_response(error, response).into()
+            })?;
+            Ok(Self(user))
+        })
+    }
+}
+
+impl SessionMiddleware {
+    /// Records where a request comes from: the connection's other end or, behind these proxies, whom they name. Takes the
+    /// place of [`client_ip`](Self::client_ip).
+    pub fn trusted_proxies(self, proxies: TrustedProxies) -> Self {
+        self.client_ip(move |request| {
+            let named = ["forwarded", "x-forwarded-for"].into_iter().flat_map(|name| {
+                let values = request.headers().get_all(name);
+                values.filter_map(move |value| Some((name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?)))
+            });
+            let mut headers = http::HeaderMap::new();
+            for (name, value) in named {
+                headers.append(name, value);
+            }
+            proxies.client(request.peer_addr()?.ip(), &headers)
         })
     }
 }
@@ -61,6 +96,15 @@ impl Guest {
                 Err(Failed(error).into())
             }
         }
+    }
+}
+
+/// What is asked for, by somebody who must sign in for it.
+fn asking<'a>(guest: &'a Guest, request: &'a HttpRequest) -> Asking<'a> {
+    Asking {
+        reads: request.method() == Method::GET || request.method() == Method::HEAD,
+        wanted: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+        sign_in_page: guest.visit.config().sign_in_page.as_deref(),
     }
 }
 
