@@ -56,7 +56,7 @@
 //! |---|---|
 //! | [`Sessions`] | the service: opens a store, starts, resumes, lists and ends sessions, keeps the store tidy |
 //! | [`Session`], [`SignedIn`] | what a handler holds: a dict of named values, and signing in and out |
-//! | [`web`] | the tower layer and the cookie, with or without axum |
+//! | [`web`] | the tower layer, the actix-web middleware and the cookie |
 //! | [`store`] | where sessions live, and the contract for a store of your own |
 //! | [`testing`] | the suite every store passes, a clock moved by hand, a store that counts and fails on demand |
 //! | [`Error`] | what can go wrong, by who can do what about it |
@@ -77,9 +77,11 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `actix` | off | the [middleware for actix-web](web::actix), and the same extractors |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
+//! | `tower-sessions`, `axum-login` | off | a [store](web::TowerSessionsStore) for applications built on them |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
@@ -143,6 +145,10 @@ pub use web::{Fresh, SignedIn};
 mod pages {
     #[doc = include_str!("../../README.md")]
     mod readme {}
+    #[cfg(feature = "actix")]
     #[doc = include_str!("../../docs/guide.md")]
     mod guide {}
+    #[cfg(feature = "tower-sessions")]
+    #[doc = include_str!("../../docs/coming-from-tower-sessions.md")]
+    mod coming_from_tower_sessions {}
 }
