@@ -19,6 +19,9 @@ pub(crate) type App = Router;
 
 pub(crate) type Params = axum::extract::Query<HashMap<String, String>>;
 
+/// For HEAD, hyper drops the body.
+pub(crate) const HEAD_RUNS_BODIES: bool = false;
+
 /// What gives the requests of an application their sessions.
 pub(crate) fn layer(sessions: &Sessions) -> SessionLayer {
     sessions.layer()
