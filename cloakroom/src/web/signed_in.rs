@@ -75,7 +75,7 @@ impl Asking<'_> {
         for byte in self.wanted.bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                    location.push(byte.into())
+                    location.push(byte.into());
                 }
                 _ => write!(location, "%{byte:02X}").expect("writing to a string cannot fail"),
             }

@@ -186,13 +186,12 @@ impl Guest {
         let Some(mut leaving) = self.visit.leave(status, false).await else {
             return Ok(response.map_body(|_, body| SessionBody::watched(body, Watch::nothing())));
         };
-        let mut response = match leaving.instead.take() {
-            Some(answer) => response.into_response(answer.map_body(|_, body| SessionBody::answer(body))),
-            None => {
-                // A body that holds the request can still ask for the session.
-                let watch = leaving.watch.take().or_else(|| self.visit.watch()).unwrap_or_else(Watch::nothing);
-                response.map_body(|_, body| SessionBody::watched(body, watch))
-            }
+        let mut response = if let Some(answer) = leaving.instead.take() {
+            response.into_response(answer.map_body(|_, body| SessionBody::answer(body)))
+        } else {
+            // A body that holds the request can still ask for the session.
+            let watch = leaving.watch.take().or_else(|| self.visit.watch()).unwrap_or_else(Watch::nothing);
+            response.map_body(|_, body| SessionBody::watched(body, watch))
         };
         write_head(response.headers_mut(), leaving);
         Ok(response)
