@@ -99,6 +99,7 @@ mod data;
 mod ended;
 mod error;
 mod lease;
+mod network;
 mod record;
 mod seal;
 mod secrets;
@@ -108,6 +109,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod users;
 pub mod web;
 
 pub use audit::{AuditEntry, Event, ParseEventError};
@@ -117,14 +119,16 @@ pub use data::{Data, Json};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, Result};
 pub use lease::Lease;
+pub use network::{Network, ParseNetworkError};
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
-    parse_period,
+    Assurance, Builder, Clear, DirectoryEntry, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
+    StoredUsers, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
+pub use users::{User, UserPatch, Users};
 #[cfg(feature = "axum")]
 pub use web::SignedIn;
 

@@ -9,8 +9,8 @@ use crate::{
     Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Loaded, Locked, Locks, Logged, Page, Query,
-        Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Gone, Loaded, Locked, Locks, Logged,
+        Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch, Updated, Which,
     },
 };
 
@@ -176,6 +176,21 @@ impl Store for SealedStore {
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         self.inner.ping()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Directory for SealedStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.inner.user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.inner.put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.inner.users(after, limit)
     }
 }
 

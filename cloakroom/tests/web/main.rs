@@ -1,8 +1,10 @@
 //! Sessions through the layer and the extractors, as a browser sees them.
 
+mod clearing;
 mod commit;
 mod cookies;
 mod dict;
+mod directory;
 mod failing_store;
 mod forged;
 mod interleavings;
@@ -14,4 +16,5 @@ mod refusals;
 mod sign_in;
 mod tokens;
 mod trips;
+mod users;
 mod world;

@@ -50,6 +50,7 @@ pub(super) fn create(
     }
     directory.log(&AuditEntry { by: by.clone(), ..AuditEntry::started(record, now) });
     tables::insert(directory, key, record);
+    super::directory::note_sign_in(directory, key, &record.info)?;
     Ok(Created::Created { ended })
 }
 

@@ -41,6 +41,9 @@ scripts! {
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";
+    USER = "users_of_group" "user";
+    USERS = "users_of_group" "users";
+    PUT_USER = "users_of_group" "put_user";
 }
 
 /// What it means that a call was sent and its answer never came.
