@@ -92,6 +92,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod assurance;
 mod audit;
 mod change;
 mod clock;
@@ -112,6 +113,7 @@ mod token;
 mod users;
 pub mod web;
 
+pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
@@ -124,7 +126,7 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, Clear, DirectoryEntry, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
+    Builder, Clear, DirectoryEntry, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
     StoredUsers, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};

@@ -25,7 +25,7 @@ mod watch;
 
 pub use clear::Clear;
 pub use directory::DirectoryEntry;
-pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};

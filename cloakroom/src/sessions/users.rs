@@ -9,7 +9,7 @@ use std::{
 
 use super::{Found, Sessions, within};
 use crate::{
-    Ending, Error, Reason, Record, Result, Timestamp, User, Users,
+    AuditEntry, Ending, Error, Event, Reason, Record, Result, Timestamp, User, Users,
     store::{BoxFuture, Create, Limit, Refusal, Store, WhenFull},
 };
 
@@ -172,6 +172,11 @@ impl Sessions {
         Ok(Ok(()))
     }
 
+    /// Tells the audit log of what was refused before the store was asked.
+    pub(super) async fn log_refusal(&self, entry: &AuditEntry, now: Timestamp) -> Result<()> {
+        self.store_write(self.store().log(entry, now)).await
+    }
+
     /// The limit that the directory gives a user, if it gives one.
     pub(super) fn limit_of(&self, user: &User) -> Option<Limit> {
         let configured = self.config().limit;
@@ -205,7 +210,10 @@ impl Sessions {
         }
         if actor.is_some_and(|actor| !actor.may_come_from(ip)) {
             let refusal = Refusal::NetworkNotAllowed;
-            tracing::warn!(session = %info.id, user = info.user.as_deref(), ip = ip.map(tracing::field::display), %refusal, "request refused");
+            let from = ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
+            tracing::warn!(session = %info.id, user = info.user.as_deref(), from, %refusal, "request refused");
+            let note = Some(format!("{refusal}: {from}").into());
+            self.log_refusal(&AuditEntry { note, ..AuditEntry::about(info, Event::Refused, now) }, now).await?;
             return Err(refusal.into());
         }
         Ok(Found::Live(record))

@@ -11,12 +11,16 @@ use std::{
 };
 
 use cloakroom::{
-    Builder, Ended, Error, Found, Reason, Result, Sessions, SignIn, Started, User, Users,
-    store::{BoxFuture, Limit, MemoryStore, Refusal, WhenFull},
+    AuditEntry, Builder, Ended, Error, Event, Found, Reason, Result, SessionId, Sessions, SignIn, Started, Timestamp,
+    User, Users,
+    store::{AuditQuery, BoxFuture, Create, Limit, MemoryStore, Refusal, Store, WhenFull},
+    testing::ManualClock,
 };
 use http::StatusCode;
 
 use crate::world::{Browser, World, routes, world_with};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A directory that an application keeps itself.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +36,9 @@ struct Inner {
 impl Staff {
     fn of<const N: usize>(users: [(&str, User); N]) -> Self {
         let staff = Self::default();
-        users.into_iter().for_each(|(name, user)| staff.set(name, user));
+        for (name, user) in users {
+            staff.set(name, user);
+        }
         staff
     }
 
@@ -75,7 +81,7 @@ fn from_networks(networks: &[&str]) -> User {
 }
 
 fn at(address: &str) -> Option<IpAddr> {
-    Some(address.parse().unwrap())
+    (!address.is_empty()).then(|| address.parse().unwrap())
 }
 
 fn world_of(staff: &Staff) -> World {
@@ -154,7 +160,7 @@ async fn restrict_ip_is_checked_when_somebody_signs_in() {
     for inside in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::7"] {
         sign_in_from(&world.sessions, "anna", at(inside)).await.unwrap();
     }
-    for outside in [at("11.0.0.1"), at("100.1.2.3"), at("2001:db9::1"), None] {
+    for outside in ["11.0.0.1", "100.1.2.3", "2001:db9::1", ""].map(at) {
         let refused = refusal(sign_in_from(&world.sessions, "anna", outside).await);
         assert_eq!(refused, Refusal::NetworkNotAllowed, "{outside:?}");
     }
@@ -169,7 +175,7 @@ async fn restrict_ip_refuses_a_request_from_elsewhere_and_leaves_the_session() {
     let sessions = &world.sessions;
     let started = sign_in_from(sessions, "anna", at("10.1.2.3")).await.unwrap();
     world.clock.advance(Duration::from_mins(10));
-    for outside in [at("192.0.2.1"), None] {
+    for outside in ["192.0.2.1", ""].map(at) {
         for refused in [
             sessions.resume_from(&started.token, outside).await,
             sessions.resume_without_touch_from(&started.token, outside).await,
@@ -367,5 +373,72 @@ async fn what_a_directory_must_not_say_is_refused_by_name() {
         let world = world_of(&Staff::of([("anna", user)]));
         let error = world.sessions.start(SignIn::new("anna")).await.unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { what: named, .. } if named == what), "{error}");
+    }
+}
+
+/// What the log says of refusals to a user: the session, and why.
+async fn refusals(sessions: &Sessions, user: &str) -> Vec<AuditEntry> {
+    let query = AuditQuery { user: Some(user.into()), session: None };
+    let logged = sessions.audit(&query, None, 100).await.unwrap().items.into_iter();
+    logged.map(|logged| logged.entry).filter(|entry| entry.event == Event::Refused).collect()
+}
+
+#[tokio::test]
+async fn every_refusal_of_the_directory_is_in_the_audit_log() {
+    let staff = Staff::of([("anna", from_networks(&["10.0.0.0/8"])), ("ben", disabled())]);
+    let world = world_where(&staff, Builder::only_known_users);
+    let sessions = &world.sessions;
+    let started = sign_in_from(sessions, "anna", at("10.1.2.3")).await.unwrap();
+    sign_in_from(sessions, "anna", at("192.0.2.1")).await.unwrap_err();
+    sessions.resume_from(&started.token, at("192.0.2.2")).await.unwrap_err();
+    sessions.resume(&started.token).await.unwrap_err();
+    sessions.start(SignIn::new("ben").by("gateway")).await.unwrap_err();
+    sessions.start(SignIn::new("cleo")).await.unwrap_err();
+
+    let annas = refusals(sessions, "anna").await;
+    let notes: Vec<_> = annas.iter().map(|entry| entry.note.as_deref().unwrap()).collect();
+    assert_eq!(
+        notes,
+        [
+            "the user may not come from this address",
+            "the user may not come from this address: 192.0.2.2",
+            "the user may not come from this address: an unknown address",
+        ]
+    );
+    assert_eq!(annas[0].ip, at("192.0.2.1"));
+    assert!(annas[1..].iter().all(|entry| entry.session == started.token.id()));
+    let bens = refusals(sessions, "ben").await;
+    assert_eq!((bens[0].note.as_deref(), bens[0].by.as_deref()), (Some("the user is disabled"), Some("gateway")));
+    assert_eq!(refusals(sessions, "cleo").await[0].note.as_deref(), Some("the user is not in the directory"));
+}
+
+#[tokio::test]
+async fn set_impersonated_asks_the_directory_about_both_persons() {
+    let staff = Staff::of([("anna", from_networks(&["10.0.0.0/8"])), ("root", from_networks(&["192.0.2.0/24"]))]);
+    let (clock, store) = (ManualClock::new(NOW), Arc::new(MemoryStore::new().unwrap()));
+    let builder = Sessions::builder(store.clone()).clock(clock.clone()).without_upkeep();
+    let sessions = builder.users(staff.clone()).build().unwrap();
+    for who in ["anna", "root"] {
+        let started = sign_in_from(&sessions, "anna", at("10.1.2.3")).await.unwrap();
+        let mut record = (*started.record).clone();
+        let token = cloakroom::Token::generate(SessionId::generate(started.token.id().partition()).unwrap()).unwrap();
+        record.info.id = token.id();
+        record.info.impersonated_by = Some("root".into());
+        record.secrets = cloakroom::Secrets::new(token.digest(), NOW);
+        let create = Create { record, limit: None, replaces: None, by: None, note: None };
+        store.create(&create, NOW).await.unwrap();
+
+        // Where the one who acts may come from counts.
+        assert!(matches!(sessions.resume_from(&token, at("192.0.2.1")).await.unwrap(), Found::Live(_)));
+        assert!(sessions.resume_from(&token, at("10.1.2.3")).await.is_err());
+        staff.set(who, disabled());
+        sessions.forget_user(who);
+        let Found::Ended(ended) = sessions.resume_from(&token, at("192.0.2.1")).await.unwrap() else {
+            panic!("{who} is disabled")
+        };
+        assert_eq!(ended.reason, Reason::UserDisabled);
+        staff.set("anna", from_networks(&["10.0.0.0/8"]));
+        sessions.forget_user("anna");
+        clock.advance(Duration::from_secs(1));
     }
 }

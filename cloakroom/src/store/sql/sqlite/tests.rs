@@ -33,9 +33,12 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: None,
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -48,7 +51,7 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         lease: crate::Lease::default(),
         idempotency: None,
     };
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 fn audit_entries(db: &Connection) -> usize {
@@ -56,9 +59,9 @@ fn audit_entries(db: &Connection) -> usize {
         .unwrap()
 }
 
-fn note(store: &SqliteStore, text: &str) -> crate::AuditEntry {
+fn note(store: &SqliteStore, text: &str) -> AuditEntry {
     let create = creation(store, "anna", Data::new());
-    crate::AuditEntry { note: Some(text.into()), ..crate::AuditEntry::about(&create.record.info, Event::Changed, NOW) }
+    AuditEntry { note: Some(text.into()), ..AuditEntry::about(&create.record.info, Event::Changed, NOW) }
 }
 
 /// Keeps the writer busy until the returned sender is dropped, so that what is written meanwhile waits in line.
@@ -304,6 +307,9 @@ async fn every_statement_on_a_requests_path_uses_an_index() {
         (tables::ANY_OLD_FENCE, "SEARCH user_fence USING COVERING INDEX user_fence_by_end (ended_before<?)"),
         (tables::AUDIT, "SEARCH audit USING INTEGER PRIMARY KEY (rowid>?)"),
         (tables::AUDIT_OF_USER, "SEARCH audit USING INDEX audit_by_user (user_id=? AND rowid>?)"),
+        (directory::USER, "SEARCH directory USING PRIMARY KEY (user_id=?)"),
+        (directory::USERS, "SEARCH directory USING PRIMARY KEY (user_id>?)"),
+        (directory::NOTE_SIGN_IN, "SEARCH directory USING PRIMARY KEY (user_id=?)"),
         (tables::AUDIT_OF_SESSION, "SEARCH audit USING INDEX audit_by_session (session=? AND rowid>?)"),
     ] {
         let plan = store.read(move |db| plan(db, statement)).await.unwrap();
