@@ -113,6 +113,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod users;
 pub mod web;
 
 pub use assurance::Assurance;
@@ -131,10 +132,11 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    AuditSink, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, TracingSink,
-    format_period, parse_period,
+    AuditSink, Builder, Clear, DirectoryEntry, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
+    StoredUsers, TracingSink, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
+pub use users::{User, UserPatch, Users};
 #[cfg(feature = "axum")]
 pub use web::{Fresh, SignedIn};
 

@@ -2,11 +2,13 @@
 
 mod audit;
 mod boot;
+mod clearing;
 mod clients;
 mod commit;
 mod cookies;
 mod csrf;
 mod dict;
+mod directory;
 mod failing_store;
 mod forged;
 mod interleavings;
@@ -20,4 +22,5 @@ mod sign_in;
 mod step_up;
 mod tokens;
 mod trips;
+mod users;
 mod world;

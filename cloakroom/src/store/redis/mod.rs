@@ -5,6 +5,7 @@
 
 mod address;
 mod cluster_map;
+mod directory;
 mod health;
 mod keys;
 mod link;
@@ -36,9 +37,9 @@ use crate::{
     AuditEntry, Change, Ended, Ending, Error, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
     SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, Limit, Loaded, Locked,
+        Locks, Logged, Page, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, StoredUser,
+        Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -205,6 +206,20 @@ impl Store for RedisStore {
     }
 }
 
+impl Directory for RedisStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(self.inner.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.inner.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(self.inner.users(after, limit))
+    }
+}
+
 impl Locks for RedisStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(self.inner.lock(id, lease, now))
@@ -227,7 +242,11 @@ impl Inner {
         let group = id.partition().group();
         let elsewhere = create.replaces.filter(|replaced| replaced.partition().group() != group);
         let arguments = self.creation(create, elsewhere, now);
-        let call = self.on_group(&scripts::CREATE, group, &[id], arguments).waiting(self.keys.of_group("wait", group));
+        let mut keys = self.keys.group(group);
+        let [_, settings, signed_in] = self.keys.of_users(group);
+        keys.extend([self.keys.of_session(id), settings, signed_in]);
+        let call = Call::script(keys::slot_of_group(group), &scripts::CREATE, keys, arguments);
+        let call = call.waiting(self.keys.of_group("wait", group));
         let (word, mut rest) = self.servers.run(&call).await?.tagged()?;
         let first = rest.drain(..).next().unwrap_or_default();
         let mut ended = match (word.as_str(), create.limit) {
@@ -283,6 +302,7 @@ impl Inner {
             .text(from)
             .text(to)
             .optional(remark.as_deref())
+            .text(directory::sign_in_of(info))
             .extend(rows::fields(record))
     }
 

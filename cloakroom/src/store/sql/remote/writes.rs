@@ -234,7 +234,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    fn lock_of_user(&self, user: &str) -> Arg {
+    pub(super) fn lock_of_user(&self, user: &str) -> Arg {
         lock_number(self.key.keyed_digest(user.as_bytes()).as_bytes())
     }
 }
