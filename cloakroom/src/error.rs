@@ -28,6 +28,10 @@ pub enum Error {
     #[error("{0}")]
     Refused(Refusal),
 
+    /// Somebody may not act as somebody else.
+    #[error("not allowed to act as somebody else: {0}")]
+    ImpersonationRefused(ImpersonationRefusal),
+
     /// A key the application used cannot be stored. A mistake in the application.
     #[error("session key {key:?} cannot be used: {problem}")]
     InvalidKey {
@@ -128,6 +132,47 @@ pub enum Error {
         /// What it said.
         source: getrandom::Error,
     },
+}
+
+/// Why somebody may not act as somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImpersonationRefusal {
+    /// The session is an anonymous visitor's.
+    #[error("nobody is signed in")]
+    NobodySignedIn,
+    /// The session is not the actor's own: they act as another in it, or audit.
+    #[error("this is somebody else's session already: go back first")]
+    Nested,
+    /// No reason was given.
+    #[error("say why: the reason is kept in the audit log")]
+    NoReason,
+    /// The other is the actor.
+    #[error("this is the same person")]
+    Oneself,
+    /// It would last no time, or longer than allowed.
+    #[error("it must last some time, and at most {} (h:m:s)", crate::format_period(*most))]
+    TooLong {
+        /// How long it may last.
+        most: Duration,
+    },
+    /// The deployment's policy protects this person, or does not trust the actor.
+    #[error("the policy forbids it")]
+    Policy,
+}
+
+impl ImpersonationRefusal {
+    /// The stable name the API uses.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NobodySignedIn => "nobody_signed_in",
+            Self::Nested => "nested",
+            Self::NoReason => "no_reason",
+            Self::Oneself => "oneself",
+            Self::TooLong { .. } => "too_long",
+            Self::Policy => "policy",
+        }
+    }
 }
 
 impl Error {

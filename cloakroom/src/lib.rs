@@ -117,13 +117,14 @@ pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use data::{Data, Json};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
-pub use error::{Error, Result};
+pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period, parse_period,
+    Builder, Found, Impersonate, Lifetimes, Lock, Returned, RotatedToken, Sessions, SignIn, Start, Started, Target,
+    format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]

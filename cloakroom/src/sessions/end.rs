@@ -51,7 +51,8 @@ impl Sessions {
         self.store_write(self.store().enable_user(user, self.now())).await
     }
 
-    /// All living sessions of a user, newest first.
+    /// All living sessions of a user's own, newest first. Those in which somebody else acts as the user are left out:
+    /// [`find`](Self::find) has them.
     pub async fn list(&self, user: impl Into<Arc<str>>) -> Result<Vec<SessionInfo>> {
         let query = Query::of_user(user);
         let mut page = self.find(&query, None, 500).await?;
@@ -60,12 +61,16 @@ impl Sessions {
             page = self.find(&query, Some(&next), 500).await?;
             sessions.append(&mut page.items);
         }
+        sessions.retain(|info| info.impersonated_by.is_none());
         Ok(sessions)
     }
 
-    /// A page of living sessions that match, data left out: newest first where a user is given.
+    /// A page of living sessions that match, data left out: newest first where a user is given. It may hold fewer than
+    /// `limit` although more follow.
     pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
-        self.store_read(self.store().find(query, after, limit, self.now())).await
+        let mut page = self.store_read(self.store().find(query, after, limit, self.now())).await?;
+        self.retain_attended(&mut page.items).await?;
+        Ok(page)
     }
 
     /// A page of the audit log, oldest first.

@@ -4,14 +4,16 @@ use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration}
 
 use tokio::task::JoinHandle;
 
+use self::impersonate::ImpersonationPolicy;
 use crate::{
-    Clock, Ended, Error, Result, SystemClock, Timestamp,
+    Clock, Ended, Error, Result, SessionInfo, SystemClock, Timestamp,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
 };
 
 mod end;
+mod impersonate;
 mod lifetimes;
 mod lock;
 mod resume;
@@ -20,6 +22,7 @@ mod update;
 mod upkeep;
 mod watch;
 
+pub use impersonate::{Impersonate, Returned, Target};
 pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
@@ -78,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
+    pub(crate) impersonation_limit: Duration,
+    pub(crate) impersonation_policy: ImpersonationPolicy,
 }
 
 impl Sessions {
@@ -229,6 +234,8 @@ impl Builder {
             lock_timeout: Duration::from_secs(10),
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
+            impersonation_limit: Duration::from_hours(8),
+            impersonation_policy: ImpersonationPolicy::default(),
         };
         Self { store, clock: Arc::new(SystemClock), config, mac_keys: MacKeys::default(), upkeep: true }
     }
@@ -307,11 +314,26 @@ impl Builder {
         self
     }
 
+    /// How long somebody may [act as another](Sessions::impersonate) at most. Default 8 hours.
+    pub fn impersonation_limit(mut self, most: Duration) -> Self {
+        self.config.impersonation_limit = most;
+        self
+    }
+
+    /// Who may [act as](Sessions::impersonate) whom, given the actor's session and what is known of the other. Default:
+    /// whoever the application lets ask, as anybody whose user type is not `administrator`.
+    ///
+    /// Whatever it says, nobody acts as themselves, as a disabled user, or out of a session that is not their own.
+    pub fn may_impersonate(mut self, rule: impl Fn(&SessionInfo, &Target) -> bool + Send + Sync + 'static) -> Self {
+        self.config.impersonation_policy = ImpersonationPolicy::new(rule);
+        self
+    }
+
     /// Seals every record with a MAC under this key, 32 random bytes that are kept away from the database, so that
     /// who can write to the database cannot make a session of their choice. Default: no seals, and rows are believed.
     ///
-    /// What is covered: the id, the user, their type, who acts as them or looks on whose behalf, when the session
-    /// started, when the person authenticated, when it ends, how long it may go unused, and whether it is remembered.
+    /// What is covered: the id, the user, their type, who acts as them and where they return to, or on whose behalf
+    /// somebody looks, when the session started, when and how the person authenticated, its level, when it ends, how long it may go unused, and whether it is remembered.
     /// Secrets are kept as digests under the key too, bound to their session. A record whose seal does not hold is
     /// logged as an error and answered like one that does not exist. Nothing ends or deletes it.
     ///

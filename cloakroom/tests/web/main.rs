@@ -5,6 +5,7 @@ mod cookies;
 mod dict;
 mod failing_store;
 mod forged;
+mod impersonation;
 mod interleavings;
 mod lapsed;
 mod lifetimes;
