@@ -225,6 +225,7 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
             presented: token.digest(),
             successor: Token::generate(id).unwrap().digest(),
             grace: Duration::from_secs(30),
+            at_once: false,
             by: None,
         };
         assert!(matches!(store.rotate(id, &rotation, at(2)).await.unwrap(), Rotated::Rotated(_)));

@@ -55,7 +55,8 @@ impl Sessions {
     /// Answers which ended. What starts meanwhile may stay, except where the query names a user and nothing else: then it is
     /// [`end_all_of`](Self::end_all_of).
     pub async fn end_where(&self, query: &Query, except: &[SessionId], ending: &Ending) -> Result<Vec<Ended>> {
-        if let Query { user: Some(user), ip: None, device: None, last_seen_before: None } = query {
+        if let Query { user: Some(user), impersonated_by: None, ip: None, device: None, last_seen_before: None } = query
+        {
             return self.end_all_of(Arc::clone(user), except.to_vec(), ending).await;
         }
         let mut ended = Vec::new();
@@ -93,7 +94,8 @@ impl Sessions {
         Ok((ids.collect(), page.next))
     }
 
-    /// All living sessions of a user, newest first.
+    /// All living sessions of a user's own, newest first. Those in which somebody else acts as the user are left out:
+    /// [`find`](Self::find) has them.
     pub async fn list(&self, user: impl Into<Arc<str>>) -> Result<Vec<SessionInfo>> {
         let query = Query::of_user(user);
         let mut page = self.find(&query, None, 500).await?;
@@ -102,12 +104,16 @@ impl Sessions {
             page = self.find(&query, Some(&next), 500).await?;
             sessions.append(&mut page.items);
         }
+        sessions.retain(|info| info.impersonated_by.is_none());
         Ok(sessions)
     }
 
-    /// A page of living sessions that match, data left out: newest first where a user is given.
+    /// A page of living sessions that match, data left out: newest first where a user is given. It may hold fewer than
+    /// `limit` although more follow.
     pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
-        self.store_read(self.store().find(query, after, limit, self.now())).await
+        let mut page = self.store_read(self.store().find(query, after, limit, self.now())).await?;
+        self.retain_attended(&mut page.items).await?;
+        Ok(page)
     }
 
     /// Notes in the audit log that a request of this session was refused.

@@ -14,8 +14,9 @@ use std::{
 
 use tokio::task::JoinHandle;
 
+use self::impersonate::ImpersonationPolicy;
 use crate::{
-    Boot, Clock, Ended, Error, Record, Result, SystemClock, Timestamp, Users,
+    Boot, Clock, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
     boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
@@ -26,6 +27,7 @@ mod clear;
 mod directory;
 mod end;
 mod follow;
+mod impersonate;
 mod lifetimes;
 mod lock;
 mod resume;
@@ -38,6 +40,7 @@ mod watch;
 pub use clear::Clear;
 pub use directory::DirectoryEntry;
 pub use follow::{AuditSink, TracingSink};
+pub use impersonate::{Impersonate, Returned, Target};
 pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
@@ -107,6 +110,8 @@ pub(crate) struct Config {
     pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
+    pub(crate) impersonation_limit: Duration,
+    pub(crate) impersonation_policy: ImpersonationPolicy,
 }
 
 impl Config {
@@ -311,6 +316,8 @@ impl Builder {
             lock_timeout: Duration::from_secs(10),
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
+            impersonation_limit: Duration::from_hours(8),
+            impersonation_policy: ImpersonationPolicy::default(),
         };
         Self {
             store,
@@ -410,11 +417,26 @@ impl Builder {
         self
     }
 
+    /// How long somebody may [act as another](Sessions::impersonate) at most. Default 8 hours.
+    pub fn impersonation_limit(mut self, most: Duration) -> Self {
+        self.config.impersonation_limit = most;
+        self
+    }
+
+    /// Who may [act as](Sessions::impersonate) whom, given the actor's session and what is known of the other. Default:
+    /// whoever the application lets ask, as anybody whose user type is not `administrator`.
+    ///
+    /// Whatever it says, nobody acts as themselves, as a disabled user, or out of a session that is not their own.
+    pub fn may_impersonate(mut self, rule: impl Fn(&SessionInfo, &Target) -> bool + Send + Sync + 'static) -> Self {
+        self.config.impersonation_policy = ImpersonationPolicy::new(rule);
+        self
+    }
+
     /// Seals every record with a MAC under this key, 32 random bytes that are kept away from the database, so that
     /// who can write to the database cannot make a session of their choice. Default: no seals, and rows are believed.
     ///
-    /// What is covered: the id, the user, their type, who acts as them or looks on whose behalf, when the session
-    /// started, when the person authenticated, when it ends, how long it may go unused, and whether it is remembered.
+    /// What is covered: the id, the user, their type, who acts as them and where they return to, or on whose behalf
+    /// somebody looks, when the session started, when and how the person authenticated, its level, when it ends, how long it may go unused, and whether it is remembered.
     /// Secrets are kept as digests under the key too, bound to their session. A record whose seal does not hold is
     /// logged as an error and answered like one that does not exist. Nothing ends or deletes it.
     ///

@@ -253,6 +253,10 @@ impl Sessions {
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
+        if start.audit_user.is_some() && start.audit_user == start.user {
+            let problem = "it is the user themselves: an auditor is somebody else".into();
+            return Err(Error::InvalidArgument { what: "audit_user", problem });
+        }
         check_methods(start.methods.as_deref())?;
         let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;

@@ -273,16 +273,15 @@ impl MemoryStore {
         if let Err(gone) = shard.living(id, now) {
             return Rotated::Gone(gone);
         }
-        let Rotation { presented, successor, grace, by } = rotation;
         let before = shard.live[&id].secrets.rotations;
-        let (rotated, record) = shard.modify(id, |record| record.secrets.rotate(presented, *successor, *grace, now));
+        let (rotated, record) = shard.modify(id, |record| rotation.apply_to(&mut record.secrets, now));
         if !rotated {
             return Rotated::Superseded(record);
         }
         if record.secrets.rotations == before {
             return Rotated::Rotated(record);
         }
-        self.log().push(AuditEntry { by: by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
+        self.log().push(AuditEntry { by: rotation.by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
         Rotated::Rotated(record)
     }
 
@@ -469,7 +468,7 @@ impl Shard {
         if user.disabled {
             return Err(Refusal::UserDisabled);
         }
-        if user.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
+        if user.ended_before.is_some_and(|ended| info.fenced_at() < ended) {
             return Err(Refusal::EndedMeanwhile);
         }
         let limit = limit.filter(|_| info.impersonated_by.is_none());

@@ -16,7 +16,7 @@
 //!
 //! Implement [`Store`] and mount the conformance suite on it (feature `testing`, [`crate::testing`]). A store that holds
 //! records in this process, or decides inside one transaction of an embedded database, uses the rules as they stand:
-//! [`Change::apply_to`], [`Secrets::rotate`](crate::Secrets::rotate), [`SessionInfo::expired`]. A store behind a
+//! [`Change::apply_to`], [`Rotation::apply_to`], [`SessionInfo::expired`]. A store behind a
 //! network says the same in its own language, and the suite's random operations compare the two.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
@@ -132,7 +132,7 @@ pub trait Store: Directory + Locks + Transfer + fmt::Debug + Send + Sync + 'stat
     /// each session is there.
     fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>>;
 
-    /// Makes another secret current, as [`Secrets::rotate`] does. The version stays. Where the successor is current already, an
+    /// Makes another secret current, as [`Rotation::apply_to`] does. The version stays. Where the successor is current already, an
     /// earlier try of this call succeeded: it answers `Rotated` and audits nothing more.
     fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>>;
 

@@ -86,7 +86,10 @@ macro_rules! __each_check {
             limits::i3_a_user_without_a_session_can_be_disabled,
             /// I3: a sign-in that authenticated before all of the user's sessions were ended is refused.
             limits::i3_a_sign_in_from_before_the_end_of_all_is_refused,
-            /// I3: no sign-in under way slips past the disabling of its user.
+            /// I3: who acts as a user is refused by what ended all of the user's sessions after that, whenever they
+            /// authenticated themselves.
+            limits::i3_acting_as_another_is_fenced_by_when_it_started,
+            /// I3: no sign-in under way slips past the disabling of its user, nor does one who acts as the user.
             limits::i3_no_sign_in_slips_past_disabling,
 
             /// I4: the index is exact after every step of random work.
@@ -287,6 +290,8 @@ macro_rules! __each_check {
             rotation::l3_only_the_last_few_predecessors_are_kept,
             /// L3: rotation loses no change in flight, nor is it lost itself.
             rotation::l3_rotation_and_changes_in_flight_keep_each_other,
+            /// L2: a rotation at once kills every earlier secret, and their reuse is evidence of nothing.
+            rotation::l2_a_rotation_at_once_withdraws_every_earlier_secret,
             /// L3: a tombstone knows all secrets of its session.
             rotation::l3_a_tombstone_knows_every_secret_of_its_session,
         }

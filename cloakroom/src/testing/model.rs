@@ -107,7 +107,10 @@ impl Model {
         if self.disabled.contains(user) {
             return Some(Refusal::UserDisabled);
         }
-        let proven = info.authenticated_at.unwrap_or(info.created_at);
+        let proven = match info.impersonated_by {
+            Some(_) => info.created_at,
+            None => info.authenticated_at.unwrap_or(info.created_at),
+        };
         if self.fences.iter().any(|(fenced, at)| fenced == user && proven < *at) {
             return Some(Refusal::EndedMeanwhile);
         }
@@ -253,6 +256,9 @@ impl Model {
         } else if !waits(rotation.presented) || now < secrets.issued_at.after(rotation.grace) {
             return Rotated::Superseded(Arc::new(record.clone()));
         }
+        if rotation.at_once {
+            secrets.predecessors.iter_mut().for_each(|dead| dead.grace_ends = Some(Timestamp::EPOCH));
+        }
         secrets.current = rotation.successor;
         secrets.issued_at = now;
         secrets.rotations += 1;
@@ -358,6 +364,7 @@ impl Model {
     pub(super) fn find(&self, query: &Query, now: Timestamp) -> Vec<SessionInfo> {
         let matches = |info: &&SessionInfo| {
             (query.user.is_none() || query.user == info.user)
+                && (query.impersonated_by.is_none() || query.impersonated_by == info.impersonated_by)
                 && (query.ip.is_none() || query.ip == info.client.ip)
                 && (query.device.is_none() || query.device == info.client.device)
                 && query.last_seen_before.is_none_or(|limit| info.last_seen_at <= limit)

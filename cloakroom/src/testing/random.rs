@@ -94,7 +94,7 @@ impl Comparison {
                 None => Ok(()),
             },
             Operation::Touch(touches) => self.touch(touches).await,
-            Operation::Rotate(session, secret) => self.rotate(self.pick(*session), *secret).await,
+            Operation::Rotate(session, secret, at_once) => self.rotate(self.pick(*session), *secret, *at_once).await,
             Operation::CreateAgain => match self.last_create.clone() {
                 Some(create) => self.create_once(&create).await,
                 None => Ok(()),
@@ -128,9 +128,10 @@ impl Comparison {
                 Ok(())
             }
             Operation::Load(session) => self.load(self.pick(*session)).await,
-            Operation::Find { user, on_phone, unseen_for, page } => {
+            Operation::Find { user, acting, on_phone, unseen_for, page } => {
                 let query = Query {
                     user: user.map(|user| USERS[user].into()),
+                    impersonated_by: acting.then(|| "root".into()),
                     ip: None,
                     device: on_phone.then(|| "phone".into()),
                     last_seen_before: unseen_for.map(|millis| self.now.before(Duration::from_millis(millis))),
@@ -160,16 +161,16 @@ impl Comparison {
             info.ends_at = new.ends_in.map(|millis| now.after(Duration::from_millis(millis)));
             let authenticated = now.before(Duration::from_millis(new.authenticated_before));
             info.authenticated_at = user.map(|_| authenticated);
-            let NewWho { acting, audited, level, in_country, noted: _ } = &new.who;
+            let NewWho { acting, audited, level, note: _ } = &new.who;
             info.impersonated_by = user.filter(|_| *acting).map(|_| "root".into());
             info.returns_to = user.filter(|_| *acting).map(|_| elsewhere);
             info.audit_user = audited.then(|| "olga".into());
             info.level = level.and_then(Assurance::from_number);
             info.methods = info.level.map(|_| "pwd otp".into());
-            info.client.country = in_country.then(|| "DE".into());
+            info.client.country = audited.then(|| "DE".into());
         });
         let create = &mut start.create;
-        create.note = new.who.noted.then(|| "ticket 17".into());
+        create.note = new.who.note.map(|()| "ticket 17".into());
         for (key, value) in &new.keys {
             create.record.data.insert(KEYS[*key], json(VALUES[*value]));
         }
@@ -254,13 +255,13 @@ impl Comparison {
         Ok(())
     }
 
-    async fn rotate(&mut self, id: SessionId, secret: usize) -> Result<(), TestCaseError> {
+    async fn rotate(&mut self, id: SessionId, secret: usize, at_once: bool) -> Result<(), TestCaseError> {
         let successor = self.new_secret();
         let secrets = self.secrets.entry(id).or_default();
         let presented = secrets.get(secret).copied();
         secrets.insert(0, successor);
         let presented = presented.unwrap_or_else(|| self.new_secret());
-        let rotation = Rotation { presented, successor, grace: GRACE, by: Some("gateway".into()) };
+        let rotation = Rotation { presented, successor, grace: GRACE, at_once, by: Some("gateway".into()) };
         self.last_rotation = Some((id, rotation.clone()));
         self.rotate_once(id, &rotation).await
     }

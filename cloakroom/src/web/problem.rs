@@ -13,6 +13,7 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
         Error::UnknownSession
         | Error::Refused(_)
         | Error::ReauthenticationRequired { .. }
+        | Error::ImpersonationRefused(_)
         | Error::TooLarge { .. }
         | Error::HeadSent
         | Error::ReadOnly => error.to_string(),
@@ -71,6 +72,7 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
         Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),
         Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+        Error::ImpersonationRefused(_) => (StatusCode::FORBIDDEN, "impersonation_refused"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
         Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")

@@ -11,6 +11,7 @@ mod dict;
 mod directory;
 mod failing_store;
 mod forged;
+mod impersonation;
 mod interleavings;
 mod lapsed;
 mod lifetimes;

@@ -284,7 +284,7 @@ impl Inner {
             .text(info.id.to_string())
             .text(Place::of(info, &self.partition_key).as_bytes())
             .optional(info.user.as_deref())
-            .number(info.authenticated_at.unwrap_or(info.created_at).as_millis())
+            .number(info.fenced_at().as_millis())
             .text(max.map_or_else(String::new, |max| max.to_string()))
             .text(if refuses { "refuse" } else { "evict" })
             .text(here.map_or_else(String::new, |id| id.to_string()))
@@ -417,13 +417,14 @@ impl Inner {
     }
 
     async fn rotate(&self, id: SessionId, rotation: &Rotation, now: Timestamp) -> Result<Rotated> {
-        let Rotation { presented, successor, grace, by } = rotation;
+        let Rotation { presented, successor, grace, at_once, by } = rotation;
         let arguments = Arguments::new(now)
             .text(id.to_string())
             .text(presented.as_bytes())
             .text(successor.as_bytes())
             .text(rows::millis(*grace))
-            .optional(by.as_deref());
+            .optional(by.as_deref())
+            .flag(*at_once);
         let wait = self.keys.of_group("wait", id.partition().group());
         let call = self.on_session(&scripts::ROTATE, id, 4, arguments).waiting(wait);
         let (word, rest) = self.servers.run(&call).await?.tagged()?;
