@@ -11,6 +11,7 @@ use crate::{
     web::CookieConfig,
 };
 
+mod clock_offset;
 mod end;
 mod lifetimes;
 mod lock;
@@ -20,6 +21,7 @@ mod update;
 mod upkeep;
 mod watch;
 
+pub use clock_offset::ClockOffset;
 pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
@@ -58,6 +60,7 @@ struct Inner {
     /// Those of the store's records, if it seals them.
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
+    clock_offset: clock_offset::LastOffset,
     watchers: watch::Watchers,
     lanes: update::Lanes,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -376,6 +379,7 @@ impl Builder {
             config: self.config,
             seals,
             touches: Arc::default(),
+            clock_offset: clock_offset::LastOffset::default(),
             watchers: watch::Watchers::default(),
             lanes: update::Lanes::default(),
             tasks: std::sync::Mutex::default(),

@@ -17,8 +17,9 @@ use crate::{
     SessionInfo, Timestamp,
     change::Applied,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated, WhenFull, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Fence, Finding, Gone, Limit, Loaded,
+        Locked, Locks, Logged, Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated,
+        WhenFull, Which,
     },
 };
 
@@ -142,6 +143,13 @@ impl Store for MemoryStore {
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         Box::pin(async { Ok(None) })
+    }
+}
+
+impl Examine for MemoryStore {
+    fn examine(&self, _now: Timestamp, _repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let text = "Sessions live in this process's memory and go when it ends: there is nothing to check.";
+        Box::pin(async move { Ok(vec![Finding::fine("memory", text)]) })
     }
 }
 

@@ -24,11 +24,14 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use crate::{Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 mod calls;
+mod examine;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
 mod open;
 mod pages;
+#[cfg(any(feature = "file", feature = "sqlite"))]
+mod place;
 #[cfg(feature = "redis")]
 mod redis;
 mod sealed;
@@ -40,6 +43,9 @@ pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
     Tombstone, Touch, Updated, WhenFull, Which,
 };
+#[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) use examine::Damage;
+pub use examine::{Examine, Finding, Severity};
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -84,7 +90,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Locks + Examine + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 

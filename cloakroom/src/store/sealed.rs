@@ -9,8 +9,8 @@ use crate::{
     Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Loaded, Locked, Locks, Logged, Page, Query,
-        Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Gone, Loaded, Locked, Locks,
+        Logged, Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 
@@ -196,6 +196,13 @@ impl Locks for SealedStore {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.inner.unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Examine for SealedStore {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.examine(now, repair)
     }
 }
 

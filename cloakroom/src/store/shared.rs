@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Loaded, Locked, Locks, Logged,
+        Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 
@@ -93,5 +93,12 @@ impl<S: Store + ?Sized> Locks for Arc<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         (**self).unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Examine for Arc<S> {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        (**self).examine(now, repair)
     }
 }

@@ -11,10 +11,10 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Loaded, Locked, Locks, Logged,
+        Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 
@@ -142,6 +142,11 @@ impl<S: Store> SpyStore<S> {
     /// Watches `store`.
     pub fn new(store: S) -> Self {
         Self { store, peeks: true, watch: Mutex::default() }
+    }
+
+    /// Lets `ping` say what this clock shows, as if the store were on a machine that has one.
+    pub fn set_clock(&self, clock: impl Clock) {
+        self.watch().clock = Some(Arc::new(clock));
     }
 
     /// Watches `store` and never answers a peek, as if the store were on another machine.
@@ -288,6 +293,7 @@ async fn pass_once(semaphore: &Semaphore) {
 #[derive(Default)]
 struct Watch {
     counts: Counts,
+    clock: Option<Arc<dyn Clock>>,
     plans: VecDeque<(Call, Plan)>,
 }
 
@@ -375,7 +381,12 @@ impl<S: Store> Store for SpyStore<S> {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        self.spy(Call::Ping, Store::ping)
+        let clock = self.watch().clock.clone();
+        let answered = self.spy(Call::Ping, Store::ping);
+        Box::pin(async move {
+            let time = answered.await?;
+            Ok(clock.map(|clock| clock.now()).or(time))
+        })
     }
 }
 
@@ -391,6 +402,14 @@ impl<S: Store> Locks for SpyStore<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
+    }
+}
+
+/// An operator's call and no request's: it is not counted.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Examine for SpyStore<S> {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.store.examine(now, repair)
     }
 }
 

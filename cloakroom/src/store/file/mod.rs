@@ -2,6 +2,7 @@
 
 mod audit;
 mod disk;
+mod examine;
 mod fault;
 mod fields;
 mod format;

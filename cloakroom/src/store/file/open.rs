@@ -49,7 +49,7 @@ pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>
     Ok((journal, key))
 }
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Whether a directory has yet to be made ours. One that belongs to somebody else is left exactly as it is.
 fn look(directory: &Path) -> Result<bool> {

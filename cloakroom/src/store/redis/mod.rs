@@ -5,6 +5,7 @@
 
 mod address;
 mod cluster_map;
+mod examine;
 mod health;
 mod keys;
 mod link;
@@ -14,6 +15,7 @@ mod reply;
 mod rows;
 mod scripts;
 mod servers;
+mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,8 @@ scripts! {
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";
+    EXAMINE_SESSIONS = "group" "common" "examine_sessions";
+    EXAMINE_ENTRIES = "group" "common" "examine_entries";
 }
 
 /// What it means that a call was sent and its answer never came.

@@ -5,6 +5,7 @@ pub(super) mod fixtures;
 
 mod changes;
 mod endings;
+mod examining;
 mod expiry;
 mod index;
 mod limits;

@@ -54,7 +54,7 @@ struct Shelf<D: Dialect> {
 }
 
 /// A connection while a call uses it.
-struct Borrowed<D: Dialect> {
+pub(super) struct Borrowed<D: Dialect> {
     connection: PoolConnection<D::Db>,
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -78,6 +78,11 @@ impl<D: Dialect> Connections<D> {
 
     pub(super) fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// How many connections there may be.
+    pub(super) fn max(&self) -> u32 {
+        self.pool.options().get_max_connections()
     }
 
     /// Brings the schema up to date and reads the partition key.
@@ -149,7 +154,7 @@ impl<D: Dialect> Connections<D> {
     }
 
     /// A connection that nobody else uses; `tested` if it must be alive for sure.
-    async fn borrow(&self, tested: bool) -> Result<Borrowed<D>, Fault> {
+    pub(super) async fn borrow(&self, tested: bool) -> Result<Borrowed<D>, Fault> {
         let started = Instant::now();
         let out_of_time = || Fault::Slow { after: started.elapsed(), was_sent: false };
         let turn = match &self.shelf {
@@ -236,8 +241,12 @@ impl<D: Dialect> Shelf<D> {
 }
 
 impl<D: Dialect> Borrowed<D> {
+    pub(super) fn connection(&mut self) -> &mut <D::Db as Database>::Connection {
+        &mut self.connection
+    }
+
     /// Closes it at once, whatever the server thinks of that.
-    fn discard(self) {
+    pub(super) fn discard(self) {
         drop(self.connection.detach());
     }
 }
@@ -268,7 +277,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn of<D: Dialect>(error: SqlError, after: Duration) -> Self {
+    pub(super) fn of<D: Dialect>(error: SqlError, after: Duration) -> Self {
         match &error {
             SqlError::Io(_) | SqlError::Protocol(_) | SqlError::Tls(_) | SqlError::WorkerCrashed => {
                 Self::Cut { source: error, after }
@@ -305,7 +314,7 @@ impl Fault {
         }
     }
 
-    fn into_error<D: Dialect>(self, kind: Kind) -> Error {
+    pub(super) fn into_error<D: Dialect>(self, kind: Kind) -> Error {
         let name = D::NAME;
         match self {
             Self::Slow { after, was_sent: true } | Self::Cut { after, .. } if kind == Kind::Write => {

@@ -8,6 +8,7 @@ mod answers;
 mod arguments;
 mod connections;
 mod dialect;
+mod examine;
 mod reads;
 mod writes;
 

@@ -1,5 +1,6 @@
 //! Sessions in one SQLite file.
 
+mod examine;
 mod fault;
 mod open;
 mod reads;

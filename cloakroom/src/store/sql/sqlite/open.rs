@@ -65,9 +65,9 @@ pub(super) fn open(file: &Path, readers: usize, patience: Duration) -> Result<Op
 const APPLICATION: i32 = 0x436c_6f6b;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-const LATEST: i32 = 1;
+pub(super) const LATEST: i32 = 1;
 
 const PARTITION_KEY: &str = "partition_key";
 
