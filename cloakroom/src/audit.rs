@@ -20,6 +20,8 @@ pub struct AuditEntry {
     pub user: Option<Arc<str>>,
     /// Who really acted, when somebody acted as `user`.
     pub impersonated_by: Option<Arc<str>>,
+    /// On whose behalf an auditor looked.
+    pub audit_user: Option<Arc<str>>,
     /// Where the session was started from.
     pub ip: Option<IpAddr>,
     /// Why a session ended.
@@ -56,7 +58,9 @@ events! {
     Started, "started";
     /// A user's session started.
     SignedIn, "signed_in";
-    /// A sign-in was refused; the note says why.
+    /// A session started in which somebody acts as another; the note says what for.
+    Impersonated, "impersonated";
+    /// A sign-in or a request was refused; the note says why.
     Refused, "refused";
     /// The session got a new token.
     Rotated, "rotated";
@@ -95,6 +99,7 @@ impl AuditEntry {
             session: info.id,
             user: info.user.clone(),
             impersonated_by: info.impersonated_by.clone(),
+            audit_user: info.audit_user.clone(),
             ip: info.client.ip,
             reason: None,
             by: None,
@@ -104,7 +109,11 @@ impl AuditEntry {
 
     /// The start of a session.
     pub fn started(record: &Record, now: Timestamp) -> Self {
-        let event = if record.info.user.is_some() { Event::SignedIn } else { Event::Started };
+        let event = match &record.info {
+            SessionInfo { impersonated_by: Some(_), .. } => Event::Impersonated,
+            SessionInfo { user: Some(_), .. } => Event::SignedIn,
+            _ => Event::Started,
+        };
         Self::about(&record.info, event, now)
     }
 

@@ -113,6 +113,8 @@ reasons! {
     AllRevoked, "all_revoked", "Deleted All Active Session";
     /// A token that had been replaced long ago was presented: two parties hold tokens of the session.
     TokenReuse, "token_reuse", "A replaced token was used again";
+    /// Somebody acted as another, and has gone back.
+    ImpersonationEnded, "impersonation_ended", "Impersonation Ended";
     /// A sign-in made a new session out of this one. For a short while requests that still carry its token leave the
     /// cookie alone: the browser may already hold the new one.
     Replaced, "replaced", "Replaced by a sign-in";

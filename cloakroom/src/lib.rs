@@ -92,6 +92,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod assurance;
 mod audit;
 mod change;
 mod clock;
@@ -110,6 +111,7 @@ pub mod testing;
 mod token;
 pub mod web;
 
+pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
@@ -121,8 +123,8 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, ClockOffset, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
-    format_period, parse_period,
+    Builder, ClockOffset, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
+    parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]

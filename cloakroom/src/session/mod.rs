@@ -131,7 +131,7 @@ pub(crate) struct Origin {
 impl Origin {
     fn client(&self) -> Client {
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
-        Client { ip: self.ip, user_agent: user_agent.map(Into::into), device: None }
+        Client { ip: self.ip, user_agent: user_agent.map(Into::into), device: None, country: None }
     }
 }
 

@@ -22,7 +22,7 @@ mod upkeep;
 mod watch;
 
 pub use clock_offset::ClockOffset;
-pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};

@@ -103,6 +103,13 @@ impl Store for MemoryStore {
         })
     }
 
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.log().push(entry.clone());
+            Ok(())
+        })
+    }
+
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.shard_at(self.key.partition_of(user).group()).enable(user);
@@ -206,11 +213,7 @@ impl MemoryStore {
         let evicted = match shard.admit(info, create.limit, &uncounted, now) {
             Ok(evicted) => evicted,
             Err(refusal) => {
-                self.log().push(AuditEntry {
-                    by: create.by.clone(),
-                    note: Some(refusal.to_string().into()),
-                    ..AuditEntry::about(info, Event::Refused, now)
-                });
+                self.log().push(create.refused(refusal, now));
                 return Created::Refused(refusal);
             }
         };
@@ -227,9 +230,7 @@ impl MemoryStore {
                 ended.push(now_ended);
             }
         }
-        let mut entry = AuditEntry::started(&create.record, now);
-        entry.by.clone_from(&create.by);
-        log.push(entry);
+        log.push(create.started(now));
         shard.insert(create.record.clone());
         Created::Created { ended }
     }
@@ -436,6 +437,7 @@ impl Shard {
         if user.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
             return Err(Refusal::EndedMeanwhile);
         }
+        let limit = limit.filter(|_| info.impersonated_by.is_none());
         let Some(Limit { max, when_full }) = limit else { return Ok(Vec::new()) };
         let room_for = max as usize;
         let mut living: Vec<_> = user
@@ -443,7 +445,7 @@ impl Shard {
             .iter()
             .filter(|(_, id)| !uncounted.contains(id))
             .map(|(_, id)| &self.live[id].info)
-            .filter(|info| info.expiry(now).is_none())
+            .filter(|info| info.impersonated_by.is_none() && info.expiry(now).is_none())
             .map(|info| (info.last_seen_at, info.created_at, info.id))
             .collect();
         if living.len() < room_for {

@@ -21,7 +21,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
+use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 mod calls;
 mod examine;
@@ -103,6 +103,9 @@ pub trait Store: Locks + Examine + fmt::Debug + Send + Sync + 'static {
     /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
     /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
     ///
+    /// A session in which somebody [acts as another](SessionInfo::impersonated_by) counts for nobody's limit: none keeps
+    /// it from starting, and it is neither counted nor evicted.
+    ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
@@ -137,6 +140,11 @@ pub trait Store: Locks + Examine + fmt::Debug + Send + Sync + 'static {
     /// [`Which::OfUser`] they are the sessions that this call ended, newest first, without those that had expired.
     fn end<'a>(&'a self, which: &'a Which, ending: &'a Ending, now: Timestamp)
     -> BoxFuture<'a, Result<Vec<EndAnswer>>>;
+
+    /// Appends an entry to the audit log that tells of no change: of what was refused outside the store. Whether there
+    /// is such a session, and whether it lives, does not matter; an entry about one that is there comes after what
+    /// was logged about it before. Where a connection was cut, the entry may be in the log twice.
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>>;
 
     /// Lifts the fence that [`Fence::Disabled`] set. Harmless if there is none.
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>>;

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Gone, Loaded, Locked, Locks,
@@ -145,6 +145,10 @@ impl Store for SealedStore {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         self.inner.end(which, ending, now)
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        self.inner.log(entry, now)
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Loaded, Locked, Locks, Logged,
         Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
@@ -47,6 +47,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         (**self).end(which, ending, now)
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        (**self).log(entry, now)
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {

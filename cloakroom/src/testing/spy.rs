@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Loaded, Locked, Locks, Logged,
         Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
@@ -62,6 +62,7 @@ pub enum Call {
     Touch,
     Rotate,
     End,
+    Log,
     EnableUser,
     Find,
     Reap,
@@ -82,6 +83,7 @@ pub struct Counts {
     pub touch: usize,
     pub rotate: usize,
     pub end: usize,
+    pub log: usize,
     pub enable_user: usize,
     pub find: usize,
     pub reap: usize,
@@ -104,6 +106,7 @@ impl Counts {
             touch,
             rotate,
             end,
+            log,
             enable_user,
             find,
             reap,
@@ -114,7 +117,7 @@ impl Counts {
             unlock,
             peek: _,
         } = self;
-        let changes = create + update + touch + rotate + end + enable_user + reap;
+        let changes = create + update + touch + rotate + end + log + enable_user + reap;
         changes + load + find + audit + ping + lock + renew + unlock
     }
 
@@ -126,6 +129,7 @@ impl Counts {
             Call::Touch => &mut self.touch,
             Call::Rotate => &mut self.rotate,
             Call::End => &mut self.end,
+            Call::Log => &mut self.log,
             Call::EnableUser => &mut self.enable_user,
             Call::Find => &mut self.find,
             Call::Reap => &mut self.reap,
@@ -351,6 +355,10 @@ impl<S: Store> Store for SpyStore<S> {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         self.spy(Call::End, move |store| store.end(which, ending, now))
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        self.spy(Call::Log, move |store| store.log(entry, now))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {

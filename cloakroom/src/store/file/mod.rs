@@ -22,7 +22,7 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use self::{fault::Fault, journal::Journal, sweep::Sweep, transaction::Transaction, writer::Writer};
 use crate::{
-    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
         Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
@@ -149,6 +149,14 @@ impl Store for FileStore {
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         let (key, which, ending) = (self.key.clone(), which.clone(), ending.clone());
         Box::pin(self.write(move |directory| writes::end(directory, &key, &which, &ending, now)))
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        let entry = entry.clone();
+        Box::pin(self.write(move |directory| {
+            directory.log(&entry);
+            Ok(())
+        }))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {

@@ -18,7 +18,7 @@ pub(super) fn create(
     create: &Create,
     now: Timestamp,
 ) -> Result<Created, Fault> {
-    let Create { record, limit, replaces, by } = create;
+    let Create { record, limit, replaces, by, note: _ } = create;
     if tables::session(directory, record.info.id)?.is_some() || tables::ended(directory, record.info.id)?.is_some() {
         // An earlier try of this very call succeeded: ids are random.
         return Ok(Created::Created { ended: Vec::new() });
@@ -31,11 +31,7 @@ pub(super) fn create(
     let evicted = match admit(directory, key, &record.info, *limit, &uncounted, now)? {
         Ok(evicted) => evicted,
         Err(refusal) => {
-            directory.log(&AuditEntry {
-                by: by.clone(),
-                note: Some(refusal.to_string().into()),
-                ..AuditEntry::about(&record.info, Event::Refused, now)
-            });
+            directory.log(&create.refused(refusal, now));
             return Ok(Created::Refused(refusal));
         }
     };
@@ -48,7 +44,7 @@ pub(super) fn create(
             ended.push(now_ended);
         }
     }
-    directory.log(&AuditEntry { by: by.clone(), ..AuditEntry::started(record, now) });
+    directory.log(&create.started(now));
     tables::insert(directory, key, record);
     Ok(Created::Created { ended })
 }
@@ -212,6 +208,7 @@ fn admit(
     if fence.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
         return Ok(Err(Refusal::EndedMeanwhile));
     }
+    let limit = limit.filter(|_| info.impersonated_by.is_none());
     let Some(Limit { max, when_full }) = limit else { return Ok(Ok(Vec::new())) };
     let room_for = max as usize;
     let mut living = Vec::new();
@@ -219,7 +216,8 @@ fn admit(
         if uncounted.contains(&session.name) {
             continue;
         }
-        if let Some(info) = tables::info(directory, session.name)?.filter(|info| info.expiry(now).is_none()) {
+        let counts = |info: &SessionInfo| info.impersonated_by.is_none() && info.expiry(now).is_none();
+        if let Some(info) = tables::info(directory, session.name)?.filter(counts) {
             living.push((info.last_seen_at, info.created_at, info.id));
         }
     }

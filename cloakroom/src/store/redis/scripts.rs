@@ -38,6 +38,7 @@ scripts! {
     END_IDS = "group" "common" "ending" "end_ids";
     END_USER = "group" "common" "ending" "end_user";
     ENABLE_USER = "group" "enable_user";
+    LOG = "session" "common" "log";
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";

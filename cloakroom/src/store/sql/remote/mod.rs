@@ -24,7 +24,7 @@ use self::{
     connections::{Connections, Kind},
 };
 use crate::{
-    Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
         Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
@@ -111,6 +111,10 @@ impl<D: Dialect> Store for SqlStore<D> {
                 Which::OfUser { user, except, fence } => self.end_of_user(user, except, *fence, ending, now).await,
             }
         })
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.append_to_log(entry))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {

@@ -29,7 +29,7 @@ use self::{
     threads::{Stopped, Threads},
 };
 use crate::{
-    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
         Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
@@ -175,6 +175,11 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         let (which, ending) = (which.clone(), ending.clone());
         Box::pin(self.write(move |db| writes::end(db, &which, &ending, now)))
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        let entry = entry.clone();
+        Box::pin(self.write(move |db| tables::insert_audit(db, &entry)))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
