@@ -1,6 +1,7 @@
 //! The Redis store in bad times: servers that end, stop or move, and what each call costs them.
 
 mod cost;
+mod doctor;
 mod load;
 mod one_server;
 #[path = "../databases/proxy.rs"]

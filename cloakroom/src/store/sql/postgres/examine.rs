@@ -16,6 +16,8 @@ pub(super) async fn examine(
     max_connections: u32,
     repair: bool,
 ) -> Result<Vec<Finding>, SqlError> {
+    // The server writes names in full, and takes the time it needs.
+    sqlx::raw_sql("SET search_path = pg_catalog; SET statement_timeout = 0").execute(&mut *connection).await?;
     let mut findings = examine_server(connection, max_connections).await?;
     findings.extend(examine_schema(connection, namespace, repair).await?);
     findings.extend(examine_indexes(connection, namespace, repair).await?);
@@ -117,8 +119,11 @@ async fn examine_schema(
         let mut repaired = false;
         let mut failed = String::new();
         if let Some(mend) = mend.filter(|_| repair) {
-            match sqlx::raw_sql(AssertSqlSafe(mend)).execute(&mut *connection).await {
-                Ok(_) => repaired = true,
+            // One index cannot take the place of another; a function can.
+            let index = name.strip_prefix("index ").filter(|_| ours.0.contains_key(&name));
+            let drop = index.map(|index| format!("DROP INDEX CONCURRENTLY \"{namespace}\".\"{index}\""));
+            match run_all(connection, drop.into_iter().chain([mend])).await {
+                Ok(()) => repaired = true,
                 Err(SqlError::Database(error)) => failed = format!(" That failed: {error}."),
                 Err(error) => return Err(error),
             }
@@ -131,6 +136,14 @@ async fn examine_schema(
         findings.push(Finding::fine("schema", text));
     }
     Ok(findings)
+}
+
+/// Runs each by itself: what is made while others work cannot be made in a transaction.
+async fn run_all(connection: &mut PgConnection, statements: impl Iterator<Item = String>) -> Result<(), SqlError> {
+    for statement in statements {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Indexes that a build which broke off has left behind are kept up to date and never used.
