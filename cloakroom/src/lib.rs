@@ -94,6 +94,7 @@
 
 mod assurance;
 mod audit;
+mod boot;
 mod change;
 mod clock;
 mod data;
@@ -113,6 +114,7 @@ pub mod web;
 
 pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
+pub use boot::Boot;
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use data::{Data, Json};
@@ -123,8 +125,8 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Builder, ClockOffset, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
-    parse_period,
+    AuditSink, Builder, ClockOffset, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
+    TracingSink, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]

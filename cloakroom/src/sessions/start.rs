@@ -212,6 +212,9 @@ impl Sessions {
                 }
                 let record = Arc::new(create.record);
                 tracing::info!(session = %token.id(), user = record.info.user.as_deref(), "session started");
+                if let Some(hook) = &self.0.after_start {
+                    hook(Arc::clone(&record)).await;
+                }
                 Ok(Started { token, record, ended })
             }
             Created::Refused(refusal) => {

@@ -34,10 +34,12 @@ mod pages;
 mod place;
 #[cfg(feature = "redis")]
 mod redis;
+mod schema;
 mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
+mod transfer;
 
 pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
@@ -53,6 +55,7 @@ pub use open::open;
 pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub use schema::{Schema, schema};
 pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
@@ -62,6 +65,7 @@ pub use sql::PostgresStore;
 pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
+pub use transfer::{Copied, Imported, Item, Progress, Tally, Transfer, UserFence, copy};
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -90,7 +94,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + Examine + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Locks + Transfer + Examine + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use crate::{
     AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Imported, Item, Loaded, Locked,
+        Locks, Logged, Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -418,6 +418,22 @@ impl<S: Store> Locks for SpyStore<S> {
 impl<S: Store> Examine for SpyStore<S> {
     fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
         self.store.examine(now, repair)
+    }
+}
+
+/// Moving a store is no request's work: it is neither counted nor held.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Transfer for SpyStore<S> {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        self.store.export(after, limit)
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        self.store.import(items)
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        self.store.adopt_partition_key(key)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sessions through the layer and the extractors, as a browser sees them.
 
+mod audit;
+mod boot;
 mod clocks;
 mod commit;
 mod cookies;
@@ -11,6 +13,7 @@ mod lapsed;
 mod lifetimes;
 mod locks;
 mod logs;
+mod read_only;
 mod refusals;
 mod sign_in;
 mod tokens;

@@ -19,6 +19,7 @@ mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -37,7 +38,8 @@ use crate::{
     SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Touch, Updated, WhenFull, Which,
+        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -82,7 +84,7 @@ pub struct RedisStore {
 struct Inner {
     servers: Servers,
     keys: Keys,
-    partition_key: PartitionKey,
+    partition_key: AdoptableKey,
     cluster: bool,
 }
 
@@ -97,8 +99,17 @@ impl RedisStore {
         let address = Address::parse(url)?;
         let (keys, cluster) = (Keys::new(&address.prefix), address.cluster);
         let servers = Servers::new(address);
-        let partition_key = health::prepare(&servers, &keys).await?;
+        let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
         Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+    }
+}
+
+impl RedisStore {
+    /// Which version the layout of what is stored has.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        let address = Address::parse(url)?;
+        let keys = Keys::new(&address.prefix);
+        health::schema(&Servers::new(address), &keys).await
     }
 }
 

@@ -44,6 +44,8 @@ scripts! {
     DONE = "group" "done";
     EXAMINE_SESSIONS = "group" "common" "examine_sessions";
     EXAMINE_ENTRIES = "group" "common" "examine_entries";
+    PUT = "group" "put";
+    PUT_FENCE = "group" "put_fence";
 }
 
 /// What it means that a call was sent and its answer never came.
