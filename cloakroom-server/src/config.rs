@@ -249,8 +249,19 @@ impl Settings {
 
 /// A store's address as it may be shown: a password in it is not.
 pub(crate) fn without_password(store: &str) -> String {
+    let (place, parameters) = store.split_once('?').unwrap_or((store, ""));
+    let mut shown = without_password_of_user(place);
+    for (number, parameter) in parameters.split('&').filter(|parameter| !parameter.is_empty()).enumerate() {
+        let name = parameter.split('=').next().unwrap_or_default();
+        shown.push(if number == 0 { '?' } else { '&' });
+        shown += if name.to_ascii_lowercase().contains("password") { "password=***" } else { parameter };
+    }
+    shown
+}
+
+fn without_password_of_user(store: &str) -> String {
     let Some((scheme, rest)) = store.split_once("://") else { return store.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     // What comes before the last @ may hold others, unescaped.
     let Some((user, host)) = authority.rsplit_once('@') else { return store.to_owned() };
     match user.split_once(':') {
@@ -334,6 +345,7 @@ mod tests {
             ("postgres://app@db/sessions", "postgres://app@db/sessions"),
             ("sqlite:cloakroom.db", "sqlite:cloakroom.db"),
             ("redis://host:6379", "redis://host:6379"),
+            ("postgres://db/s?user=app&password=s3cr3t&schema=a", "postgres://db/s?user=app&password=***&schema=a"),
         ] {
             assert_eq!(without_password(store), shown);
         }

@@ -15,6 +15,7 @@ use crate::{
 
 mod audit;
 mod copy;
+mod doctor;
 mod key;
 mod list;
 mod migrate;
@@ -37,7 +38,7 @@ struct Cli {
 const EXIT_CODES: &str = "Without a command it serves.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 the store or the server cannot be used,
-4 no such session or it has ended, 5 the address to listen on is taken or not allowed.";
+4 no such session or it has ended, 5 the address to listen on is taken or not allowed, 6 doctor found something wrong.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -55,6 +56,8 @@ enum Command {
     Reap(reap::Reap),
     /// Read the audit log
     Audit(audit::Audit),
+    /// Look whether a store is sound and well set up, say what is wrong, and repair it
+    Doctor(doctor::Doctor),
     /// Say which version a store has, and bring it up to date
     Migrate(migrate::Migrate),
     /// Copy all sessions from one store into another
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Revoke(revoke) => revoke.run(),
         Command::Reap(reap) => reap.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Copy(copy) => copy.run(),
         Command::Key(key) => key.run(),
@@ -100,6 +104,7 @@ impl Failure {
     const UNAVAILABLE: u8 = 3;
     const NOT_FOUND: u8 = 4;
     const CANNOT_LISTEN: u8 = 5;
+    const NOT_SOUND: u8 = 6;
 
     fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }

@@ -6,6 +6,7 @@
 mod address;
 mod cluster_map;
 mod directory;
+mod examine;
 mod health;
 mod keys;
 mod link;
@@ -15,6 +16,7 @@ mod reply;
 mod rows;
 mod scripts;
 mod servers;
+mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;

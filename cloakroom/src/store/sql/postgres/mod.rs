@@ -1,5 +1,7 @@
 //! Sessions in PostgreSQL.
 
+mod examine;
+
 use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
@@ -9,7 +11,10 @@ use sqlx::{
 };
 
 use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
-use crate::{PartitionKey, Result, Timestamp, store::Schema};
+use crate::{
+    PartitionKey, Result, Timestamp,
+    store::{Finding, Schema, sql::checks::hex},
+};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
@@ -156,6 +161,27 @@ impl Dialect for Postgres {
                 Opened::Unusable(format!("schema {namespace} has lost its partition key: restore it from a backup"))
             }
         })
+    }
+
+    fn table(namespace: &Namespace, name: &str) -> String {
+        format!("\"{namespace}\".{name}")
+    }
+
+    fn literal(bytes: &[u8]) -> String {
+        format!("'\\x{}'::bytea", hex(bytes))
+    }
+
+    async fn execute(connection: &mut PgConnection, statement: String) -> Result<u64, SqlError> {
+        Ok(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?.rows_affected())
+    }
+
+    async fn examine(
+        connection: &mut PgConnection,
+        namespace: &Namespace,
+        max_connections: u32,
+        repair: bool,
+    ) -> Result<Vec<Finding>, SqlError> {
+        examine::examine(connection, namespace, max_connections, repair).await
     }
 
     fn severity(code: &str, _number: Option<u16>) -> Severity {
