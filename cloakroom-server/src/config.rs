@@ -170,7 +170,7 @@ impl Settings {
         let cookie = self.cookie();
         cookie.check().map_err(ConfigError::Sessions)?;
         let store = store::open(self.store()).await.map_err(ConfigError::Sessions)?;
-        let mut builder = Sessions::builder(store).lifetimes(lifetimes).cookie(cookie);
+        let mut builder = Sessions::builder(store).stored_users().lifetimes(lifetimes).cookie(cookie);
         if let Some(limit) = self.limit() {
             builder = builder.limit(limit);
         }

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod audit;
+mod clear_sessions;
 mod key;
 mod list;
 mod reap;
@@ -19,6 +20,7 @@ mod revoke;
 mod serve;
 mod show;
 mod start;
+mod users;
 
 /// Sessions for the web: start, list and end them; serve them to applications in any language.
 #[derive(Debug, Parser)]
@@ -33,7 +35,7 @@ struct Cli {
 const EXIT_CODES: &str = "Without a command it serves.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 the store or the server cannot be used,
-4 no such session or it has ended, 5 the address to listen on is taken or not allowed.";
+4 no such user or session, or it has ended, 5 the address to listen on is taken or not allowed.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -47,6 +49,10 @@ enum Command {
     List(list::List),
     /// End sessions: by id, or all that match
     Revoke(revoke::Revoke),
+    /// End a user's other sessions, or see which would end
+    ClearSessions(clear_sessions::ClearSessions),
+    /// The directory of users: who may sign in, from where, how often
+    Users(users::Users),
     /// End what has expired, now
     Reap(reap::Reap),
     /// Read the audit log
@@ -64,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Show(show) => show.run(),
         Command::List(list) => list.run(),
         Command::Revoke(revoke) => revoke.run(),
+        Command::ClearSessions(clear) => clear.run(),
+        Command::Users(users) => users.run(),
         Command::Reap(reap) => reap.run(),
         Command::Audit(audit) => audit.run(),
         Command::Key(key) => key.run(),
@@ -100,7 +108,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let code = match &error {
             CallError::Refused(refusal) => match refusal.code.as_str() {
-                "session_unknown" | "session_ended" => Self::NOT_FOUND,
+                "session_unknown" | "session_ended" | "user_unknown" => Self::NOT_FOUND,
                 "store_unavailable" | "store_failed" | "outcome_unknown" => Self::UNAVAILABLE,
                 _ => Self::FAILED,
             },
