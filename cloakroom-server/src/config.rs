@@ -175,7 +175,8 @@ impl Settings {
         cookie.check().map_err(ConfigError::Sessions)?;
         let store = store::open(self.store()).await.map_err(ConfigError::Sessions)?;
         let read_only = self.read_only == Some(true);
-        let mut builder = Sessions::builder(store).lifetimes(lifetimes).cookie(cookie).read_only(read_only);
+        let mut builder =
+            Sessions::builder(store).stored_users().lifetimes(lifetimes).cookie(cookie).read_only(read_only);
         if let Some(limit) = self.limit() {
             builder = builder.limit(limit);
         }
