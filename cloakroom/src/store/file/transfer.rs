@@ -149,7 +149,8 @@ fn import(directory: &mut Transaction<'_>, key: &PartitionKey, item: &Item) -> R
             let (united, imported) = fence.united_with(user_fence(stored.clone()).as_ref());
             if imported.writes() {
                 let UserFence { user: name, disabled, ended_before } = united;
-                tables::set_fence(directory, &user, &stored, StoredFence { user: Some(name), disabled, ended_before });
+                let after = StoredFence { user: Some(name), disabled, ended_before };
+                tables::set_fence(directory, &user, &stored, &after);
             }
             imported
         }
