@@ -277,7 +277,11 @@ macro_rules! conformance {
             $crate::conformance!($($subject)+);
         }
     };
-    (|$dir:ident| $open:expr $(, raw: $raw:expr)? $(,)?) => {
+    (|$dir:ident| $open:expr $(, raw: $raw:expr)? $(, if: $there:expr)? $(,)?) => {
+        fn __is_there() -> bool {
+            true $(&& $there)?
+        }
+
         fn open_subject(
             scratch: $crate::testing::ScratchDir,
         ) -> $crate::store::BoxFuture<'static, $crate::testing::Subject> {
@@ -291,8 +295,8 @@ macro_rules! conformance {
 
         $crate::__each_check! { [$crate::__mount] }
     };
-    ($open:expr $(, raw: $raw:expr)? $(,)?) => {
-        $crate::conformance!(|_dir| $open $(, raw: $raw)?);
+    ($open:expr $(, raw: $raw:expr)? $(, if: $there:expr)? $(,)?) => {
+        $crate::conformance!(|_dir| $open $(, raw: $raw)? $(, if: $there)?);
     };
 }
 
@@ -303,13 +307,17 @@ macro_rules! __mount {
         $(
             #[test]
             fn $name() {
-                $crate::testing::run($crate::testing::checks::$name, open_subject);
+                if __is_there() {
+                    $crate::testing::run($crate::testing::checks::$name, open_subject);
+                }
             }
         )+
 
         #[test]
         fn state_machine() {
-            $crate::testing::run_state_machine(open_subject);
+            if __is_there() {
+                $crate::testing::run_state_machine(open_subject);
+            }
         }
     };
 }

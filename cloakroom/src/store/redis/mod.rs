@@ -17,6 +17,7 @@ mod servers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transfer;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use redis::Value;
 
 use self::{
-    address::Address,
+    address::{Address, Layout},
     keys::{Keys, Place},
     reply::{Damaged, Reply},
     rows::Note,
@@ -83,7 +84,7 @@ struct Inner {
     servers: Servers,
     keys: Keys,
     partition_key: AdoptableKey,
-    cluster: bool,
+    layout: Layout,
 }
 
 impl RedisStore {
@@ -95,10 +96,10 @@ impl RedisStore {
     /// [`Error::Store`] if it is too old, refuses the user, or belongs to a cluster and the address does not say so.
     pub async fn open(url: &str) -> Result<Self> {
         let address = Address::parse(url)?;
-        let (keys, cluster) = (Keys::new(&address.prefix), address.cluster);
+        let (keys, layout) = (Keys::new(&address.prefix), address.layout.clone());
         let servers = Servers::new(address);
         let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
-        Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+        Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, layout }) })
     }
 }
 
@@ -113,7 +114,11 @@ impl RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.inner.cluster { "cluster, " } else { "" };
+        let kind = match self.inner.layout {
+            Layout::One => "",
+            Layout::Cluster => "cluster, ",
+            Layout::Sentinels(_) => "sentinels, ",
+        };
         write!(f, "RedisStore({kind}prefix {:?})", self.inner.keys.prefix())
     }
 }

@@ -32,6 +32,25 @@ impl<D: Dialect> Answers<D> {
         Self { rows }
     }
 
+    /// The answers of so many calls that travelled together; a row of its own begins each.
+    pub(super) fn apart(rows: Vec<<D::Db as Database>::Row>, calls: usize) -> Result<Vec<Self>> {
+        let mut answers: Vec<Self> = Vec::with_capacity(calls);
+        for row in rows {
+            let first: Answer<'_, D> = Answer { row: &row, dialect: PhantomData };
+            if first.is("call")? {
+                answers.push(Self::new(Vec::new()));
+                continue;
+            }
+            answers.last_mut().ok_or_else(|| unexpected::<D>("what nobody asked for"))?.rows.push(row);
+        }
+        if answers.len() == calls { Ok(answers) } else { Err(unexpected::<D>("fewer answers than calls")) }
+    }
+
+    /// Whether the call was not carried out because somebody else has the session's row.
+    pub(super) fn is_locked(&self) -> Result<bool> {
+        Ok(self.kind()?.as_deref() == Some("locked"))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

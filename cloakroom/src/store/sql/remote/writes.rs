@@ -85,7 +85,7 @@ impl<D: Dialect> SqlStore<D> {
             Arg::Bool(ends_at.is_some()),
             Arg::maybe_at(ends_at.flatten()),
         ];
-        let answers = self.write("update", args).await?;
+        let answers = self.changes.change(id, args).await?;
         Ok(match answers.kind()?.as_deref() {
             Some("applied") => Updated::Applied(record(&answers)?),
             Some("conflict") => Updated::Conflict(record(&answers)?),
