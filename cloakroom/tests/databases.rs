@@ -35,8 +35,8 @@ use cloakroom::{
     Change, Client, Data, Ending, Error, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
     Timestamp, Token,
     store::{
-        self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, Query, Reap, Rotated,
-        Rotation, Store, Touch, Updated, Which,
+        self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, PutUser, Query, Reap,
+        Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 use common::{is_there, service, with_parameter};
@@ -70,6 +70,8 @@ on_both! {
     i9_each_call_is_one_round_trip;
     /// Nodes that start together make the tables once.
     many_nodes_open_a_new_store_at_once;
+    /// Nodes that start together bring what an older program made up to date once, and nothing in it is lost.
+    many_nodes_open_a_store_of_version_one_at_once;
     /// What a newer program made is left alone.
     a_newer_schema_is_refused;
     /// The server's clock is told whatever time zone it is in.
@@ -223,6 +225,7 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
             presented: token.digest(),
             successor: Token::generate(id).unwrap().digest(),
             grace: Duration::from_secs(30),
+            at_once: false,
             by: None,
         };
         assert!(matches!(store.rotate(id, &rotation, at(2)).await.unwrap(), Rotated::Rotated(_)));
@@ -249,6 +252,13 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
         count("enable_user");
         store.reap(&reap, at(3)).await.unwrap();
         count("reap");
+        let put = PutUser { user: "anna".into(), was: None, settings: Some("{}".into()), last_sign_in: None };
+        store.put_user(&put).await.unwrap();
+        count("put_user");
+        store.user("anna").await.unwrap();
+        count("user");
+        store.users(None, 10).await.unwrap();
+        count("users");
         store.ping().await.unwrap();
         count("ping");
         assert!(round == 0 || calls.iter().all(|(_, exchanges)| *exchanges == 1), "{calls:?}");
@@ -273,6 +283,65 @@ async fn many_nodes_open_a_new_store_at_once(kind: Kind) {
     assert!(matches!(stores[7].load(id, NOW).await.unwrap(), Loaded::Live(_)));
 }
 
+async fn many_nodes_open_a_store_of_version_one_at_once(kind: Kind) {
+    let address = with_parameter(&address(kind), "max_connections", "2");
+    let old = store::open(&address).await.unwrap();
+    let key = *old.partition_key().as_bytes();
+    let id = begin(&*old, "anna").await;
+    take_back_version_two(kind, &address).await;
+    assert!(old.user("anna").await.is_err(), "the version before had no directory");
+    begin(&*old, "ben").await;
+
+    let opening: Vec<_> = (0..8)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move { store::open(&address).await.unwrap() })
+        })
+        .collect();
+    for opening in opening {
+        let store = opening.await.unwrap();
+        assert_eq!(*store.partition_key().as_bytes(), key);
+        assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+        let put = PutUser { user: "anna".into(), was: None, settings: Some("{}".into()), last_sign_in: None };
+        assert!(store.put_user(&put).await.unwrap());
+    }
+    // A node of before, which is still running, notes sign-ins as well.
+    begin(&*old, "anna").await;
+    let anna = old.user("anna").await.unwrap().unwrap();
+    assert_eq!(anna.last_sign_in.map(|last| last.at), Some(NOW));
+}
+
+/// What the second schema made goes, as if it had never been.
+async fn take_back_version_two(kind: Kind, address: &str) {
+    let (server, parameters) = address.split_once('?').unwrap();
+    let name = parameters.split(['=', '&']).nth(1).unwrap();
+    match kind {
+        Kind::Postgres => {
+            let statements = format!(
+                "DROP TRIGGER note_sign_in_2 ON {name}.session; DROP FUNCTION {name}.note_sign_in_2, {name}.user_2, \
+                 {name}.users_2, {name}.put_user_2; DROP TABLE {name}.directory"
+            );
+            PgConnection::connect(server).await.unwrap().execute(AssertSqlSafe(statements)).await.unwrap();
+        }
+        Kind::MariaDb => {
+            let mut connection = MySqlConnection::connect(server).await.unwrap();
+            for statement in [
+                format!("DROP PROCEDURE {name}_user_2"),
+                format!("DROP PROCEDURE {name}_users_2"),
+                format!("DROP PROCEDURE {name}_put_user_2"),
+                format!("DROP TABLE {name}_directory"),
+                format!(
+                    "CREATE OR REPLACE PROCEDURE {name}_note_sign_in_1(a VARBINARY(1024), b BIGINT, c VARBINARY(64)) \
+                     SQL SECURITY INVOKER BEGIN END"
+                ),
+            ] {
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+    set_schema_version(kind, &format!("{server}?x={name}"), "1").await;
+}
+
 async fn a_newer_schema_is_refused(kind: Kind) {
     let address = address(kind);
     let store = store::open(&address).await.unwrap();
@@ -280,7 +349,7 @@ async fn a_newer_schema_is_refused(kind: Kind) {
     set_schema_version(kind, &address, "99").await;
     let error = store::open(&address).await.unwrap_err();
     assert!(matches!(&error, Error::Store { message, .. } if message.contains("99")), "{error}");
-    set_schema_version(kind, &address, "1").await;
+    set_schema_version(kind, &address, "2").await;
     let again = store::open(&address).await.unwrap();
     assert!(matches!(again.load(id, NOW).await.unwrap(), Loaded::Live(_)), "and nothing was changed");
 }

@@ -15,6 +15,7 @@ mod audit;
 mod forward_auth;
 mod guard;
 mod health;
+mod impersonate;
 mod json;
 mod metrics;
 mod number;
@@ -46,6 +47,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/sessions/resume-many", post(sessions::resume_many))
         .route("/v1/sessions/rotate", post(sessions::rotate))
         .route("/v1/sessions/revoke", post(revoke::revoke))
+        .route("/v1/sessions/impersonate", post(impersonate::start))
+        .route("/v1/sessions/impersonate/stop", post(impersonate::stop))
         .route("/v1/sessions/{id}", get(sessions::show).patch(patch::patch).delete(sessions::end))
         .route("/v1/audit", get(audit::list))
         .route("/v1/reap", post(audit::reap))

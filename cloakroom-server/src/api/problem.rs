@@ -34,6 +34,7 @@ codes! {
     NotSignedIn, UNAUTHORIZED, "not_signed_in", "Nobody is signed in";
     ScopeMissing, FORBIDDEN, "scope_missing", "The API key may not do this";
     UserDisabled, FORBIDDEN, "user_disabled", "The user is disabled";
+    ImpersonationRefused, FORBIDDEN, "impersonation_refused", "Acting as this person is not allowed";
     RequirementNotMet, FORBIDDEN, "requirement_not_met", "The session is not what this place asks for";
     PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
     SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
@@ -156,6 +157,7 @@ impl From<Error> for Problem {
             Error::Refused(Refusal::LimitReached { max }) => Self::new(Code::SessionLimit, detail).with("limit", &max),
             Error::Refused(Refusal::UserDisabled) => Self::new(Code::UserDisabled, detail),
             Error::Refused(_) => Self::new(Code::EndedMeanwhile, detail),
+            Error::ImpersonationRefused(why) => Self::new(Code::ImpersonationRefused, detail).with("why", &why.code()),
             Error::InvalidKey { key, .. } => Self::new(Code::InvalidKey, detail).with("key", &key),
             Error::TooLarge { key, size, limit } => {
                 Self::new(Code::DataTooLarge, detail).with("key", &key).with("size", &size).with("limit", &limit)

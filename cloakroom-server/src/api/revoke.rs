@@ -102,7 +102,13 @@ impl RevokeRequest {
     /// which it ended.
     async fn walk(&self, app: &App, ending: Option<&Ending>) -> Result<Vec<SessionId>, Problem> {
         let idle = self.idle_longer_than.map(|seconds| app.sessions.now().before(Duration::from_secs(seconds)));
-        let query = Query { user: self.user.clone(), ip: self.ip, device: self.device.clone(), last_seen_before: idle };
+        let query = Query {
+            user: self.user.clone(),
+            impersonated_by: None,
+            ip: self.ip,
+            device: self.device.clone(),
+            last_seen_before: idle,
+        };
         let mut walked = Vec::new();
         let mut after = None;
         loop {

@@ -59,7 +59,7 @@ fn living<'a>(sessions: &Sessions, found: &'a Found) -> Result<SessionView<'a>, 
 }
 
 /// For those who hold the cookie: what happened, and how to be rid of it.
-fn ended_problem(sessions: &Sessions, ended: &Ended) -> Problem {
+pub(super) fn ended_problem(sessions: &Sessions, ended: &Ended) -> Problem {
     Problem::ended(ended).with("clear_cookie", &clear_cookie(sessions, ended.reason))
 }
 
@@ -193,6 +193,7 @@ pub(super) fn ending(reason: Reason, note: Option<Arc<str>>, caller: &Caller) ->
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
     user: Option<Arc<str>>,
+    impersonated_by: Option<Arc<str>>,
     ip: Option<IpAddr>,
     device: Option<Arc<str>>,
     limit: Option<usize>,
@@ -212,7 +213,8 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
-    let query = Query { user: params.user, ip: params.ip, device: params.device, last_seen_before: None };
+    let ListParams { user, impersonated_by, ip, device, .. } = params;
+    let query = Query { user, impersonated_by, ip, device, last_seen_before: None };
     let after = params.cursor.map(Cursor::new);
     let page = app.sessions.find(&query, after.as_ref(), limit).await?;
     let sessions = page.items.iter().map(SessionView::from).collect();

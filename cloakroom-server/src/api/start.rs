@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    Client, Data, Found, Record, SessionId, Start, Timestamp,
+    Assurance, Client, Data, Found, Record, SessionId, Start, Timestamp,
     store::{Limit, WhenFull},
 };
 use http::{HeaderMap, StatusCode};
@@ -30,11 +30,26 @@ pub(super) struct StartRequest {
     #[serde(default)]
     remember: bool,
     audit_user: Option<Arc<str>>,
+    methods: Option<Arc<str>>,
+    level: Option<Level>,
     replaces: Option<TokenText>,
     #[serde(default)]
     fresh_data: bool,
     limit: Option<LimitRequest>,
     client: Option<ClientRequest>,
+}
+
+/// An assurance level by its number.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "u8")]
+struct Level(Assurance);
+
+impl TryFrom<u8> for Level {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        Assurance::from_number(number).map(Self).ok_or_else(|| format!("{number} is no level: 1, 2 or 3"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,6 +150,12 @@ impl StartRequest {
         }
         if let Some(user) = self.audit_user {
             start = start.audit_user(user);
+        }
+        if let Some(methods) = self.methods {
+            start = start.methods(methods);
+        }
+        if let Some(Level(level)) = self.level {
+            start = start.authenticated_level(level);
         }
         if let Some(seconds) = self.idle_seconds {
             start = start.idle_timeout(Duration::from_secs(seconds));

@@ -46,6 +46,7 @@ pub(super) fn create(
     }
     directory.log(&create.started(now));
     tables::insert(directory, key, record);
+    super::directory::note_sign_in(directory, key, &record.info)?;
     Ok(Created::Created { ended })
 }
 
@@ -95,14 +96,16 @@ pub(super) fn rotate(
         Ok(stored) => stored,
         Err(gone) => return Ok(Rotated::Gone(gone)),
     };
-    let Rotation { presented, successor, grace, by } = rotation;
     let before = stored.record.secrets.rotations;
-    if !stored.record.secrets.rotate(presented, *successor, *grace, now) {
+    if !rotation.apply_to(&mut stored.record.secrets, now) {
         return Ok(Rotated::Superseded(stored.record.into()));
     }
     if stored.record.secrets.rotations != before {
         tables::put(directory, &mut stored);
-        directory.log(&AuditEntry { by: by.clone(), ..AuditEntry::about(&stored.record.info, Event::Rotated, now) });
+        directory.log(&AuditEntry {
+            by: rotation.by.clone(),
+            ..AuditEntry::about(&stored.record.info, Event::Rotated, now)
+        });
     }
     Ok(Rotated::Rotated(stored.record.into()))
 }
@@ -207,7 +210,7 @@ fn admit(
     if fence.disabled {
         return Ok(Err(Refusal::UserDisabled));
     }
-    if fence.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
+    if fence.ended_before.is_some_and(|ended| info.fenced_at() < ended) {
         return Ok(Err(Refusal::EndedMeanwhile));
     }
     let limit = limit.filter(|_| info.impersonated_by.is_none());

@@ -8,7 +8,7 @@ use sqlx::{
     mysql::{MySqlArguments, MySqlDatabaseError, MySqlRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
 use crate::{PartitionKey, Result, store::Schema};
 
 /// Sessions in a MariaDB database, version 10.6 or newer, shared by any number of nodes. Not in MySQL, which is refused: no
@@ -72,7 +72,7 @@ pub struct MariaDb;
 
 /// What makes version `n` of the schema out of the one before. Its statements commit one by one, so each can be run again
 /// after a crash in their middle.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version that skips locked rows and reads JSON as a table.
 const OLDEST: (u32, u32) = (10, 6);
@@ -87,7 +87,7 @@ impl Dialect for MariaDb {
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
         let places = vec!["?"; args.len()].join(", ");
-        format!("CALL {namespace}_{routine}_1({places})")
+        format!("CALL {namespace}_{}({places})", numbered(routine))
     }
 
     async fn run(

@@ -8,7 +8,7 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
 use crate::{PartitionKey, Result, Timestamp, store::Schema};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
@@ -70,7 +70,7 @@ impl PostgresStore {
 pub struct Postgres;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version with 64-bit transaction numbers, as the server writes it.
 const OLDEST: i32 = 130_000;
@@ -82,7 +82,7 @@ impl Dialect for Postgres {
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
         let places: Vec<_> = (1..=places(args)).map(|place| format!("${place}")).collect();
-        format!("SELECT * FROM \"{namespace}\".{routine}_1({})", places.join(", "))
+        format!("SELECT * FROM \"{namespace}\".{}({})", numbered(routine), places.join(", "))
     }
 
     async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
