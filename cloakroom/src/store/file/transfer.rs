@@ -13,7 +13,7 @@ use crate::{
     PartitionKey, Result, SessionId,
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Tombstone, Transfer, UserFence,
-        transfer::{After, check_places, holds_others},
+        transfer::{After, check_places, has_users, holds_others},
     },
 };
 
@@ -37,6 +37,9 @@ impl Transfer for FileStore {
         Box::pin(async move {
             if !self.key.differs_from(key)? {
                 return Ok(());
+            }
+            if has_users(self).await? {
+                return Err(holds_others());
             }
             let stored = key.clone();
             if !self.write(move |directory| adopt(directory, &stored)).await? {
