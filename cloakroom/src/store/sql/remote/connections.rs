@@ -31,7 +31,7 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a transaction that moves many sessions may take.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Whether repeating a call that was cut off leaves its outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
