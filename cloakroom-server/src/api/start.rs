@@ -4,11 +4,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    Client, Data, Found, Record, SessionId, Start, Timestamp,
+    Assurance, Client, Data, Found, Record, SessionId, Start, Timestamp,
     store::{Limit, WhenFull},
 };
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     App,
@@ -30,6 +30,10 @@ pub(super) struct StartRequest {
     #[serde(default)]
     remember: bool,
     audit_user: Option<Arc<str>>,
+    /// How the person proved who they are, and how strongly.
+    methods: Option<Arc<str>>,
+    #[serde(default, deserialize_with = "level")]
+    level: Option<Assurance>,
     replaces: Option<TokenText>,
     #[serde(default)]
     fresh_data: bool,
@@ -43,6 +47,12 @@ struct LimitRequest {
     max: u32,
     #[serde(default = "evict")]
     when_full: WhenFull,
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Assurance>, D::Error> {
+    let Some(number) = Option::<u8>::deserialize(deserializer)? else { return Ok(None) };
+    let level = Assurance::from_number(number);
+    level.map(Some).ok_or_else(|| serde::de::Error::custom("a level is 1, 2 or 3"))
 }
 
 fn evict() -> WhenFull {
@@ -135,6 +145,12 @@ impl StartRequest {
         }
         if let Some(user) = self.audit_user {
             start = start.audit_user(user);
+        }
+        if let Some(methods) = self.methods {
+            start = start.methods(methods);
+        }
+        if let Some(level) = self.level {
+            start = start.authenticated_level(level);
         }
         if let Some(seconds) = self.idle_seconds {
             start = start.idle_timeout(Duration::from_secs(seconds));
