@@ -76,10 +76,11 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
-//! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
+//! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
