@@ -13,6 +13,7 @@ mod log;
 mod reply;
 mod rows;
 mod scripts;
+mod sentinels;
 mod servers;
 mod sweep;
 #[cfg(test)]
