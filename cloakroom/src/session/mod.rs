@@ -14,10 +14,12 @@ use crate::{
 };
 
 mod commit;
+mod csrf;
 mod dict;
 mod key;
 mod lock;
 mod pending;
+mod step_up;
 
 pub use dict::Entry;
 pub use key::{Key, ValueKey};
@@ -333,8 +335,10 @@ impl Session {
         }
     }
 
-    /// Forces the session to durable storage now: what is pending, and that it was used.
+    /// Forces the session to durable storage now: what is pending, and that it was used. What was
+    /// [cached for the user's pages](Session::boot_info) is dropped.
     pub async fn flush(&self) -> Result<()> {
+        self.0.sessions.boot().1.forget(self.user().as_ref());
         self.commit().await?;
         let Some(id) = self.id() else { return Ok(()) };
         let touch = Touch { id, seen_at: self.0.sessions.now(), grace_ends: None };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Found, Sessions};
 use crate::{
-    Ended, Ending, Reason, Result, SessionId, SessionInfo,
+    AuditEntry, Ended, Ending, Event, Reason, Result, SessionId, SessionInfo,
     store::{AuditQuery, Cursor, EndAnswer, Fence, Logged, Page, Query, Which},
 };
 
@@ -66,6 +66,15 @@ impl Sessions {
     /// A page of living sessions that match, data left out: newest first where a user is given.
     pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
         self.store_read(self.store().find(query, after, limit, self.now())).await
+    }
+
+    /// Notes in the audit log that a request of this session was refused. It stays refused if that fails.
+    pub(crate) async fn log_refusal(&self, info: &SessionInfo, why: &str) {
+        let now = self.now();
+        let entry = AuditEntry { note: Some(why.into()), ..AuditEntry::about(info, Event::Refused, now) };
+        if let Err(error) = self.store_write(self.store().log(&entry, now)).await {
+            tracing::error!(%error, session = %info.id, "a refusal could not be written to the audit log");
+        }
     }
 
     /// A page of the audit log, oldest first.

@@ -91,6 +91,21 @@ impl Sessions {
         self.0.seals.as_ref().map_or_else(|| token.digest(), |seals| seals.digest(token))
     }
 
+    /// The secret beneath a session's CSRF tokens.
+    pub(crate) fn csrf_secret(&self, id: SessionId) -> Digest {
+        self.csrf_secrets(id).next().expect("there is a key at least")
+    }
+
+    /// The secrets that a session's CSRF tokens may have been made with: one, or one for each record MAC key. Who has no
+    /// such key can still not compute them from an id: the store's own key is needed.
+    pub(crate) fn csrf_secrets(&self, id: SessionId) -> impl Iterator<Item = Digest> {
+        let seals = self.0.seals.as_ref();
+        // No user's name holds the NUL, so no user's partition is computed from the same text.
+        let plain = || self.store().partition_key().keyed_digest(&[b"csrf\0", &id.as_bytes()[..]].concat());
+        let plain = seals.is_none().then(plain);
+        plain.into_iter().chain(seals.into_iter().flat_map(move |seals| seals.csrf_secrets(id)))
+    }
+
     /// What may be kept of a token's secret: one digest, or one for each key that makes them.
     pub(super) fn digests(&self, token: &Token) -> impl Iterator<Item = Digest> {
         let seals = self.0.seals.as_ref();

@@ -10,7 +10,7 @@
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
 //! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
-//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` | `RedisStore`: in Redis 7 or a cluster | `redis` |
+//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` · `redis-sentinel://HOST:PORT,HOST:PORT/NAME` | `RedisStore`: in Redis 7, a cluster, or behind sentinels | `redis` |
 //!
 //! # Writing a store
 //!
@@ -31,10 +31,12 @@ mod open;
 mod pages;
 #[cfg(feature = "redis")]
 mod redis;
+mod schema;
 mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
+mod transfer;
 
 pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
@@ -47,6 +49,7 @@ pub use open::open;
 pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub use schema::{Schema, schema};
 pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
@@ -56,6 +59,7 @@ pub use sql::PostgresStore;
 pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
+pub use transfer::{Copied, Imported, Item, Progress, Tally, Transfer, UserFence, copy};
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -84,7 +88,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 

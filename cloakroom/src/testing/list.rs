@@ -219,6 +219,33 @@ macro_rules! __each_check {
             /// I17: every reason comes back.
             values::i17_every_reason_comes_back,
 
+            /// I17: sessions, tombstones and fences that move in come out again as they were, once is as good as twice.
+            transfer::i17_what_moves_in_moves_out_as_it_was,
+            /// I17: what changes, rotations, touches, locks and endings left moves as it is.
+            transfer::i17_what_calls_left_moves_as_it_is,
+            /// I4: a session that moved in is found, counted, retried and reaped as one that started there.
+            transfer::i4_a_moved_session_is_in_every_index,
+            /// I2: a session that ended here stays ended, whatever moves in.
+            transfer::i2_moving_in_brings_no_ended_session_back,
+            /// I2: one that ended there ends here.
+            transfer::i2_a_tombstone_that_moves_in_ends_its_session,
+            /// I6: what moves in never turns a session back.
+            transfer::i6_of_two_states_the_newer_one_stays,
+            /// I3: who was kept out there is kept out here.
+            transfer::i3_a_fence_that_moves_in_keeps_sign_ins_out,
+            /// I8: and what moved in is forgotten when its time has come.
+            transfer::i8_moved_tombstones_and_fences_are_forgotten_in_time,
+            /// I4: the size of an export's pages changes nothing, and a cursor of somebody else's is an error.
+            transfer::i4_an_export_shows_the_same_in_pages_of_any_size,
+            /// I4: an export misses nothing that stays while other sessions end.
+            transfer::i4_an_export_goes_on_behind_what_ended_meanwhile,
+            /// I3: a store takes over another one's partition key while it is empty, and not later.
+            transfer::i3_a_key_is_adopted_by_an_empty_store_alone,
+            /// I3: tombstones and fences are something, too.
+            transfer::i3_a_store_that_holds_anything_adopts_no_key,
+            /// I3: a session whose user belongs elsewhere does not move in.
+            transfer::i3_a_session_of_another_key_does_not_move_in,
+
             /// L4: of fifty parallel rotations one wins, and the losers keep a working token.
             rotation::l4_of_fifty_parallel_rotations_one_wins_and_nobody_is_signed_out,
             /// L3: the grace of a predecessor starts when its successor is first presented.

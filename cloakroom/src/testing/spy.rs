@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Imported, Item, Loaded, Locked, Locks, Logged, Page,
+        Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -399,6 +399,22 @@ impl<S: Store> Locks for SpyStore<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
+    }
+}
+
+/// Moving a store is no request's work: it is neither counted nor held.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Transfer for SpyStore<S> {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        self.store.export(after, limit)
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        self.store.import(items)
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        self.store.adopt_partition_key(key)
     }
 }
 

@@ -1,7 +1,11 @@
 //! Sessions through the layer and the extractors, as a browser sees them.
 
+mod audit;
+mod boot;
+mod clients;
 mod commit;
 mod cookies;
+mod csrf;
 mod dict;
 mod failing_store;
 mod forged;
@@ -10,8 +14,10 @@ mod lapsed;
 mod lifetimes;
 mod locks;
 mod logs;
+mod read_only;
 mod refusals;
 mod sign_in;
+mod step_up;
 mod tokens;
 mod trips;
 mod world;

@@ -14,6 +14,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod transfer;
 mod writer;
 mod writes;
 
@@ -24,7 +25,7 @@ use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -41,7 +42,7 @@ use crate::{
 /// the directory then, or take a snapshot of the file system.
 pub struct FileStore {
     directory: Arc<Path>,
-    key: PartitionKey,
+    key: AdoptableKey,
     journal: Arc<Journal>,
     writer: Writer,
 }
@@ -71,7 +72,15 @@ impl FileStore {
         let (journal, key) = opened.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&directory)))?;
         let writer = Writer::start(Arc::clone(&journal))
             .map_err(|error| Error::unavailable("no thread could be started", error))?;
-        Ok(Self { directory, key, journal, writer })
+        Ok(Self { directory, key: AdoptableKey::new(key), journal, writer })
+    }
+
+    /// Which version the directory's layout has.
+    pub(in crate::store) async fn schema(directory: impl AsRef<Path>) -> Result<Schema> {
+        let directory = open::directory_named(directory.as_ref())?;
+        let place: Arc<Path> = directory.as_path().into();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&directory)).await;
+        looked.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&place)))
     }
 
     async fn write<T: Send + 'static>(

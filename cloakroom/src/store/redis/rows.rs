@@ -210,6 +210,24 @@ pub(super) fn tombstone(id: SessionId, answer: Vec<Value>) -> Result<Tombstone, 
     Ok(Tombstone { ended, secrets: secrets([current, issued_at, rotations, predecessors])? })
 }
 
+/// Fields and values of a tombstone.
+pub(super) fn tombstone_fields(tombstone: &Tombstone) -> Vec<Vec<u8>> {
+    let Tombstone { ended, secrets } = tombstone;
+    let who = Who { user: ended.user.clone(), ..Who::default() };
+    let mut fields = vec![
+        ("t", ended.at.as_millis().to_string().into_bytes()),
+        ("c", ended.reason.code().into()),
+        ("w", to_json(&who)),
+        ("k", secrets.current.as_bytes().to_vec()),
+        ("q", secrets.issued_at.as_millis().to_string().into_bytes()),
+        ("r", secrets.rotations.to_string().into_bytes()),
+        ("g", pack(&secrets.predecessors)),
+    ];
+    fields.extend(ended.by.as_ref().map(|by| ("b", by.as_bytes().to_vec())));
+    fields.extend(ended.note.as_ref().map(|note| ("m", note.as_bytes().to_vec())));
+    fields.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect()
+}
+
 fn secrets([current, issued_at, rotations, predecessors]: [Value; 4]) -> Result<Secrets, Damaged> {
     Ok(Secrets {
         current: digest(&current.bytes()?)?,

@@ -42,6 +42,8 @@ scripts! {
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";
+    PUT = "group" "put";
+    PUT_FENCE = "group" "put_fence";
 }
 
 /// What it means that a call was sent and its answer never came.

@@ -11,7 +11,7 @@ use super::Dialect;
 use crate::{
     AuditEntry, Data, Ended, Error, Json, Record, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        Gone, Loaded, Tombstone,
+        Gone, Loaded, Tombstone, UserFence,
         sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow},
     },
 };
@@ -108,6 +108,13 @@ pub(super) fn record<D: Dialect>(answers: &Answers<D>) -> Result<Arc<Record>> {
     Ok(Arc::new(first.head()?.with_data(answers.data()?)))
 }
 
+/// A row of the values of several sessions.
+pub(super) fn entry_of_session<D: Dialect>(answer: &Answer<'_, D>) -> Result<(SessionId, Arc<str>, Json)> {
+    let id = answer.bytes_of("session")?.try_into().map_err(|_| unexpected::<D>("an id that is none"))?;
+    let (key, value) = answer.entry()?.ok_or_else(|| missing::<D>("data_key"))?;
+    Ok((SessionId::from_bytes(id), key, value))
+}
+
 impl<D: Dialect> Answer<'_, D> {
     pub(super) fn is(&self, kind: &str) -> Result<bool> {
         Ok(self.text("kind")?.as_deref() == Some(kind))
@@ -191,6 +198,14 @@ impl<D: Dialect> Answer<'_, D> {
 
     fn bytes_of(&self, column: &str) -> Result<Vec<u8>> {
         self.bytes(column)?.ok_or_else(|| missing::<D>(column))
+    }
+
+    pub(super) fn fence(&self) -> Result<UserFence> {
+        Ok(UserFence {
+            user: self.text_of("user_id")?,
+            disabled: D::bool(self.row, "disabled").map_err(undecoded::<D>)?.ok_or_else(|| missing::<D>("disabled"))?,
+            ended_before: self.int("ended_before")?.map(Timestamp::from_millis),
+        })
     }
 
     fn entry(&self) -> Result<Option<(Arc<str>, Json)>> {

@@ -10,6 +10,7 @@ mod connections;
 mod dialect;
 mod reads;
 mod together;
+mod transfer;
 mod writes;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -21,14 +22,14 @@ pub(super) use self::{
 };
 use self::{
     answers::{Answers, record},
-    connections::{Connections, Kind},
+    connections::{Access, Connections, Kind, Transaction},
     together::Together,
 };
 use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -36,7 +37,7 @@ use crate::{
 pub struct SqlStore<D: Dialect> {
     connections: Arc<Connections<D>>,
     changes: Arc<Together<D>>,
-    key: PartitionKey,
+    key: AdoptableKey,
 }
 
 impl<D: Dialect> SqlStore<D> {
@@ -44,6 +45,14 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn open_address(address: Address<D>) -> Result<Self> {
         let Address { options, namespace, max_connections } = address;
         Self::start(Connections::own(options, namespace, max_connections)).await
+    }
+
+    /// Which version the tables at an address have.
+    pub(super) async fn schema_at(address: Address<D>) -> Result<Schema> {
+        let Address { options, namespace, .. } = address;
+        let version = |version| u32::try_from(version).unwrap_or(u32::MAX);
+        let found = Arc::new(Connections::<D>::own(options, namespace, 1)).version().await?;
+        Ok(Schema { found: (found > 0).then(|| version(found)), latest: version(D::LATEST) })
     }
 
     /// Borrows the application's connections.
@@ -55,7 +64,7 @@ impl<D: Dialect> SqlStore<D> {
         let connections = Arc::new(connections);
         let key = Arc::clone(&connections).open().await?;
         let changes = Arc::new(Together::new(Arc::clone(&connections)));
-        Ok(Self { connections, changes, key })
+        Ok(Self { connections, changes, key: AdoptableKey::new(key) })
     }
 
     async fn read(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
@@ -64,6 +73,15 @@ impl<D: Dialect> SqlStore<D> {
 
     async fn write(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
         Connections::call(&self.connections, Kind::Write, routine, args).await.map(Answers::new)
+    }
+
+    /// Runs `work`, which may be repeated, in one transaction.
+    async fn transaction<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
+    ) -> Result<T> {
+        Connections::transaction(&self.connections, access, work).await
     }
 }
 
