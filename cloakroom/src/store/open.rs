@@ -63,7 +63,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
 }
 
 /// Whether it is one of the ways to reach a Redis: with TLS or without, alone, a cluster, or through sentinels.
-fn is_redis(scheme: &str) -> bool {
+pub(super) fn is_redis(scheme: &str) -> bool {
     let layout = scheme.strip_prefix("rediss").or_else(|| scheme.strip_prefix("redis"));
     matches!(layout, Some("" | "-cluster" | "-sentinel"))
 }

@@ -17,6 +17,7 @@ pub(super) struct Tls {
 
 #[cfg(feature = "tls")]
 impl Tls {
+    #[allow(clippy::unnecessary_wraps, reason = "without the feature it fails")]
     pub(super) fn new() -> Result<Self> {
         // The driver takes what the process uses, and panics if that is not settled.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
