@@ -16,14 +16,14 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t11_postgres_is_trusted_by_its_certificate_alone() {
+async fn postgres_is_trusted_by_its_certificate_alone() {
     if is_here(Kind::Postgres) {
         trusted_by_its_certificate_alone(Kind::Postgres).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t11_mariadb_is_trusted_by_its_certificate_alone() {
+async fn mariadb_is_trusted_by_its_certificate_alone() {
     if is_here(Kind::MariaDb) {
         trusted_by_its_certificate_alone(Kind::MariaDb).await;
     }

@@ -36,7 +36,7 @@ fn start(authority: &Authority, asks: bool) -> (Server, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t11_a_server_is_trusted_by_its_certificate_alone() {
+async fn a_server_is_trusted_by_its_certificate_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (true, Some(authority)) = (is_here(), Authority::new(directory.path(), "right")) else { return };
     let other = Authority::new(directory.path(), "wrong").unwrap();
