@@ -70,7 +70,7 @@
 //! | `file:sessions` | a directory of JSON files on this machine | `file` |
 //! | `postgres://…` | PostgreSQL | `postgres` |
 //! | `mysql://…` | MariaDB | `mysql` |
-//! | `redis://…`, `redis-cluster://…` | Redis 7, Redis Cluster | `redis` |
+//! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | Redis 7, Redis Cluster, Redis Sentinel | `redis` |
 //!
 //! # Features
 //!
