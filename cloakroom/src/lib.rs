@@ -113,7 +113,7 @@ pub mod web;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
-pub use data::{Data, Json};
+pub use data::{Data, Json, JsonRef};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, Result};
 pub use lease::Lease;

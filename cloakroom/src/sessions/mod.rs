@@ -5,7 +5,7 @@ use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration}
 use tokio::task::JoinHandle;
 
 use crate::{
-    Clock, Ended, Error, Result, SystemClock, Timestamp,
+    Clock, Data, Ended, Error, Result, SystemClock, Timestamp,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
@@ -252,7 +252,7 @@ impl Builder {
         self
     }
 
-    /// How large the data of one session may be: bytes of all keys and values. Default 65,536.
+    /// How large the data of one session may be: bytes of all keys and values. Default 65,536, at most a gibibyte.
     pub fn max_data_bytes(mut self, bytes: usize) -> Self {
         self.config.max_data_bytes = bytes;
         self
@@ -364,6 +364,10 @@ impl Builder {
                 what: "limit",
                 problem: "at least one session must be allowed".into(),
             });
+        }
+        if self.config.max_data_bytes > Data::MAX_BYTES {
+            let problem = format!("it is {}, at most {} are possible", self.config.max_data_bytes, Data::MAX_BYTES);
+            return Err(Error::InvalidArgument { what: "max_data_bytes", problem });
         }
         let seals = self.mac_keys.seals()?;
         let store = match &seals {

@@ -16,7 +16,7 @@ use super::{
     operations::{KEYS, NewChange, NewField, NewSession, Operation, USERS, VALUES, operation},
 };
 use crate::{
-    AuditEntry, Change, Digest, Ending, Error, Partition, Reason, Record, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Digest, Ending, Error, JsonRef, Partition, Reason, Record, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, Query, Reap, Rotated, Rotation, Touch, Updated,
         Which,
@@ -203,7 +203,7 @@ impl Comparison {
 
         let record = self.model.record(id, now);
         for (key, true_value) in &new.rely {
-            let value = record.and_then(|record| record.data.get(KEYS[*key]).cloned());
+            let value = record.and_then(|record| record.data.get(KEYS[*key]).map(JsonRef::to_json));
             let value = if *true_value { value } else { Some(json("\"never set\"")) };
             change.relied_on.insert(KEYS[*key].into(), value);
         }
