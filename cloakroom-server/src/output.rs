@@ -97,6 +97,7 @@ pub(crate) struct Entry {
     session: String,
     user: Option<String>,
     impersonated_by: Option<String>,
+    audit_user: Option<String>,
     ip: Option<String>,
     reason: Option<String>,
     by: Option<String>,
@@ -112,6 +113,7 @@ impl Entry {
             ("reason", &self.reason),
             ("by", &self.by),
             ("acting", &self.impersonated_by),
+            ("audit user", &self.audit_user),
             ("ip", &self.ip),
             ("note", &self.note),
         ] {

@@ -5,10 +5,12 @@
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
+use serde::{Serialize, Serializer};
+
 use crate::{Ended, Reason, Record, SessionId, SessionInfo, Timestamp};
 
-/// One line of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One line of the audit log. Serialised, an object with these fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
     /// When it happened, by the clock of the node that did it.
     pub at: Timestamp,
@@ -20,6 +22,8 @@ pub struct AuditEntry {
     pub user: Option<Arc<str>>,
     /// Who really acted, when somebody acted as `user`.
     pub impersonated_by: Option<Arc<str>>,
+    /// On whose behalf an auditor looked.
+    pub audit_user: Option<Arc<str>>,
     /// Where the session was started from.
     pub ip: Option<IpAddr>,
     /// Why a session ended.
@@ -56,7 +60,9 @@ events! {
     Started, "started";
     /// A user's session started.
     SignedIn, "signed_in";
-    /// A sign-in was refused; the note says why.
+    /// A session started in which somebody acts as another; the note says what for.
+    Impersonated, "impersonated";
+    /// A sign-in or a request was refused; the note says why.
     Refused, "refused";
     /// The session got a new token.
     Rotated, "rotated";
@@ -64,6 +70,12 @@ events! {
     Changed, "changed";
     /// The session ended; the reason says why.
     Ended, "ended";
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
 }
 
 impl fmt::Display for Event {
@@ -95,6 +107,7 @@ impl AuditEntry {
             session: info.id,
             user: info.user.clone(),
             impersonated_by: info.impersonated_by.clone(),
+            audit_user: info.audit_user.clone(),
             ip: info.client.ip,
             reason: None,
             by: None,
@@ -104,7 +117,11 @@ impl AuditEntry {
 
     /// The start of a session.
     pub fn started(record: &Record, now: Timestamp) -> Self {
-        let event = if record.info.user.is_some() { Event::SignedIn } else { Event::Started };
+        let event = match &record.info {
+            SessionInfo { impersonated_by: Some(_), .. } => Event::Impersonated,
+            SessionInfo { user: Some(_), .. } => Event::SignedIn,
+            _ => Event::Started,
+        };
         Self::about(&record.info, event, now)
     }
 

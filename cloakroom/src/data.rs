@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, iter,
     sync::Arc,
 };
 
@@ -184,9 +184,15 @@ impl Data {
 
     /// Removes all keys or some, and sets others, in one go.
     pub(crate) fn change(&mut self, all: bool, remove: &BTreeSet<Arc<str>>, set: &BTreeMap<Arc<str>, Json>) {
-        let kept = self.texts().filter(|(key, _)| !all && !remove.contains(*key) && !set.contains_key(*key));
-        let mut entries: Vec<_> = kept.chain(set.iter().map(|(key, value)| (&**key, value.as_str()))).collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
+        let mut entries = Vec::with_capacity(self.len() + set.len());
+        let mut set = set.iter().map(|(key, value)| (&**key, value.as_str())).peekable();
+        for kept in self.texts().filter(|(key, _)| !all && !remove.contains(*key)) {
+            entries.extend(iter::from_fn(|| set.next_if(|(key, _)| *key < kept.0)));
+            if set.peek().is_none_or(|(key, _)| *key != kept.0) {
+                entries.push(kept);
+            }
+        }
+        entries.extend(set);
         *self = Self::of_sorted(&entries);
     }
 
@@ -196,19 +202,22 @@ impl Data {
         }
         let start = (1 + 2 * entries.len()) * NUMBER;
         let size: usize = entries.iter().map(|(key, value)| entry_size(key, value)).sum();
-        let mut block = Vec::with_capacity(start + size);
-        let number = |end: usize| u32::try_from(end).expect("limits keep data under 4 GiB").to_ne_bytes();
-        block.extend(number(start));
+        // Filled in its place: a list that becomes shared is copied.
+        let mut block: Arc<[u8]> = iter::repeat_n(0, start + size).collect();
+        let (numbers, texts) = Arc::get_mut(&mut block).expect("nobody else has it yet").split_at_mut(start);
         let mut end = start;
+        let mut numbers = numbers.chunks_exact_mut(NUMBER);
+        let mut number = |end: usize| {
+            let bytes = u32::try_from(end).expect("limits keep data under 4 GiB").to_ne_bytes();
+            numbers.next().expect("there is one for each text").copy_from_slice(&bytes);
+        };
+        number(start);
         for text in entries.iter().flat_map(|(key, value)| [key, value]) {
+            texts[end - start..][..text.len()].copy_from_slice(text.as_bytes());
             end += text.len();
-            block.extend(number(end));
+            number(end);
         }
-        entries.iter().for_each(|(key, value)| {
-            block.extend_from_slice(key.as_bytes());
-            block.extend_from_slice(value.as_bytes());
-        });
-        Self(Some(block.into()))
+        Self(Some(block))
     }
 
     fn texts(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {

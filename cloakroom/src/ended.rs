@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use serde::{Serialize, Serializer};
+
 use crate::{SessionId, Timestamp};
 
 /// The tombstone of a session: kept for a while after the end, so that the next request learns why.
@@ -113,6 +115,8 @@ reasons! {
     AllRevoked, "all_revoked", "Deleted All Active Session";
     /// A token that had been replaced long ago was presented: two parties hold tokens of the session.
     TokenReuse, "token_reuse", "A replaced token was used again";
+    /// Somebody acted as another, and has gone back.
+    ImpersonationEnded, "impersonation_ended", "Impersonation Ended";
     /// A sign-in made a new session out of this one. For a short while requests that still carry its token leave the
     /// cookie alone: the browser may already hold the new one.
     Replaced, "replaced", "Replaced by a sign-in";
@@ -122,6 +126,12 @@ impl Reason {
     /// Whether the client may already hold the token of the session that took this one's place.
     pub const fn is_replacement(self) -> bool {
         matches!(self, Self::Replaced)
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
     }
 }
 

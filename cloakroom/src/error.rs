@@ -109,6 +109,10 @@ pub enum Error {
         after: Duration,
     },
 
+    /// The service is in [read-only mode](crate::Builder::read_only): nothing was changed. Retry when it is over.
+    #[error("sessions are read-only for now: nothing was changed")]
+    ReadOnly,
+
     /// The store is set up wrongly, or what it holds is damaged. An operator must look.
     #[error("the session store cannot be used: {message}")]
     Store {
@@ -135,7 +139,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Locked { .. } | Self::Contended { .. } | Self::Unavailable { .. } | Self::OutcomeUnknown { .. }
+            Self::Locked { .. }
+                | Self::Contended { .. }
+                | Self::Unavailable { .. }
+                | Self::OutcomeUnknown { .. }
+                | Self::ReadOnly
         )
     }
 

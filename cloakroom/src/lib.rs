@@ -92,7 +92,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod assurance;
 mod audit;
+mod boot;
 mod change;
 mod clock;
 mod data;
@@ -110,7 +112,9 @@ pub mod testing;
 mod token;
 pub mod web;
 
+pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
+pub use boot::Boot;
 pub use change::{Applied, Change, Fields};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use data::{Data, Json, JsonRef};
@@ -121,8 +125,8 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    Assurance, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, format_period,
-    parse_period,
+    AuditSink, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, TracingSink,
+    format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 #[cfg(feature = "axum")]

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use crate::{Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
+use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
 
 /// Everything stored about one session.
 ///
@@ -47,12 +47,18 @@ pub struct SessionInfo {
     pub created_at: Timestamp,
     /// When the person last proved who they are; `None` for an anonymous visitor.
     pub authenticated_at: Option<Timestamp>,
+    /// How they proved it: names of RFC 8176 with a space between them, such as `pwd otp`.
+    pub methods: Option<Arc<str>>,
+    /// How strongly they proved it, as far as it is known; never more than the authentication allowed.
+    pub level: Option<Assurance>,
     /// Whether the cookie outlives the browser ("remember me").
     pub remember: bool,
     /// Where it was started from.
     pub client: Client,
     /// Who really acts, when somebody acts as `user`.
     pub impersonated_by: Option<Arc<str>>,
+    /// The session of who really acts, to which they return.
+    pub returns_to: Option<SessionId>,
     /// On whose behalf an auditor looks.
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.
@@ -92,6 +98,8 @@ pub struct Client {
     pub user_agent: Option<Arc<str>>,
     /// A name for the device, in the application's own words, at most 512 bytes of it.
     pub device: Option<Arc<str>>,
+    /// The country the address belongs to, as two letters of ISO 3166-1, such as `DE`.
+    pub country: Option<Arc<str>>,
 }
 
 impl Client {
@@ -107,21 +115,26 @@ impl Client {
             let start = &text[..text.floor_char_boundary(Self::MAX_BYTES)];
             start.replace(char::is_control, " ").into()
         };
-        Self { ip: self.ip, user_agent: self.user_agent.map(shorten), device: self.device.map(shorten) }
+        Self {
+            ip: self.ip,
+            user_agent: self.user_agent.map(shorten),
+            device: self.device.map(shorten),
+            country: self.country.map(shorten),
+        }
     }
 }
 
 /// The ids of the latest changes to a record, newest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecentChanges {
-    ids: [u64; Self::KEPT],
-    count: usize,
+    // Most records have few, and pay for no more.
+    ids: Vec<u64>,
 }
 
 impl RecentChanges {
     /// How many are kept. A change is repeated right after its connection was cut; if more than so many others come in
     /// between, it is not recognised and applied again.
-    pub const KEPT: usize = 8;
+    pub const KEPT: usize = 64;
 
     /// As a store kept them; the newest [`KEPT`](Self::KEPT) count.
     pub fn from_ids(ids: impl IntoIterator<Item = u64>) -> Self {
@@ -132,22 +145,20 @@ impl RecentChanges {
 
     /// The ids, oldest first.
     pub fn ids(&self) -> &[u64] {
-        &self.ids[..self.count]
+        &self.ids
     }
 
     /// Whether this change was applied.
     pub fn contains(&self, id: u64) -> bool {
-        self.ids().contains(&id)
+        self.ids.contains(&id)
     }
 
     /// Notes an applied change.
     pub fn push(&mut self, id: u64) {
-        if self.count == Self::KEPT {
-            self.ids.rotate_left(1);
-        } else {
-            self.count += 1;
+        if self.ids.len() == Self::KEPT {
+            self.ids.remove(0);
         }
-        self.ids[self.count - 1] = id;
+        self.ids.push(id);
     }
 }
 
@@ -167,9 +178,12 @@ mod tests {
             idle_timeout: Some(Duration::from_millis(500)),
             ends_at: Some(Timestamp::from_millis(2600)),
             authenticated_at: None,
+            methods: None,
+            level: None,
             remember: false,
             client: Client::default(),
             impersonated_by: None,
+            returns_to: None,
             audit_user: None,
             version: 0,
         }
@@ -196,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_latest_changes_are_remembered() {
-        let recent = RecentChanges::from_ids(0..20);
-        assert_eq!(recent.ids(), (12..20).collect::<Vec<_>>());
-        assert!(recent.contains(19) && !recent.contains(11));
+        let recent = RecentChanges::from_ids(0..100);
+        assert_eq!(recent.ids(), (36..100).collect::<Vec<_>>());
+        assert!(recent.contains(99) && !recent.contains(35));
     }
 }

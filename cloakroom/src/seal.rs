@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::{Digest, Fields, Json, JsonRef, SessionInfo, Timestamp, Token, data::entry_size};
+use crate::{Assurance, Digest, Fields, Json, JsonRef, SessionInfo, Timestamp, Token, data::entry_size};
 
 /// The key of a sealed record's data under which its seal is kept. No application can use it: it holds a control
 /// character.
@@ -121,15 +121,18 @@ fn covered(info: &SessionInfo) -> Vec<u8> {
         idle_timeout,
         ends_at,
         authenticated_at,
+        methods,
+        level,
         remember,
         client: _,
         impersonated_by,
+        returns_to,
         audit_user,
         version: _,
     } = info;
     let mut bytes = Vec::with_capacity(256);
     bytes.extend(id.as_bytes());
-    for name in [user, user_type, impersonated_by, audit_user] {
+    for name in [user, user_type, methods, impersonated_by, audit_user] {
         part(&mut bytes, name.as_deref().map(str::as_bytes));
     }
     // As stores keep it.
@@ -138,6 +141,8 @@ fn covered(info: &SessionInfo) -> Vec<u8> {
     for number in times.into_iter().chain([idle_millis]) {
         part(&mut bytes, number.map(i64::to_be_bytes).as_ref().map(|bytes| &bytes[..]));
     }
+    part(&mut bytes, returns_to.as_ref().map(|id| &id.as_bytes()[..]));
+    bytes.push(level.map_or(0, Assurance::number));
     bytes.push(u8::from(*remember));
     bytes
 }
@@ -168,9 +173,12 @@ mod tests {
             idle_timeout: Some(Duration::from_millis(500)),
             ends_at: None,
             authenticated_at: Some(Timestamp::from_millis(1000)),
+            methods: Some("pwd".into()),
+            level: Some(Assurance::Aal1),
             remember: false,
             client: Client::default(),
             impersonated_by: None,
+            returns_to: None,
             audit_user: None,
             version: 0,
         }
@@ -182,7 +190,7 @@ mod tests {
         let genuine = info();
         let seal = seals.seal(&genuine);
         assert!(seals.made(seal.as_ref(), &genuine));
-        let forgeries: [fn(&mut SessionInfo); 11] = [
+        let forgeries: [fn(&mut SessionInfo); 15] = [
             |info| info.id = SessionId::generate(info.id.partition()).unwrap(),
             |info| info.user = Some("ann".into()),
             |info| info.user = None,
@@ -191,6 +199,10 @@ mod tests {
             |info| info.user_type = info.user.take(),
             |info| info.impersonated_by = Some("".into()),
             |info| info.audit_user = Some("ben".into()),
+            |info| info.returns_to = Some(info.id),
+            |info| info.methods = Some("pwd otp".into()),
+            |info| info.level = Some(Assurance::Aal2),
+            |info| info.level = None,
             |info| info.created_at = Timestamp::from_millis(1001),
             // The same numbers under other names.
             |info| (info.ends_at, info.authenticated_at) = (info.authenticated_at, info.ends_at),

@@ -72,6 +72,8 @@ on_both! {
     i16_a_reader_misses_no_late_entry;
     /// Connections that are cut all the time lose and repeat nothing.
     cut_connections_lose_and_repeat_nothing;
+    /// Nor where many write to one session at the same time.
+    i1_many_writers_of_one_session_repeat_nothing_when_connections_are_cut;
     /// A call whose answer is lost is not carried out twice.
     i1_a_lost_answer_is_asked_for_again;
     /// After kill -9 all acknowledged writes are there, and the store works again.
@@ -149,9 +151,12 @@ fn create(token: &Token, user: Option<&str>) -> Create {
         idle_timeout: Some(Duration::from_hours(1)),
         ends_at: None,
         authenticated_at: user.map(|_| NOW),
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -163,7 +168,7 @@ fn create(token: &Token, user: Option<&str>) -> Create {
         lease: Lease::default(),
         idempotency: None,
     };
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 async fn begin(store: &dyn Store, user: &str) -> SessionId {
@@ -391,6 +396,24 @@ async fn cut_connections_lose_and_repeat_nothing(kind: Kind) {
     }
     load.reaches(300).await;
     load.stop().await.assert_kept(&*store).await;
+}
+
+async fn i1_many_writers_of_one_session_repeat_nothing_when_connections_are_cut(kind: Kind) {
+    let address = address(kind);
+    let proxy = Proxy::start(host_of(&address)).await;
+    let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
+    let load = Load::start_on_one(&store, 8).await;
+    let cutting = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            proxy.cut_all();
+        }
+    });
+    load.reaches(450).await;
+    let outcomes = load.stop().await;
+    cutting.abort();
+    let direct = store::open(&address).await.unwrap();
+    outcomes.assert_kept_by_one(&*direct).await;
 }
 
 async fn i1_a_lost_answer_is_asked_for_again(kind: Kind) {

@@ -55,6 +55,7 @@ struct ClientRequest {
     ip: Option<IpAddr>,
     user_agent: Option<Arc<str>>,
     device: Option<Arc<str>>,
+    country: Option<Arc<str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,8 +115,12 @@ impl StartRequest {
         for (key, value) in self.data.unwrap_or_default().0 {
             data.insert(key, value);
         }
-        let client =
-            self.client.map(|client| Client { ip: client.ip, user_agent: client.user_agent, device: client.device });
+        let client = self.client.map(|ClientRequest { ip, user_agent, device, country }| Client {
+            ip,
+            user_agent,
+            device,
+            country,
+        });
 
         let mut start = match self.user {
             Some(user) => Start::user(user),

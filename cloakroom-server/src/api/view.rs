@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom::{Client, Data, Record, SessionId, SessionInfo, Timestamp};
+use cloakroom::{Assurance, Client, Data, Record, SessionId, SessionInfo, Timestamp};
 use serde::Serialize;
 
 /// A session in JSON. Listings leave the data out.
@@ -17,6 +17,8 @@ pub(crate) struct SessionView<'a> {
     expires_at: Option<Timestamp>,
     ends_at: Option<Timestamp>,
     authenticated_at: Option<Timestamp>,
+    methods: Option<&'a str>,
+    level: Option<u8>,
     idle_seconds: Option<u64>,
     remember: bool,
     client: ClientView<'a>,
@@ -32,6 +34,7 @@ struct ClientView<'a> {
     ip: Option<String>,
     user_agent: Option<&'a str>,
     device: Option<&'a str>,
+    country: Option<&'a str>,
 }
 
 impl<'a> From<&'a Record> for SessionView<'a> {
@@ -43,7 +46,7 @@ impl<'a> From<&'a Record> for SessionView<'a> {
 impl<'a> From<&'a SessionInfo> for SessionView<'a> {
     fn from(info: &'a SessionInfo) -> Self {
         let text = |text: &'a Option<Arc<str>>| text.as_deref();
-        let Client { ip, user_agent, device } = &info.client;
+        let Client { ip, user_agent, device, country } = &info.client;
         Self {
             id: info.id,
             user: text(&info.user),
@@ -54,9 +57,16 @@ impl<'a> From<&'a SessionInfo> for SessionView<'a> {
             expires_at: info.expires_at(),
             ends_at: info.ends_at,
             authenticated_at: info.authenticated_at,
+            methods: text(&info.methods),
+            level: info.level.map(Assurance::number),
             idle_seconds: info.idle_timeout.map(|idle| idle.as_secs()),
             remember: info.remember,
-            client: ClientView { ip: ip.map(|ip| ip.to_string()), user_agent: text(user_agent), device: text(device) },
+            client: ClientView {
+                ip: ip.map(|ip| ip.to_string()),
+                user_agent: text(user_agent),
+                device: text(device),
+                country: text(country),
+            },
             impersonated_by: text(&info.impersonated_by),
             audit_user: text(&info.audit_user),
             version: info.version,

@@ -131,7 +131,7 @@ pub(crate) struct Origin {
 impl Origin {
     fn client(&self) -> Client {
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
-        Client { ip: self.ip, user_agent: user_agent.map(Into::into), device: None }
+        Client { ip: self.ip, user_agent: user_agent.map(Into::into), device: None, country: None }
     }
 }
 
@@ -333,8 +333,10 @@ impl Session {
         }
     }
 
-    /// Forces the session to durable storage now: what is pending, and that it was used.
+    /// Forces the session to durable storage now: what is pending, and that it was used. What was
+    /// [cached for the user's pages](Session::boot_info) is dropped.
     pub async fn flush(&self) -> Result<()> {
+        self.0.sessions.boot().1.forget(self.user().as_ref());
         self.commit().await?;
         let Some(id) = self.id() else { return Ok(()) };
         let touch = Touch { id, seen_at: self.0.sessions.now(), grace_ends: None };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, Result, Timestamp};
+use crate::{Assurance, Error, Result, Timestamp};
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -39,38 +39,6 @@ impl Default for Lifetimes {
             remember_idle: 240 * HOUR,
             remember_absolute: Some(30 * DAY),
             assurance: None,
-        }
-    }
-}
-
-/// An authentication assurance level of NIST SP 800-63B-4, which bounds how long a session may live before its user
-/// proves again who they are (sections 2.1.3, 2.2.3 and 2.3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Assurance {
-    /// At most 30 days; no bound on idleness.
-    Aal1,
-    /// At most 24 hours, idle at most 1 hour.
-    Aal2,
-    /// At most 12 hours, idle at most 15 minutes.
-    Aal3,
-}
-
-impl Assurance {
-    /// The longest absolute lifetime.
-    pub const fn max_absolute(self) -> Duration {
-        match self {
-            Self::Aal1 => Duration::from_hours(30 * 24),
-            Self::Aal2 => DAY,
-            Self::Aal3 => Duration::from_hours(12),
-        }
-    }
-
-    /// The longest idle timeout, if there is a bound.
-    pub const fn max_idle(self) -> Option<Duration> {
-        match self {
-            Self::Aal1 => None,
-            Self::Aal2 => Some(HOUR),
-            Self::Aal3 => Some(Duration::from_mins(15)),
         }
     }
 }

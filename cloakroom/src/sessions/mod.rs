@@ -1,17 +1,29 @@
 //! The service: starts, resumes, changes, ends and lists sessions, and keeps the store tidy.
 
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 
 use crate::{
-    Clock, Data, Ended, Error, Result, SystemClock, Timestamp,
+    Boot, Clock, Data, Ended, Error, Record, Result, SystemClock, Timestamp,
+    boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
 };
 
 mod end;
+mod follow;
 mod lifetimes;
 mod lock;
 mod resume;
@@ -20,7 +32,8 @@ mod update;
 mod upkeep;
 mod watch;
 
-pub use lifetimes::{Assurance, Lifetimes, format_period, parse_period};
+pub use follow::{AuditSink, TracingSink};
+pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
@@ -59,9 +72,15 @@ struct Inner {
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
     watchers: watch::Watchers,
+    boot: (Boot, BootCache),
+    after_start: Option<AfterStart>,
+    read_only: AtomicBool,
     lanes: update::Lanes,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// What an application does once a session has started.
+type AfterStart = Arc<dyn Fn(Arc<Record>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// What a deployment decides. See [`Builder`] for each.
 #[derive(Clone, Debug)]
@@ -108,6 +127,21 @@ impl Sessions {
         }
     }
 
+    /// Whether the service changes nothing: see [`Builder::read_only`].
+    pub fn is_read_only(&self) -> bool {
+        self.0.read_only.load(Ordering::Acquire)
+    }
+
+    /// Starts or ends [read-only mode](Builder::read_only), in this process. Calls that are under way when it starts are
+    /// answered within the [call timeout](Builder::call_timeout); when it ends, what waited is written within a
+    /// second or so.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.0.read_only.store(read_only, Ordering::Release);
+        if !read_only {
+            self.0.touches.wake();
+        }
+    }
+
     /// The store, for what the service does not offer.
     pub fn store(&self) -> &dyn Store {
         &*self.0.store
@@ -137,6 +171,11 @@ impl Sessions {
         ended.reason.is_replacement() && self.now().since(ended.at) < self.config().rotation_grace
     }
 
+    pub(crate) fn boot(&self) -> (&Boot, &BootCache) {
+        let (boot, cache) = &self.0.boot;
+        (boot, cache)
+    }
+
     fn watchers(&self) -> &watch::Watchers {
         &self.0.watchers
     }
@@ -151,6 +190,9 @@ impl Sessions {
 
     /// A call that changes something: late may be done or not.
     async fn store_write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
         let after = self.config().call_timeout;
         within(after, call).await.unwrap_or(Err(Error::OutcomeUnknown { after }))
     }
@@ -180,13 +222,16 @@ impl fmt::Debug for Sessions {
 }
 
 /// Settings of a session service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Builder {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: Config,
     mac_keys: MacKeys,
+    boot: Boot,
+    after_start: Option<AfterStart>,
+    read_only: bool,
     upkeep: bool,
 }
 
@@ -214,6 +259,12 @@ impl fmt::Debug for MacKeys {
     }
 }
 
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("store", &self.store).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Builder {
     fn new(store: Arc<dyn Store>) -> Self {
         let config = Config {
@@ -230,7 +281,16 @@ impl Builder {
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
         };
-        Self { store, clock: Arc::new(SystemClock), config, mac_keys: MacKeys::default(), upkeep: true }
+        Self {
+            store,
+            clock: Arc::new(SystemClock),
+            config,
+            mac_keys: MacKeys::default(),
+            boot: Boot::new(),
+            after_start: None,
+            read_only: false,
+            upkeep: true,
+        }
     }
 
     /// How long sessions live. Default: [`Lifetimes::default`].
@@ -343,6 +403,36 @@ impl Builder {
         self
     }
 
+    /// What a page needs to know when it starts: see [`Session::boot_info`](crate::Session::boot_info). Default: what
+    /// the session itself tells.
+    pub fn boot(mut self, boot: Boot) -> Self {
+        self.boot = boot;
+        self
+    }
+
+    /// What to do once a session has started, before the caller hears of it: count it, greet the person, tell them of
+    /// a new device. The session is stored by then, and stays whatever this does. Default: nothing.
+    pub fn after_start<F>(mut self, hook: impl Fn(Arc<Record>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.after_start = Some(Arc::new(move |record| Box::pin(hook(record))));
+        self
+    }
+
+    /// Whether the service starts in read-only mode, as for a copy of the store or a standby. Default false;
+    /// [`Sessions::set_read_only`] changes it while the service runs.
+    ///
+    /// In read-only mode sessions are served as they are stored. Whatever would change the store is
+    /// [`Error::ReadOnly`], and nothing is half done: starts, sign-ins, changes, rotations, locks, endings and the
+    /// reaper by hand. That a session is used is remembered by the process and written when the mode ends; until
+    /// then idle deadlines stand where they were, so a mode that lasts longer than the idle timeout ends sessions.
+    /// What expires meanwhile counts as ended, and is reaped afterwards.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
     /// Starts no tasks: call [`Sessions::reap`] and [`Sessions::flush`] yourself.
     pub fn without_upkeep(mut self) -> Self {
         self.upkeep = false;
@@ -354,6 +444,7 @@ impl Builder {
     pub fn build(self) -> Result<Sessions> {
         self.config.lifetimes.check()?;
         self.config.cookie.check()?;
+        self.boot.check()?;
         for (what, time) in [("call timeout", self.config.call_timeout), ("reap interval", self.config.reap_interval)] {
             if time.is_zero() {
                 return Err(Error::InvalidArgument { what, problem: "it must not be zero".into() });
@@ -381,6 +472,9 @@ impl Builder {
             seals,
             touches: Arc::default(),
             watchers: watch::Watchers::default(),
+            boot: (self.boot, BootCache::default()),
+            after_start: self.after_start,
+            read_only: AtomicBool::new(self.read_only),
             lanes: update::Lanes::default(),
             tasks: std::sync::Mutex::default(),
         }));

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Sessions, lifetimes::Asked};
 use crate::{
-    Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
+    Assurance, Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
     SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
@@ -17,6 +17,9 @@ pub struct Start {
     pub(crate) user_type: Option<Arc<str>>,
     pub(crate) audit_user: Option<Arc<str>>,
     pub(crate) authenticated_at: Option<Timestamp>,
+    pub(crate) authenticated_level: Option<Assurance>,
+    pub(crate) methods: Option<Arc<str>>,
+    pub(crate) level: Option<Assurance>,
     pub(crate) data: Data,
     pub(crate) client: Client,
     pub(crate) idle_timeout: Option<Duration>,
@@ -26,6 +29,7 @@ pub struct Start {
     pub(crate) replaces: Option<SessionId>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) by: Option<Arc<str>>,
+    pub(crate) note: Option<Arc<str>>,
 }
 
 impl Start {
@@ -113,6 +117,27 @@ macro_rules! setters {
                 self
             }
 
+            /// How the person proved who they are: names of RFC 8176 with a space between them, such as `pwd otp`. At
+            /// most 256 bytes.
+            pub fn methods(mut self, methods: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?methods = Some(methods.into());
+                self
+            }
+
+            /// How strongly the person proved who they are. The session is of this level unless
+            /// [`level`](Self::level) says a lower one.
+            pub fn authenticated_level(mut self, level: Assurance) -> Self {
+                self.$($start.)?authenticated_level = Some(level);
+                self
+            }
+
+            /// What the session counts for: at most the [level of its
+            /// authentication](Self::authenticated_level), which must be given too (NIST SP 800-63B-4, section 5.1).
+            pub fn level(mut self, level: Assurance) -> Self {
+                self.$($start.)?level = Some(level);
+                self
+            }
+
             /// Where the session is started from.
             pub fn client(mut self, client: Client) -> Self {
                 self.$($start.)?client = client;
@@ -140,6 +165,12 @@ macro_rules! setters {
             /// How many sessions the user may have, instead of the configured limit.
             pub fn limit(mut self, limit: Limit) -> Self {
                 self.$($start.)?limit = Some(limit);
+                self
+            }
+
+            /// A remark for its entry in the audit log. At most 256 bytes.
+            pub fn note(mut self, note: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?note = Some(note.into());
                 self
             }
 
@@ -181,6 +212,9 @@ impl Sessions {
                 }
                 let record = Arc::new(create.record);
                 tracing::info!(session = %token.id(), user = record.info.user.as_deref(), "session started");
+                if let Some(hook) = &self.0.after_start {
+                    hook(Arc::clone(&record)).await;
+                }
                 Ok(Started { token, record, ended })
             }
             Created::Refused(refusal) => {
@@ -198,9 +232,12 @@ impl Sessions {
             ("user_type", &start.user_type),
             ("audit_user", &start.audit_user),
             ("by", &start.by),
+            ("note", &start.note),
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
+        check_methods(start.methods.as_deref())?;
+        let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
         for (key, _) in start.data.iter() {
             data::check_key(key, config.max_key_bytes)?;
@@ -234,6 +271,8 @@ impl Sessions {
         let info = SessionInfo {
             id: token.id(),
             authenticated_at: start.user.is_some().then(|| start.authenticated_at.unwrap_or(now)),
+            methods: start.methods,
+            level,
             user: start.user,
             full_name: start.full_name,
             user_type: start.user_type,
@@ -244,6 +283,7 @@ impl Sessions {
             remember: start.remember,
             client: start.client.cleaned(),
             impersonated_by: None,
+            returns_to: None,
             audit_user: start.audit_user,
             version: 0,
         };
@@ -255,7 +295,7 @@ impl Sessions {
             lease: Lease::default(),
             idempotency,
         };
-        Ok((Create { record, limit, replaces: start.replaces, by: start.by }, token))
+        Ok((Create { record, limit, replaces: start.replaces, by: start.by, note: start.note }, token))
     }
 
     fn partition(&self, user: Option<&str>, idempotency: Option<Digest>) -> Result<Partition> {
@@ -266,6 +306,31 @@ impl Sessions {
             (None, None) => Partition::random(),
         }
     }
+}
+
+/// The level of a session: as strong as its authentication, or weaker.
+fn level_of(start: &Start) -> Result<Option<Assurance>> {
+    let wrong = |problem: String| Err(Error::InvalidArgument { what: "level", problem });
+    match (start.level, start.authenticated_level) {
+        (None, None) => Ok(None),
+        _ if start.user.is_none() => wrong("nobody is signed in who could have proved who they are".into()),
+        (None, proved) => Ok(proved),
+        (Some(level), None) => wrong(format!("{level:?} takes an authentication of that level: say which it had")),
+        (Some(level), Some(proved)) if level > proved => {
+            wrong(format!("{level:?} is more than the authentication's {proved:?}: ask the person to prove more"))
+        }
+        (level, Some(_)) => Ok(level),
+    }
+}
+
+fn check_methods(methods: Option<&str>) -> Result<()> {
+    check_text("methods", methods, true)?;
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if methods.is_none_or(|methods| methods.split(' ').all(is_name)) {
+        return Ok(());
+    }
+    let problem = "write names of RFC 8176 with one space between them, such as \"pwd otp\"".into();
+    Err(Error::InvalidArgument { what: "methods", problem })
 }
 
 /// How long a name may be, in bytes.

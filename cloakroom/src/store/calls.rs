@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Digest, Ended, Error, Record, Secrets, SessionId, Timestamp};
+use crate::{AuditEntry, Digest, Ended, Error, Event, Record, Secrets, SessionId, Timestamp};
 
 /// What became of an attempt to lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,29 @@ pub struct Create {
     pub replaces: Option<SessionId>,
     /// Who starts it, if not its user.
     pub by: Option<Arc<str>>,
+    /// A remark for its audit entry, that of a refusal too.
+    pub note: Option<Arc<str>>,
+}
+
+impl Create {
+    /// The entry of the audit log about a start that was refused.
+    pub fn refused(&self, refusal: Refusal, now: Timestamp) -> AuditEntry {
+        let note = Some(self.refusal_note(refusal));
+        AuditEntry { by: self.by.clone(), note, ..AuditEntry::about(&self.record.info, Event::Refused, now) }
+    }
+
+    /// The entry of the audit log about the start.
+    pub fn started(&self, now: Timestamp) -> AuditEntry {
+        AuditEntry { by: self.by.clone(), note: self.note.clone(), ..AuditEntry::started(&self.record, now) }
+    }
+
+    /// What the audit log says of a refusal: why, and in parentheses the remark that came with the start.
+    pub fn refusal_note(&self, refusal: Refusal) -> Arc<str> {
+        match &self.note {
+            Some(note) => format!("{refusal} ({note})").into(),
+            None => refusal.to_string().into(),
+        }
+    }
 }
 
 /// How many sessions a user may have at once, and what a further sign-in does.

@@ -21,7 +21,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
+use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 mod calls;
 #[cfg(feature = "file")]
@@ -31,10 +31,12 @@ mod open;
 mod pages;
 #[cfg(feature = "redis")]
 mod redis;
+mod schema;
 mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
+mod transfer;
 
 pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
@@ -47,6 +49,7 @@ pub use open::open;
 pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub use schema::{Schema, schema};
 pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
@@ -56,6 +59,7 @@ pub use sql::PostgresStore;
 pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
+pub use transfer::{Copied, Imported, Item, Progress, Tally, Transfer, UserFence, copy};
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -84,7 +88,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -96,6 +100,9 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// refusal is audited, and ends nothing. When several refuse, a disabled user comes first, then the fence, then
     /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
     /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
+    ///
+    /// A session in which somebody [acts as another](SessionInfo::impersonated_by) counts for nobody's limit: none keeps
+    /// it from starting, and it is neither counted nor evicted.
     ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
@@ -131,6 +138,11 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// [`Which::OfUser`] they are the sessions that this call ended, newest first, without those that had expired.
     fn end<'a>(&'a self, which: &'a Which, ending: &'a Ending, now: Timestamp)
     -> BoxFuture<'a, Result<Vec<EndAnswer>>>;
+
+    /// Appends an entry to the audit log that tells of no change: of what was refused outside the store. Whether there
+    /// is such a session, and whether it lives, does not matter; an entry about one that is there comes after what
+    /// was logged about it before. Where a connection was cut, the entry may be in the log twice.
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>>;
 
     /// Lifts the fence that [`Fence::Disabled`] set. Harmless if there is none.
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>>;

@@ -34,7 +34,8 @@ impl Query {
 }
 
 /// A place in a listing. Opaque: only the store that gave it understands it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(transparent)]
 pub struct Cursor(String);
 
 impl Cursor {
@@ -85,11 +86,12 @@ impl AuditQuery {
     }
 }
 
-/// An audit entry and its place in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An audit entry and its place in the log. Serialised, one object.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Logged {
     /// Continue after this entry from here.
     pub cursor: Cursor,
     /// The entry.
+    #[serde(flatten)]
     pub entry: AuditEntry,
 }

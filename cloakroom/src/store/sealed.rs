@@ -6,11 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Change, Ending, Error, Json, JsonRef, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, Json, JsonRef, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Loaded, Locked, Locks, Logged, Page, Query,
-        Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Imported, Item, Loaded, Locked, Locks, Logged,
+        Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -149,6 +149,10 @@ impl Store for SealedStore {
         self.inner.end(which, ending, now)
     }
 
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        self.inner.log(entry, now)
+    }
+
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {
         self.inner.enable_user(user, now)
     }
@@ -198,6 +202,37 @@ impl Locks for SealedStore {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.inner.unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Transfer for SealedStore {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        Box::pin(async move {
+            let Page { items, next } = self.inner.export(after, limit).await?;
+            let items = items.into_iter().filter_map(|item| match item {
+                Item::Session(record) => self.open(record.info.id, record).map(Item::Session),
+                other @ (Item::Ended(_) | Item::Fence(_)) => Some(other),
+            });
+            Ok(Page { items: items.collect(), next })
+        })
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        Box::pin(async move {
+            let mut sealed = items.to_vec();
+            for item in &mut sealed {
+                if let Item::Session(record) = item {
+                    let record = Arc::make_mut(record);
+                    record.data.insert(SEAL_KEY, self.seals.seal(&record.info));
+                }
+            }
+            self.inner.import(&sealed).await
+        })
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        self.inner.adopt_partition_key(key)
     }
 }
 

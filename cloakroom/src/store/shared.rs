@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Imported, Item, Loaded, Locked, Locks, Logged, Page,
+        Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -47,6 +47,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         (**self).end(which, ending, now)
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        (**self).log(entry, now)
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {
@@ -93,5 +97,20 @@ impl<S: Store + ?Sized> Locks for Arc<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         (**self).unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Transfer for Arc<S> {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        (**self).export(after, limit)
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        (**self).import(items)
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        (**self).adopt_partition_key(key)
     }
 }

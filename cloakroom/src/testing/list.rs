@@ -22,8 +22,8 @@ macro_rules! __each_check {
             changes::i1_a_repeated_change_is_applied_once,
             /// I1: nor when both tries arrive at the same time.
             changes::i1_a_change_repeated_in_parallel_is_applied_once,
-            /// I1: the ids of the latest eight changes are kept, all 64 bits of them.
-            changes::i1_the_latest_eight_changes_are_remembered,
+            /// I1: the ids of the latest 64 changes are kept, all 64 bits of them, and each is found whole or not at all.
+            changes::i1_the_latest_changes_are_remembered,
             /// I1: a change can be held to one version.
             changes::i1_if_version_holds_a_change_to_one_version,
             /// I1: `remove_all` takes what is there when it is applied, not what its author saw.
@@ -78,6 +78,8 @@ macro_rules! __each_check {
             limits::i3_a_creation_sent_again_changes_nothing,
             /// I3: parallel tries with one idempotency key leave one session.
             limits::i3_parallel_tries_with_one_idempotency_key_leave_one_session,
+            /// I3: a session in which somebody acts as another is limited by nothing, and neither counted nor evicted.
+            limits::i3_acting_as_another_counts_for_nobodys_limit,
             /// I3: a disabled user's sessions end and none starts until the user is enabled.
             limits::i3_a_disabled_user_is_refused_until_enabled,
             /// I3: who has no session can be disabled too.
@@ -181,6 +183,14 @@ macro_rules! __each_check {
             logging::i16_a_sign_in_logs_whom_it_ended_and_why,
             /// I16: a refusal is logged with what was refused.
             logging::i16_a_refusal_is_logged_with_what_was_refused,
+            /// I16: what a start notes is in its entry, or in that of its refusal.
+            logging::i16_what_a_start_notes_is_logged,
+            /// I16: that somebody acts as another is logged as that.
+            logging::i16_acting_as_another_is_logged_as_that,
+            /// I16: a refusal outside the store is logged, about any session or none.
+            logging::i16_what_is_refused_outside_the_store_is_logged,
+            /// I16: every event comes back.
+            values::i16_every_event_comes_back,
             /// I16: the ending of all sessions of a user is logged for each.
             logging::i16_ending_all_of_a_user_logs_each_of_them,
             /// I16: an expiry is logged when it is noticed, with the time of its deadline.
@@ -200,12 +210,41 @@ macro_rules! __each_check {
             values::i17_users_are_compared_byte_for_byte,
             /// I17: every field of a record comes back, full and empty.
             values::i17_every_field_comes_back,
+            /// I17: every assurance level comes back.
+            values::i17_every_level_comes_back,
             /// I17: an IPv4 address and the IPv6 address that maps it are two.
             values::i17_addresses_keep_their_family,
             /// I17: who ended a session and what they noted come back.
             values::i17_remarks_come_back,
             /// I17: every reason comes back.
             values::i17_every_reason_comes_back,
+
+            /// I17: sessions, tombstones and fences that move in come out again as they were, once is as good as twice.
+            transfer::i17_what_moves_in_moves_out_as_it_was,
+            /// I17: what changes, rotations, touches, locks and endings left moves as it is.
+            transfer::i17_what_calls_left_moves_as_it_is,
+            /// I4: a session that moved in is found, counted, retried and reaped as one that started there.
+            transfer::i4_a_moved_session_is_in_every_index,
+            /// I2: a session that ended here stays ended, whatever moves in.
+            transfer::i2_moving_in_brings_no_ended_session_back,
+            /// I2: one that ended there ends here.
+            transfer::i2_a_tombstone_that_moves_in_ends_its_session,
+            /// I6: what moves in never turns a session back.
+            transfer::i6_of_two_states_the_newer_one_stays,
+            /// I3: who was kept out there is kept out here.
+            transfer::i3_a_fence_that_moves_in_keeps_sign_ins_out,
+            /// I8: and what moved in is forgotten when its time has come.
+            transfer::i8_moved_tombstones_and_fences_are_forgotten_in_time,
+            /// I4: the size of an export's pages changes nothing, and a cursor of somebody else's is an error.
+            transfer::i4_an_export_shows_the_same_in_pages_of_any_size,
+            /// I4: an export misses nothing that stays while other sessions end.
+            transfer::i4_an_export_goes_on_behind_what_ended_meanwhile,
+            /// I3: a store takes over another one's partition key while it is empty, and not later.
+            transfer::i3_a_key_is_adopted_by_an_empty_store_alone,
+            /// I3: tombstones and fences are something, too.
+            transfer::i3_a_store_that_holds_anything_adopts_no_key,
+            /// I3: a session whose user belongs elsewhere does not move in.
+            transfer::i3_a_session_of_another_key_does_not_move_in,
 
             /// L4: of fifty parallel rotations one wins, and the losers keep a working token.
             rotation::l4_of_fifty_parallel_rotations_one_wins_and_nobody_is_signed_out,

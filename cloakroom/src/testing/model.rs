@@ -9,8 +9,8 @@ use crate::{
     AuditEntry, Change, Data, Digest, Ended, Ending, Event, Json, Lease, Predecessor, Reason, Record, SessionId,
     SessionInfo, Timestamp,
     store::{
-        Create, Created, EndAnswer, Fence, Gone, Loaded, Locked, Query, Refusal, Rotated, Rotation, Tombstone, Touch,
-        Updated, WhenFull, Which,
+        Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Query, Refusal, Rotated, Rotation, Tombstone,
+        Touch, Updated, WhenFull, Which,
     },
 };
 
@@ -69,7 +69,8 @@ impl Model {
             return Created::Created { ended: Vec::new() };
         }
         if let Some(refusal) = self.refusal(create, now) {
-            let note = Some(refusal.to_string().into());
+            let remark = create.note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
+            let note = Some(format!("{refusal}{remark}").into());
             self.log.push(AuditEntry { by: create.by.clone(), note, ..entry(info, Event::Refused, now) });
             return Created::Refused(refusal);
         }
@@ -83,8 +84,12 @@ impl Model {
                 }
             }
         }
-        let event = if info.user.is_some() { Event::SignedIn } else { Event::Started };
-        self.log.push(AuditEntry { by: create.by.clone(), ..entry(info, event, now) });
+        let event = match (&info.user, &info.impersonated_by) {
+            (_, Some(_)) => Event::Impersonated,
+            (Some(_), None) => Event::SignedIn,
+            (None, None) => Event::Started,
+        };
+        self.log.push(AuditEntry { by: create.by.clone(), note: create.note.clone(), ..entry(info, event, now) });
         self.sessions.push(Session { record: create.record.clone(), fate: Fate::Open });
         Created::Created { ended }
     }
@@ -99,14 +104,14 @@ impl Model {
         if self.fences.iter().any(|(fenced, at)| fenced == user && proven < *at) {
             return Some(Refusal::EndedMeanwhile);
         }
-        let limit = create.limit.filter(|limit| limit.when_full == WhenFull::Refuse)?;
+        let limit = limit_of(create).filter(|limit| limit.when_full == WhenFull::Refuse)?;
         let full = self.counted(create, now).len() >= limit.max as usize;
         full.then_some(Refusal::LimitReached { max: limit.max })
     }
 
     /// The sessions that must go so that the limit has room for one more.
     fn surplus(&self, create: &Create, now: Timestamp) -> Vec<SessionId> {
-        let Some(limit) = create.limit else { return Vec::new() };
+        let Some(limit) = limit_of(create) else { return Vec::new() };
         let mut counted = self.counted(create, now);
         let room = limit.max as usize;
         let mut surplus = Vec::new();
@@ -124,7 +129,8 @@ impl Model {
         let user = &create.record.info.user;
         let of_user = self.sessions.iter().filter(|session| user.is_some() && session.info().user == *user);
         let living = of_user.filter(|session| session.lives(now)).map(Session::info);
-        living.filter(|info| !uncounted.contains(&info.id)).collect()
+        let counts = |info: &&SessionInfo| info.impersonated_by.is_none() && !uncounted.contains(&info.id);
+        living.filter(counts).collect()
     }
 
     /// The replaced session and that of an earlier try.
@@ -193,7 +199,7 @@ impl Model {
         info.user_type = fields.user_type.clone().unwrap_or(info.user_type.clone());
         info.version += 1;
         let mut recent = [record.recent_changes.ids(), &[change.id]].concat();
-        if recent.len() > 8 {
+        if recent.len() > 64 {
             recent.remove(0);
         }
         record.recent_changes = crate::RecentChanges::from_ids(recent);
@@ -358,6 +364,11 @@ impl Model {
     }
 }
 
+/// Nobody's limit holds for a session in which somebody acts as another.
+fn limit_of(create: &Create) -> Option<Limit> {
+    create.limit.filter(|_| create.record.info.impersonated_by.is_none())
+}
+
 fn size_of(data: &BTreeMap<Arc<str>, Json>) -> usize {
     data.iter().map(|(key, value)| key.len() + value.as_str().len()).sum()
 }
@@ -369,6 +380,7 @@ fn entry(info: &SessionInfo, event: Event, at: Timestamp) -> AuditEntry {
         session: info.id,
         user: info.user.clone(),
         impersonated_by: info.impersonated_by.clone(),
+        audit_user: info.audit_user.clone(),
         ip: info.client.ip,
         reason: None,
         by: None,

@@ -22,6 +22,8 @@ pub(super) enum Operation {
     Renew(Index, u64, u64),
     Unlock(Index, u64),
     EndIds(Vec<Index>),
+    /// A refusal outside the store, about a session.
+    Log(Index),
     EndOfUser {
         user: usize,
         except: Vec<Index>,
@@ -52,6 +54,17 @@ pub(super) struct NewSession {
     pub(super) idempotency: Option<u8>,
     pub(super) authenticated_before: u64,
     pub(super) keys: Vec<(usize, usize)>,
+    pub(super) who: NewWho,
+}
+
+/// What is known of who started it, and how.
+#[derive(Clone, Debug)]
+pub(super) struct NewWho {
+    pub(super) acting: bool,
+    pub(super) audited: bool,
+    pub(super) level: Option<u8>,
+    pub(super) in_country: bool,
+    pub(super) noted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +108,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         4 => prop::collection::vec((any::<Index>(), -2000..2000_i64, any::<bool>()), 0..4).prop_map(Operation::Touch),
         3 => (any::<Index>(), 0..4_usize).prop_map(|(session, secret)| Operation::Rotate(session, secret)),
         2 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Operation::EndIds),
+        1 => any::<Index>().prop_map(Operation::Log),
         1 => (user.clone(), prop::collection::vec(any::<Index>(), 0..3), any::<bool>())
             .prop_map(|(user, except, disable)| Operation::EndOfUser { user, except, disable }),
         1 => user.clone().prop_map(Operation::Enable),
@@ -116,8 +130,17 @@ fn new_session() -> impl Strategy<Value = NewSession> {
     let replaces = prop::option::weighted(0.3, any::<Index>());
     let idempotency = prop::option::weighted(0.2, 0..2_u8);
     let before = prop_oneof![3 => Just(0), 1 => 1..2000_u64];
-    (user, any::<bool>(), deadlines, limit, replaces, idempotency, before, entries).prop_map(
-        |(user, on_phone, (idle, ends_in), limit, replaces, idempotency, authenticated_before, keys)| NewSession {
+    let who =
+        (prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::option::of(1..4_u8), any::<bool>(), any::<bool>());
+    let who = who.prop_map(|(acting, audited, level, in_country, noted)| NewWho {
+        acting,
+        audited,
+        level,
+        in_country,
+        noted,
+    });
+    (user, any::<bool>(), deadlines, limit, replaces, idempotency, before, entries, who).prop_map(
+        |(user, on_phone, (idle, ends_in), limit, replaces, idempotency, authenticated_before, keys, who)| NewSession {
             user,
             on_phone,
             idle,
@@ -127,6 +150,7 @@ fn new_session() -> impl Strategy<Value = NewSession> {
             idempotency,
             authenticated_before,
             keys,
+            who,
         },
     )
 }

@@ -13,10 +13,11 @@ use super::{
     checks::fixtures::{GRACE, NOW, Start, json, reap_only},
     fresh,
     model::Model,
-    operations::{KEYS, NewChange, NewField, NewSession, Operation, USERS, VALUES, operation},
+    operations::{KEYS, NewChange, NewField, NewSession, NewWho, Operation, USERS, VALUES, operation},
 };
 use crate::{
-    AuditEntry, Change, Digest, Ending, Error, JsonRef, Partition, Reason, Record, SessionId, SessionInfo, Timestamp,
+    Assurance, AuditEntry, Change, Digest, Ending, Error, Event, JsonRef, Partition, Reason, Record, SessionId,
+    SessionInfo, Timestamp,
     store::{
         AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, Query, Reap, Rotated, Rotation, Touch, Updated,
         Which,
@@ -113,6 +114,7 @@ impl Comparison {
                 let fence = if *disable { Fence::Disabled } else { Fence::EndedBefore };
                 self.end(&Which::OfUser { user: USERS[*user].into(), except, fence }).await
             }
+            Operation::Log(session) => self.log(self.pick(*session)).await,
             Operation::Enable(user) => {
                 self.model.enable_user(USERS[*user]);
                 self.subject.store.enable_user(USERS[*user], self.now).await.map_err(|error| failed(&error))
@@ -149,14 +151,23 @@ impl Comparison {
         // Tries with one key are in one partition: an anonymous one's is derived from the key.
         let partition_of = self.subject.store.partition_key();
         let partition = partition_of.partition_of(user.unwrap_or("anonymous"));
+        let elsewhere = SessionId::generate(partition).expect("random bytes");
         let mut start = Start::new(user, partition).at(now).by("gateway").with(|info| {
             info.client.device = new.on_phone.then(|| "phone".into());
             info.idle_timeout = new.idle.map(Duration::from_millis);
             info.ends_at = new.ends_in.map(|millis| now.after(Duration::from_millis(millis)));
             let authenticated = now.before(Duration::from_millis(new.authenticated_before));
             info.authenticated_at = user.map(|_| authenticated);
+            let NewWho { acting, audited, level, in_country, noted: _ } = &new.who;
+            info.impersonated_by = user.filter(|_| *acting).map(|_| "root".into());
+            info.returns_to = user.filter(|_| *acting).map(|_| elsewhere);
+            info.audit_user = audited.then(|| "olga".into());
+            info.level = level.and_then(Assurance::from_number);
+            info.methods = info.level.map(|_| "pwd otp".into());
+            info.client.country = in_country.then(|| "DE".into());
         });
         let create = &mut start.create;
+        create.note = new.who.noted.then(|| "ticket 17".into());
         for (key, value) in &new.keys {
             create.record.data.insert(KEYS[*key], json(VALUES[*value]));
         }
@@ -294,6 +305,23 @@ impl Comparison {
         let mut bytes = [7; Digest::LEN];
         bytes[..8].copy_from_slice(&self.issued.to_be_bytes());
         Digest::from_bytes(bytes)
+    }
+
+    async fn log(&mut self, id: SessionId) -> Result<(), TestCaseError> {
+        let entry = AuditEntry {
+            at: self.now,
+            event: Event::Refused,
+            session: id,
+            user: None,
+            impersonated_by: Some("root".into()),
+            audit_user: None,
+            ip: None,
+            reason: None,
+            by: Some("gateway".into()),
+            note: Some("refused at random".into()),
+        };
+        self.model.log.push(entry.clone());
+        self.subject.store.log(&entry, self.now).await.map_err(|error| failed(&error))
     }
 
     async fn end(&mut self, which: &Which) -> Result<(), TestCaseError> {

@@ -11,10 +11,10 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Imported, Item, Loaded, Locked, Locks, Logged, Page,
+        Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -62,6 +62,7 @@ pub enum Call {
     Touch,
     Rotate,
     End,
+    Log,
     EnableUser,
     Find,
     Reap,
@@ -82,6 +83,7 @@ pub struct Counts {
     pub touch: usize,
     pub rotate: usize,
     pub end: usize,
+    pub log: usize,
     pub enable_user: usize,
     pub find: usize,
     pub reap: usize,
@@ -104,6 +106,7 @@ impl Counts {
             touch,
             rotate,
             end,
+            log,
             enable_user,
             find,
             reap,
@@ -114,7 +117,7 @@ impl Counts {
             unlock,
             peek: _,
         } = self;
-        let changes = create + update + touch + rotate + end + enable_user + reap;
+        let changes = create + update + touch + rotate + end + log + enable_user + reap;
         changes + load + find + audit + ping + lock + renew + unlock
     }
 
@@ -126,6 +129,7 @@ impl Counts {
             Call::Touch => &mut self.touch,
             Call::Rotate => &mut self.rotate,
             Call::End => &mut self.end,
+            Call::Log => &mut self.log,
             Call::EnableUser => &mut self.enable_user,
             Call::Find => &mut self.find,
             Call::Reap => &mut self.reap,
@@ -347,6 +351,10 @@ impl<S: Store> Store for SpyStore<S> {
         self.spy(Call::End, move |store| store.end(which, ending, now))
     }
 
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        self.spy(Call::Log, move |store| store.log(entry, now))
+    }
+
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {
         self.spy(Call::EnableUser, move |store| store.enable_user(user, now))
     }
@@ -391,6 +399,22 @@ impl<S: Store> Locks for SpyStore<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
+    }
+}
+
+/// Moving a store is no request's work: it is neither counted nor held.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Transfer for SpyStore<S> {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        self.store.export(after, limit)
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        self.store.import(items)
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        self.store.adopt_partition_key(key)
     }
 }
 

@@ -219,8 +219,9 @@ impl Visit {
         }
         let session = self.load(parts).await?;
         let lock = match self.config.locking {
-            Locking::Explicit => None,
-            Locking::Implicit | Locking::Early => Some(session.lock().await?),
+            Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => Some(session.lock().await?),
+            // Where nobody can write there is nobody to exclude.
+            Locking::Explicit | Locking::Implicit | Locking::Early => None,
         };
         let path = self.config.sessions.cookie().mounted_at(&parts.headers).map(Into::into);
         // Of two who loaded it at the same time both get the first one's.

@@ -10,7 +10,9 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
     let (status, code) = classify(error);
     let detail = match error {
         Error::Ended(ended) => ended.reason.text().to_owned(),
-        Error::UnknownSession | Error::Refused(_) | Error::TooLarge { .. } | Error::HeadSent => error.to_string(),
+        Error::UnknownSession | Error::Refused(_) | Error::TooLarge { .. } | Error::HeadSent | Error::ReadOnly => {
+            error.to_string()
+        }
         _ if status == StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable for the moment.".to_owned(),
         _ => "The session could not be used.".to_owned(),
     };
@@ -56,6 +58,7 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Refused(Refusal::UserDisabled) => (StatusCode::FORBIDDEN, "user_disabled"),
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
+        Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
         Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")

@@ -12,7 +12,7 @@ use cloakroom::{
 
 use super::{NOW, begin, private::eventually, set};
 
-/// Writers that set keys of a session of their own, and what was acknowledged to them.
+/// Writers that set keys of their own, and what was acknowledged to them.
 pub(super) struct Load {
     acknowledged: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
@@ -27,10 +27,25 @@ struct Outcome {
 }
 
 impl Load {
+    /// Each in a session of its own.
     pub(super) async fn start(store: &Arc<dyn Store>, writers: usize) -> Self {
-        let mut load = Self { acknowledged: Arc::default(), is_over: Arc::default(), writers: Vec::new() };
+        let mut sessions = Vec::new();
         for _ in 0..writers {
-            let mut outcome = Outcome { id: begin(&**store, "anna").await, keys: Vec::new(), unknown: 0 };
+            sessions.push(begin(&**store, "anna").await);
+        }
+        Self::start_on(store, sessions)
+    }
+
+    /// All in one session.
+    pub(super) async fn start_on_one(store: &Arc<dyn Store>, writers: usize) -> Self {
+        let id = begin(&**store, "anna").await;
+        Self::start_on(store, vec![id; writers])
+    }
+
+    fn start_on(store: &Arc<dyn Store>, sessions: Vec<SessionId>) -> Self {
+        let mut load = Self { acknowledged: Arc::default(), is_over: Arc::default(), writers: Vec::new() };
+        for (writer, id) in sessions.into_iter().enumerate() {
+            let mut outcome = Outcome { id, keys: Vec::new(), unknown: 0 };
             let (store, acknowledged, is_over) =
                 (Arc::clone(store), Arc::clone(&load.acknowledged), Arc::clone(&load.is_over));
             load.writers.push(tokio::spawn(async move {
@@ -38,7 +53,7 @@ impl Load {
                     if is_over.load(Ordering::SeqCst) {
                         break;
                     }
-                    let key = format!("key {n}");
+                    let key = format!("{writer}.{n}");
                     match store.update(outcome.id, &set(&key, "1"), NOW).await {
                         Ok(Updated::Applied(_)) => {
                             outcome.keys.push(key);
@@ -82,6 +97,17 @@ impl Load {
 pub(super) struct Outcomes(Vec<Outcome>);
 
 impl Outcomes {
+    /// Every acknowledged write to the one session is there, and nothing was applied twice.
+    pub(super) async fn assert_kept_by_one(&self, store: &dyn Store) {
+        let Loaded::Live(record) = store.load(self.0[0].id, NOW).await.unwrap() else { panic!("the session is gone") };
+        let keys: Vec<_> = self.0.iter().flat_map(|outcome| &outcome.keys).collect();
+        let lost: Vec<_> = keys.iter().filter(|key| record.data.get(key).is_none()).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        // Each key was set by one change.
+        let twice = usize::try_from(record.info.version).unwrap() - record.data.len();
+        assert_eq!(twice, 0, "of {} changes so many were applied twice", record.data.len());
+    }
+
     /// Every acknowledged write is there, and nothing was applied twice.
     pub(super) async fn assert_kept(&self, store: &dyn Store) {
         for outcome in &self.0 {

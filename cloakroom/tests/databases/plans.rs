@@ -20,14 +20,15 @@ async fn i8_postgres_uses_its_indexes() {
     store.update(id, &set("a", "1"), NOW).await.unwrap();
     let fill = format!(
         "INSERT INTO {schema}.session SELECT sha256(n::text::bytea), 'user ' || n / 5, NULL, NULL, created_at, last_seen_at, \
-         idle_timeout, ends_at, authenticated_at, remember, ip, user_agent, device, impersonated_by, audit_user, version, \
+         idle_timeout, ends_at, authenticated_at, methods, level, remember, ip, user_agent, device, country, \
+         impersonated_by, returns_to, audit_user, version, \
          secret, secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, NULL, reap_at + n, \
          logged_in FROM {schema}.session, generate_series(1, 20000) AS n; \
          INSERT INTO {schema}.session_data SELECT id, 'a', '1' FROM {schema}.session WHERE user_id <> 'anna'; \
          INSERT INTO {schema}.tombstone SELECT id, user_id, created_at, 'signed_out', NULL, NULL, secret, 0, 0, '' \
          FROM {schema}.session WHERE user_id <> 'anna'; \
          INSERT INTO {schema}.audit SELECT era, place, seq + n, at + n, event, sha256(n::text::bytea), 'user ' || n / 5, \
-         NULL, NULL, NULL, NULL, NULL FROM {schema}.audit, generate_series(1, 20000) AS n; \
+         NULL, NULL, NULL, NULL, NULL, NULL FROM {schema}.audit, generate_series(1, 20000) AS n; \
          ANALYZE {schema}.session, {schema}.session_data, {schema}.tombstone, {schema}.audit"
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(fill))).await.unwrap();
@@ -37,8 +38,8 @@ async fn i8_postgres_uses_its_indexes() {
     for call in [
         format!("load_1('\\x{hex_id}')"),
         format!(
-            "create_1(1, {now}, 1, true, NULL, NULL, 'signed_in', '', '', '', '\\x{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
-             NULL, NULL, NULL, false, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, '\\x01', '{{}}', '{{}}')"
+            "create_1(1, {now}, 1, true, NULL, NULL, 'signed_in', NULL, '', '', '', '\\x{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
+             NULL, NULL, NULL, NULL, NULL, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, '\\x01', '{{}}', '{{}}')"
         ),
         format!(
             "update_1('\\x{hex_new}', {now}, '\\x0102030405060708', NULL, NULL, '{{b}}', '{{NULL}}', false, '{{}}', '{{a}}', '{{1}}', \
@@ -85,8 +86,8 @@ async fn i8_mariadb_uses_its_indexes() {
     let mut connection = MySqlConnection::connect(server).await.unwrap();
     let fill = format!(
         "INSERT INTO {prefix}_session SELECT UNHEX(LPAD(HEX(n.seq), 36, '0')), CONCAT('user ', n.seq DIV 5), NULL, NULL, \
-         created_at, last_seen_at, idle_timeout, ends_at, authenticated_at, remember, ip, user_agent, device, \
-         impersonated_by, audit_user, version, secret, secret_issued_at, rotations, predecessors, recent_changes, \
+         created_at, last_seen_at, idle_timeout, ends_at, authenticated_at, methods, level, remember, ip, user_agent, device, \
+         country, impersonated_by, returns_to, audit_user, version, secret, secret_issued_at, rotations, predecessors, recent_changes, \
          lease_number, lease_until, NULL, reap_at + n.seq FROM {prefix}_session, seq_1_to_20000 AS n; \
          INSERT INTO {prefix}_session_data SELECT id, 'a', '1' FROM {prefix}_session WHERE user_id <> 'anna'; \
          INSERT INTO {prefix}_audit (at, event, session, user_id) \
@@ -100,8 +101,8 @@ async fn i8_mariadb_uses_its_indexes() {
     for call in [
         format!("load_1(X'{hex_id}')"),
         format!(
-            "create_1(1, {now}, 1, TRUE, NULL, NULL, 'signed_in', '', '', '', X'{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
-             NULL, NULL, NULL, FALSE, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, NULL, '[]')"
+            "create_1(1, {now}, 1, TRUE, NULL, NULL, 'signed_in', NULL, '', '', '', X'{hex_new}', 'anna', NULL, NULL, {now}, {now}, \
+             NULL, NULL, NULL, NULL, NULL, FALSE, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, '', 0, 0, '', '', 0, 0, NULL, '[]')"
         ),
         format!(
             "update_1(X'{hex_new}', {now}, X'0102030405060708', NULL, NULL, '[[\"62\",\"\"]]', FALSE, '[]', '[[\"61\",\"31\"]]', \

@@ -67,9 +67,12 @@ pub(crate) fn record(store: &impl Store, user: &str) -> Record {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: Some(NOW),
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -84,7 +87,7 @@ pub(crate) fn record(store: &impl Store, user: &str) -> Record {
 }
 
 pub(crate) fn creation(record: Record) -> Create {
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 pub(crate) async fn started(store: &impl Store, user: &str) -> SessionId {

@@ -37,9 +37,12 @@ fn creation(user: Option<&str>, partition: Partition) -> Create {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: user.map(|_| NOW),
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -51,7 +54,7 @@ fn creation(user: Option<&str>, partition: Partition) -> Create {
         lease: Lease::default(),
         idempotency: None,
     };
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 pub(crate) async fn begin(store: &RedisStore, create: Create) -> SessionId {

@@ -3,6 +3,9 @@
 mod cost;
 mod load;
 mod one_server;
+#[path = "../databases/proxy.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod proxy;
 mod servers;
 mod shared;
 mod upkeep;

@@ -9,6 +9,7 @@ use cloakroom::{
 
 use crate::{
     load::{Load, NOW, anonymous, begin, live, setting, settle, sign_in},
+    proxy::Proxy,
     servers::{Server, is_here},
 };
 
@@ -48,6 +49,45 @@ async fn a_restart_and_connections_that_are_cut_are_not_noticed() {
     server.start_again();
     load.answers(50).await;
     assert_eq!(settle(&store, load.stop().await, true).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_many_writers_of_one_session_repeat_nothing_when_connections_are_cut() {
+    if !is_here() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let direct = RedisStore::open(&server.address()).await.unwrap();
+    let proxy = Proxy::start(server.address().trim_start_matches("redis://").to_owned()).await;
+    let store = RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap();
+    let id = begin(&direct, anonymous()).await;
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for n in 0..60 {
+                    // One that is in doubt may be there or not: once, if it is.
+                    match store.update(id, &setting(&format!("{writer}.{n}"), n), NOW).await {
+                        Ok(Updated::Applied(_)) | Err(Error::OutcomeUnknown { .. } | Error::Unavailable { .. }) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let cutting = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            proxy.cut_all();
+        }
+    });
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    cutting.abort();
+    let record = live(&direct, id).await;
+    assert_eq!(usize::try_from(record.info.version).unwrap(), record.data.len(), "each was applied once");
+    assert!(record.data.len() > 240, "most were applied at all: {}", record.data.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

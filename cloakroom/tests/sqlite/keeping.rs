@@ -9,7 +9,8 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges, Record, SessionInfo, Timestamp, Token,
+    Assurance, Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges, Record, SessionInfo,
+    Timestamp, Token,
     store::{AuditQuery, Created, Fence, Loaded, Locked, Locks, Query, Reap, Refusal, Rotation, Store, Which},
 };
 
@@ -46,13 +47,17 @@ async fn everything_is_there_when_the_file_is_opened_again() {
         last_seen_at: NOW.after(Duration::from_millis(5)),
         idle_timeout: Some(Duration::from_hours(1)),
         ends_at: Some(NOW.after(Duration::from_hours(24))),
+        methods: Some("pwd otp".into()),
+        level: Some(Assurance::Aal2),
         remember: true,
         client: Client {
             ip: Some("2001:db8::1".parse().unwrap()),
             user_agent: Some("curl".into()),
             device: Some("laptop".into()),
+            country: Some("DE".into()),
         },
         impersonated_by: Some("root".into()),
+        returns_to: Some(full.info.id),
         audit_user: Some("auditor".into()),
         version: u64::MAX - 1,
         ..full.info

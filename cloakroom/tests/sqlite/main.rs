@@ -60,9 +60,12 @@ fn record(store: &impl Store, user: &str) -> Record {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: Some(NOW),
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -78,7 +81,7 @@ fn record(store: &impl Store, user: &str) -> Record {
 }
 
 fn creation(record: Record) -> Create {
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 async fn started(store: &impl Store, user: &str) -> SessionId {

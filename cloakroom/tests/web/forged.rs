@@ -41,7 +41,7 @@ async fn row(world: &World, store: &MemoryStore, id: SessionId) -> Record {
 /// A store in which somebody put this row.
 async fn holding(world: &World, record: Record) -> Arc<MemoryStore> {
     let store = memory();
-    let create = Create { record, limit: None, replaces: None, by: None };
+    let create = Create { record, limit: None, replaces: None, by: None, note: None };
     assert!(matches!(store.create(&create, world.sessions.now()).await.unwrap(), Created::Created { .. }));
     store
 }
@@ -73,7 +73,7 @@ async fn t10_a_forged_row_opens_nothing() {
     let world = sealed(&store);
     let token = sign_in(&world, "mallory").await;
     let genuine = row(&world, &store, token.id()).await;
-    let forgeries: [(&str, Forge); 10] = [
+    let forgeries: [(&str, Forge); 13] = [
         ("user", |row| row.info.user = Some("anna".into())),
         ("nobody", |row| row.info.user = None),
         ("user_type", |row| row.info.user_type = Some("admin".into())),
@@ -82,6 +82,9 @@ async fn t10_a_forged_row_opens_nothing() {
         ("authenticated_at", |row| row.info.authenticated_at = Some(row.info.created_at.after(Duration::from_mins(5)))),
         ("remember", |row| row.info.remember = true),
         ("audit_user", |row| row.info.audit_user = Some("auditor".into())),
+        ("methods", |row| row.info.methods = Some("pwd hwk".into())),
+        ("level", |row| row.info.level = Some(cloakroom::Assurance::Aal3)),
+        ("returns_to", |row| row.info.returns_to = Some(row.info.id)),
         ("no seal", |row| drop(row.data.remove(SEAL))),
         ("another seal", |row| drop(row.data.insert(SEAL, Json::from_text("\"\"").unwrap()))),
     ];

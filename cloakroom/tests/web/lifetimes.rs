@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Assurance, Found, Lifetimes, Reason, SignIn, Start, Timestamp};
+use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Start, Timestamp};
 
 use crate::world::{World, world, world_with};
 
@@ -216,4 +216,43 @@ async fn clean_freq_and_clean_interrupt_the_reaper_runs_by_itself_until_it_is_st
     tokio::time::sleep(60 * MINUTE).await;
     let query = cloakroom::store::AuditQuery { session: Some(second.id()), ..Default::default() };
     assert_eq!(sessions.audit(&query, None, 10).await.unwrap().items.len(), 1, "nobody reaped it");
+}
+
+#[tokio::test]
+async fn x7_a_session_is_of_no_higher_level_than_its_authentication() {
+    let world = world();
+    let proved = |level| SignIn::new("anna").methods("pwd otp").authenticated_level(level);
+    for (sign_in, expected) in [
+        (SignIn::new("anna"), None),
+        (proved(Assurance::Aal2), Some(Assurance::Aal2)),
+        (proved(Assurance::Aal2).level(Assurance::Aal2), Some(Assurance::Aal2)),
+        (proved(Assurance::Aal3).level(Assurance::Aal1), Some(Assurance::Aal1)),
+    ] {
+        let started = world.sessions.start(sign_in).await.unwrap();
+        let Found::Live(record) = world.sessions.get(started.token.id()).await.unwrap() else { panic!("it lives") };
+        assert_eq!(record.info.level, expected);
+    }
+    for (start, hint) in [
+        (Start::from(proved(Assurance::Aal1).level(Assurance::Aal2)), "ask the person to prove more"),
+        (Start::from(SignIn::new("anna").level(Assurance::Aal1)), "say which it had"),
+        (Start::anonymous().authenticated_level(Assurance::Aal1), "nobody is signed in"),
+        (Start::anonymous().authenticated_level(Assurance::Aal1).level(Assurance::Aal1), "nobody is signed in"),
+    ] {
+        let error = world.sessions.start(start).await.unwrap_err();
+        assert!(matches!(&error, Error::InvalidArgument { what: "level", .. }), "{error:?}");
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn methods_are_names_with_a_space_between_them() {
+    let world = world();
+    for methods in ["pwd", "pwd otp", "hwk user", "x-ours"] {
+        let started = world.sessions.start(SignIn::new("anna").methods(methods)).await.unwrap();
+        assert_eq!(started.record.info.methods.as_deref(), Some(methods));
+    }
+    for methods in ["", " ", "pwd  otp", " pwd", "pwd\totp", "пароль", &"x".repeat(300)] {
+        let error = world.sessions.start(SignIn::new("anna").methods(methods)).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { what: "methods", .. }), "{methods:?}: {error}");
+    }
 }

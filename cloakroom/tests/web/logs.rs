@@ -135,7 +135,7 @@ async fn o1_t10_a_forged_row_is_logged_as_an_error_that_names_it() {
     let world = world_on(Arc::clone(&store) as Arc<dyn Store>, |builder| builder);
     let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
     let Loaded::Live(record) = store.load(token.id(), world.sessions.now()).await.unwrap() else { panic!("it lives") };
-    let create = Create { record: Record::clone(&record), limit: None, replaces: None, by: None };
+    let create = Create { record: Record::clone(&record), limit: None, replaces: None, by: None, note: None };
     let other = Arc::new(MemoryStore::new().unwrap());
     other.create(&create, world.sessions.now()).await.unwrap();
     let world = world_on(other, |builder| builder.record_mac_key([7; 32]));

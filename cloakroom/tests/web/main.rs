@@ -1,5 +1,7 @@
 //! Sessions through the layer and the extractors, as a browser sees them.
 
+mod audit;
+mod boot;
 mod commit;
 mod cookies;
 mod dict;
@@ -10,6 +12,7 @@ mod lapsed;
 mod lifetimes;
 mod locks;
 mod logs;
+mod read_only;
 mod refusals;
 mod sign_in;
 mod tokens;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::layout::hex;
 use crate::{
-    AuditEntry, Client, Digest, Ended, Event, Lease, Predecessor, Reason, Secrets, SessionId, SessionInfo, Timestamp,
+    Assurance, AuditEntry, Client, Digest, Ended, Event, Lease, Predecessor, Reason, Secrets, SessionId, SessionInfo,
+    Timestamp,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -31,11 +32,16 @@ pub(super) struct InfoFields {
     ends_at: Option<Timestamp>,
     #[serde(with = "optional_millis")]
     authenticated_at: Option<Timestamp>,
+    #[serde(with = "text")]
+    methods: Option<Arc<str>>,
+    #[serde(with = "level")]
+    level: Option<Assurance>,
     remember: bool,
     #[serde(with = "ClientFields")]
     client: Client,
     #[serde(with = "text")]
     impersonated_by: Option<Arc<str>>,
+    returns_to: Option<SessionId>,
     #[serde(with = "text")]
     audit_user: Option<Arc<str>>,
     version: u64,
@@ -49,6 +55,8 @@ pub(super) struct ClientFields {
     user_agent: Option<Arc<str>>,
     #[serde(with = "text")]
     device: Option<Arc<str>>,
+    #[serde(with = "text")]
+    country: Option<Arc<str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,6 +116,8 @@ pub(super) struct EntryFields {
     user: Option<Arc<str>>,
     #[serde(with = "text")]
     impersonated_by: Option<Arc<str>>,
+    #[serde(with = "text")]
+    audit_user: Option<Arc<str>>,
     ip: Option<IpAddr>,
     #[serde(with = "optional_code")]
     reason: Option<Reason>,
@@ -131,6 +141,31 @@ mod text {
         deserializer: D,
     ) -> Result<Option<Arc<str>>, D::Error> {
         Ok(Option::<String>::deserialize(deserializer)?.map(Arc::from))
+    }
+}
+
+/// A level by its number.
+mod level {
+    use serde::de::Error;
+
+    use super::{Assurance, Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        level: &Option<Assurance>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        level.map(Assurance::number).serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Assurance>, D::Error> {
+        let number = Option::<u8>::deserialize(deserializer)?;
+        number
+            .map(|number| {
+                Assurance::from_number(number).ok_or_else(|| D::Error::custom(format_args!("{number} is no level")))
+            })
+            .transpose()
     }
 }
 

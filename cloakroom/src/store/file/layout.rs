@@ -34,6 +34,7 @@ pub(super) const AUDIT_FIRST: &str = "audit/first.json";
 pub(super) const TEMPORARY: &str = "tmp";
 /// What stands before the tombstones' paths.
 pub(super) const ENDED: &str = "ended/";
+pub(super) const USERS: &str = "users";
 
 pub(super) fn temporary(number: usize) -> String {
     format!("{TEMPORARY}/{number}")
@@ -57,9 +58,14 @@ pub(super) fn tombstone(id: SessionId) -> String {
     format!("{ENDED}{:02x}/{id}.json", id.as_bytes()[0])
 }
 
+/// The directory of the tombstones of sessions whose ids begin with `byte`.
+pub(super) fn tombstones(byte: u8) -> String {
+    format!("{ENDED}{byte:02x}")
+}
+
 /// The directory of a user's sessions.
 pub(super) fn user(digest: &UserDigest) -> String {
-    format!("users/{}/{digest}", &digest.0[..2])
+    format!("{USERS}/{}/{digest}", &digest.0[..2])
 }
 
 pub(super) fn session_of_user(digest: &UserDigest, created_at: Timestamp, id: SessionId) -> String {

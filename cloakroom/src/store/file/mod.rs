@@ -14,6 +14,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod transfer;
 mod writer;
 mod writes;
 
@@ -21,10 +22,10 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use self::{fault::Fault, journal::Journal, sweep::Sweep, transaction::Transaction, writer::Writer};
 use crate::{
-    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -41,7 +42,7 @@ use crate::{
 /// the directory then, or take a snapshot of the file system.
 pub struct FileStore {
     directory: Arc<Path>,
-    key: PartitionKey,
+    key: AdoptableKey,
     journal: Arc<Journal>,
     writer: Writer,
 }
@@ -71,7 +72,15 @@ impl FileStore {
         let (journal, key) = opened.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&directory)))?;
         let writer = Writer::start(Arc::clone(&journal))
             .map_err(|error| Error::unavailable("no thread could be started", error))?;
-        Ok(Self { directory, key, journal, writer })
+        Ok(Self { directory, key: AdoptableKey::new(key), journal, writer })
+    }
+
+    /// Which version the directory's layout has.
+    pub(in crate::store) async fn schema(directory: impl AsRef<Path>) -> Result<Schema> {
+        let directory = open::directory_named(directory.as_ref())?;
+        let place: Arc<Path> = directory.as_path().into();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&directory)).await;
+        looked.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&place)))
     }
 
     async fn write<T: Send + 'static>(
@@ -148,6 +157,14 @@ impl Store for FileStore {
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         let (key, which, ending) = (self.key.clone(), which.clone(), ending.clone());
         Box::pin(self.write(move |directory| writes::end(directory, &key, &which, &ending, now)))
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        let entry = entry.clone();
+        Box::pin(self.write(move |directory| {
+            directory.log(&entry);
+            Ok(())
+        }))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {

@@ -18,7 +18,7 @@ pub(super) fn create(
     create: &Create,
     now: Timestamp,
 ) -> Result<Created, Fault> {
-    let Create { record, limit, replaces, by } = create;
+    let Create { record, limit, replaces, by, note: _ } = create;
     if tables::session(directory, record.info.id)?.is_some() || tables::ended(directory, record.info.id)?.is_some() {
         // An earlier try of this very call succeeded: ids are random.
         return Ok(Created::Created { ended: Vec::new() });
@@ -31,11 +31,7 @@ pub(super) fn create(
     let evicted = match admit(directory, key, &record.info, *limit, &uncounted, now)? {
         Ok(evicted) => evicted,
         Err(refusal) => {
-            directory.log(&AuditEntry {
-                by: by.clone(),
-                note: Some(refusal.to_string().into()),
-                ..AuditEntry::about(&record.info, Event::Refused, now)
-            });
+            directory.log(&create.refused(refusal, now));
             return Ok(Created::Refused(refusal));
         }
     };
@@ -48,7 +44,7 @@ pub(super) fn create(
             ended.push(now_ended);
         }
     }
-    directory.log(&AuditEntry { by: by.clone(), ..AuditEntry::started(record, now) });
+    directory.log(&create.started(now));
     tables::insert(directory, key, record);
     Ok(Created::Created { ended })
 }
@@ -118,14 +114,15 @@ pub(super) fn end(
     ending: &Ending,
     now: Timestamp,
 ) -> Result<Vec<EndAnswer>, Fault> {
-    let (user, except, fence) = match which {
+    let (name, except, fence) = match which {
         Which::Ids(ids) => return ids.iter().map(|id| end_one(directory, key, *id, ending, now)).collect(),
-        Which::OfUser { user, except, fence } => (tables::digest_of(key, user), except, *fence),
+        Which::OfUser { user, except, fence } => (user, except, *fence),
     };
+    let user = tables::digest_of(key, name);
     let before = tables::fence(directory, &user)?;
     let disabled = before.disabled || fence == Fence::Disabled;
-    let after = StoredFence { disabled, ended_before: before.ended_before.max(Some(now)) };
-    tables::set_fence(directory, &user, before, after);
+    let ended_before = before.ended_before.max(Some(now));
+    tables::set_fence(directory, &user, &before, StoredFence { user: Some(name.clone()), disabled, ended_before });
     let mut answers = Vec::new();
     for session in tables::sessions_of(directory, &user)? {
         if !except.contains(&session.name) {
@@ -139,7 +136,7 @@ pub(super) fn end(
 pub(super) fn enable_user(directory: &mut Transaction<'_>, key: &PartitionKey, user: &str) -> Result<(), Fault> {
     let user = tables::digest_of(key, user);
     let before = tables::fence(directory, &user)?;
-    tables::set_fence(directory, &user, before, StoredFence { disabled: false, ..before });
+    tables::set_fence(directory, &user, &before, StoredFence { disabled: false, ..before.clone() });
     Ok(())
 }
 
@@ -212,6 +209,7 @@ fn admit(
     if fence.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
         return Ok(Err(Refusal::EndedMeanwhile));
     }
+    let limit = limit.filter(|_| info.impersonated_by.is_none());
     let Some(Limit { max, when_full }) = limit else { return Ok(Ok(Vec::new())) };
     let room_for = max as usize;
     let mut living = Vec::new();
@@ -219,7 +217,8 @@ fn admit(
         if uncounted.contains(&session.name) {
             continue;
         }
-        if let Some(info) = tables::info(directory, session.name)?.filter(|info| info.expiry(now).is_none()) {
+        let counts = |info: &SessionInfo| info.impersonated_by.is_none() && info.expiry(now).is_none();
+        if let Some(info) = tables::info(directory, session.name)?.filter(counts) {
             living.push((info.last_seen_at, info.created_at, info.id));
         }
     }

@@ -107,6 +107,7 @@ mod tests {
             session: SessionId::from_bytes([0; SessionId::LEN]),
             user: None,
             impersonated_by: None,
+            audit_user: None,
             ip: None,
             reason: None,
             by: None,

@@ -15,13 +15,14 @@ use crate::{
     change::Applied,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Loaded, Locked, Locks, Logged, Page, Query,
-        Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
 mod log;
 mod shard;
 mod table;
+mod transfer;
 mod users;
 
 use log::Log;
@@ -32,7 +33,7 @@ use shard::Shard;
 ///
 /// Reading and writing cost the same however many sessions there are. The audit log keeps the latest 100,000 entries.
 pub struct MemoryStore {
-    key: PartitionKey,
+    key: AdoptableKey,
     groups: Box<[Group]>,
     log: Log,
 }
@@ -46,7 +47,7 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Result<Self> {
         let groups = (0..Partition::GROUPS).map(|_| Group::default()).collect();
-        Ok(Self { key: PartitionKey::generate()?, groups, log: Log::new() })
+        Ok(Self { key: AdoptableKey::new(PartitionKey::generate()?), groups, log: Log::new() })
     }
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
@@ -105,6 +106,13 @@ impl Store for MemoryStore {
                 Which::Ids(ids) => ids.iter().map(|id| self.end_one(*id, ending, now)).collect(),
                 Which::OfUser { user, except, fence } => self.end_of_user(user, except, *fence, ending, now),
             })
+        })
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.log.writer(entry.session.partition().group()).push(entry.clone());
+            Ok(())
         })
     }
 
@@ -205,11 +213,7 @@ impl MemoryStore {
         let evicted = match shard.admit(info, create.limit, &uncounted, now) {
             Ok(evicted) => evicted,
             Err(refusal) => {
-                self.log.writer(home).push(AuditEntry {
-                    by: create.by.clone(),
-                    note: Some(refusal.to_string().into()),
-                    ..AuditEntry::about(info, Event::Refused, now)
-                });
+                self.log.writer(home).push(create.refused(refusal, now));
                 return Created::Refused(refusal);
             }
         };
@@ -226,9 +230,7 @@ impl MemoryStore {
                 ended.push(now_ended);
             }
         }
-        let mut entry = AuditEntry::started(&create.record, now);
-        entry.by.clone_from(&create.by);
-        log.push(entry);
+        log.push(create.started(now));
         shard.insert(create.record.clone());
         Created::Created { ended }
     }

@@ -24,8 +24,8 @@ pub(super) struct Beside {
     pub(super) idempotency: HashMap<[u8; Digest::LEN], SessionId>,
     expiry: BTreeSet<(Timestamp, SessionId)>,
     ended_at: BTreeSet<(Timestamp, SessionId)>,
-    users: Users,
-    fences: VecDeque<(Timestamp, Arc<str>)>,
+    pub(super) users: Users,
+    pub(super) fences: VecDeque<(Timestamp, Arc<str>)>,
 }
 
 impl Shard {
@@ -86,13 +86,14 @@ impl Shard {
         if user.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
             return Err(Refusal::EndedMeanwhile);
         }
+        let limit = limit.filter(|_| info.impersonated_by.is_none());
         let Some(Limit { max, when_full }) = limit else { return Ok(Vec::new()) };
         let room_for = max as usize;
         let mut living: Vec<_> = user
             .sessions()
             .filter(|(_, id)| !uncounted.contains(id))
             .filter_map(|(_, id)| self.info(*id))
-            .filter(|info| info.expiry(now).is_none())
+            .filter(|info| info.impersonated_by.is_none() && info.expiry(now).is_none())
             .map(|info| (info.last_seen_at, info.created_at, info.id))
             .collect();
         if living.len() < room_for {
@@ -133,10 +134,21 @@ impl Shard {
 
     /// Takes a record that is there out of everything and leaves a tombstone and an audit entry.
     fn bury(&mut self, ended: Ended, log: &mut Writer<'_>) {
-        let id = ended.id;
-        let Some(record) = self.live.remove(id) else { return };
+        let Some(record) = self.remove(ended.id) else { return };
+        log.push(AuditEntry::ended(&record.info, &ended));
+        self.insert_tombstone(Tombstone { ended, secrets: record.secrets.clone() });
+    }
+
+    pub(super) fn insert_tombstone(&mut self, tombstone: Tombstone) {
+        let id = tombstone.ended.id;
+        self.beside.ended_at.insert((tombstone.ended.at, id));
+        self.beside.ended.insert(id, Arc::new(tombstone));
+    }
+
+    /// Takes a record out of everything.
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Arc<Record>> {
+        let record = self.live.remove(id)?;
         let info = &record.info;
-        log.push(AuditEntry::ended(info, &ended));
         info.expires_at().map(|at| self.beside.expiry.remove(&(at, id)));
         if let Some(user) = &info.user {
             self.beside.users.remove_session(user, &(info.created_at, id));
@@ -146,8 +158,7 @@ impl Shard {
         {
             self.beside.idempotency.remove(key.as_bytes());
         }
-        self.beside.ended_at.insert((ended.at, id));
-        self.beside.ended.insert(id, Arc::new(Tombstone { ended, secrets: record.secrets.clone() }));
+        Some(record)
     }
 
     pub(super) fn ids_of(&self, user: &str) -> impl DoubleEndedIterator<Item = SessionId> {

@@ -64,6 +64,10 @@ impl<V> Table<V> {
         removed.map(|(_, value)| value)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         self.slots.iter().flatten().map(|(_, value)| value)
     }

@@ -22,6 +22,14 @@ pub(super) struct User {
 }
 
 impl Users {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&User> {
         self.0.get(name)
     }

@@ -17,6 +17,7 @@ mod servers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -31,11 +32,12 @@ use self::{
     servers::Servers,
 };
 use crate::{
-    Change, Ended, Ending, Error, Event, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
+    AuditEntry, Change, Ended, Ending, Error, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
     SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Touch, Updated, WhenFull, Which,
+        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -80,7 +82,7 @@ pub struct RedisStore {
 struct Inner {
     servers: Servers,
     keys: Keys,
-    partition_key: PartitionKey,
+    partition_key: AdoptableKey,
     cluster: bool,
 }
 
@@ -95,8 +97,17 @@ impl RedisStore {
         let address = Address::parse(url)?;
         let (keys, cluster) = (Keys::new(&address.prefix), address.cluster);
         let servers = Servers::new(address);
-        let partition_key = health::prepare(&servers, &keys).await?;
+        let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
         Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+    }
+}
+
+impl RedisStore {
+    /// Which version the layout of what is stored has.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        let address = Address::parse(url)?;
+        let keys = Keys::new(&address.prefix);
+        health::schema(&Servers::new(address), &keys).await
     }
 }
 
@@ -148,6 +159,10 @@ impl Store for RedisStore {
                 Which::OfUser { user, except, fence } => self.inner.end_user(user, except, *fence, ending, now).await,
             }
         })
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.inner.append_to_log(entry, now))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {
@@ -227,8 +242,9 @@ impl Inner {
     }
 
     fn creation(&self, create: &Create, elsewhere: Option<SessionId>, now: Timestamp) -> Arguments {
-        let Create { record, limit, replaces, by } = create;
+        let Create { record, limit, replaces, by, note: remark } = create;
         let info = &record.info;
+        let limit = limit.filter(|_| info.impersonated_by.is_none());
         let group = info.id.partition().group();
         let here = replaces.filter(|_| elsewhere.is_none());
         let note = elsewhere.map(|replaced| rows::to_json(&Note { replaced, at: now.as_millis(), by: by.clone() }));
@@ -236,10 +252,10 @@ impl Inner {
         let refuses = limit.is_some_and(|limit| limit.when_full == WhenFull::Refuse);
         let [from, to] =
             info.user.as_ref().map_or_else(Default::default, |user| Place::all_of(user, &self.partition_key));
-        let event = if info.user.is_some() { Event::SignedIn } else { Event::Started };
+        let event = AuditEntry::started(record, now).event;
         let refusals =
             [Refusal::LimitReached { max: max.unwrap_or_default() }, Refusal::UserDisabled, Refusal::EndedMeanwhile];
-        let [full, disabled, meanwhile] = refusals.map(|refusal| refusal.to_string());
+        let [full, disabled, meanwhile] = refusals.map(|refusal| create.refusal_note(refusal));
         self.begin(group, now)
             .text(info.id.to_string())
             .text(Place::of(info, &self.partition_key).as_bytes())
@@ -254,13 +270,14 @@ impl Inner {
             .text(event.code())
             .number(info.last_seen_at.as_millis())
             .text(info.expires_at().map_or_else(String::new, |at| at.as_millis().to_string()))
-            .text(full)
-            .text(disabled)
-            .text(meanwhile)
+            .text(&*full)
+            .text(&*disabled)
+            .text(&*meanwhile)
             .text(record.secrets.current.as_bytes())
             .text(rows::who(info))
             .text(from)
             .text(to)
+            .optional(remark.as_deref())
             .extend(rows::fields(record))
     }
 
@@ -431,6 +448,20 @@ impl Inner {
         let answers = self.servers.run(&call).await?.array()?;
         let answers = answers.into_iter().map(|answer| ended(answer).map(EndAnswer::EndedNow));
         Ok(answers.collect::<Result<_, _>>()?)
+    }
+
+    /// In the group of the session that the entry is about, like all that is logged of it.
+    async fn append_to_log(&self, entry: &AuditEntry, now: Timestamp) -> Result<()> {
+        let arguments = Arguments::new(now)
+            .text(entry.session.to_string())
+            .number(entry.at.as_millis())
+            .text(entry.event.code())
+            .text(rows::who_of(entry))
+            .optional(entry.reason.map(Reason::code))
+            .optional(entry.by.as_deref())
+            .optional(entry.note.as_deref());
+        self.servers.run(&self.on_session(&scripts::LOG, entry.session, 4, arguments)).await?;
+        Ok(())
     }
 
     async fn enable_user(&self, user: &str, now: Timestamp) -> Result<()> {

@@ -9,6 +9,7 @@
 //! | `k` `q` `r` `g` | current secret's digest, when it was issued, rotations, predecessors |
 //! | `l` `f` `u` | recent changes, lock number, lock's end |
 //! | `e` `z` | digest of the idempotency key, size of the data |
+//! | `a` | there if somebody acts as the user, so that no limit counts it |
 //! | `d:KEY` | the value of KEY |
 //!
 //! A tombstone lies under the same key, so that an id can never be both: `w k q r g` as above, and `t` when, `c` why, `b`
@@ -24,8 +25,8 @@ use super::{
     reply::{Damaged, Hash, Reply},
 };
 use crate::{
-    AuditEntry, Client, Data, Digest, Ended, Json, Lease, Predecessor, RecentChanges, Record, Secrets, SessionId,
-    SessionInfo, Timestamp, store::Tombstone,
+    Assurance, AuditEntry, Client, Data, Digest, Ended, Json, Lease, Predecessor, RecentChanges, Record, Secrets,
+    SessionId, SessionInfo, Timestamp, store::Tombstone,
 };
 
 const DATA: &[u8] = b"d:";
@@ -39,6 +40,8 @@ pub(super) struct Who {
     pub(super) user: Option<Arc<str>>,
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     impersonated_by: Option<Arc<str>>,
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    audit_user: Option<Arc<str>>,
     #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
 }
@@ -55,13 +58,27 @@ struct Origin {
     user_agent: Option<Arc<str>>,
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     device: Option<Arc<str>>,
-    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
-    audit_user: Option<Arc<str>>,
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    country: Option<Arc<str>>,
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    methods: Option<Arc<str>>,
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    level: Option<u8>,
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    returns_to: Option<SessionId>,
 }
 
 pub(super) fn who(info: &SessionInfo) -> Vec<u8> {
-    let SessionInfo { user, impersonated_by, client, .. } = info;
-    to_json(&Who { user: user.clone(), impersonated_by: impersonated_by.clone(), ip: client.ip })
+    let SessionInfo { user, impersonated_by, audit_user, client, .. } = info;
+    let (user, impersonated_by, audit_user) = (user.clone(), impersonated_by.clone(), audit_user.clone());
+    to_json(&Who { user, impersonated_by, audit_user, ip: client.ip })
+}
+
+/// What the log says of those an entry is about.
+pub(super) fn who_of(entry: &AuditEntry) -> Vec<u8> {
+    let AuditEntry { user, impersonated_by, audit_user, ip, .. } = entry;
+    let (user, impersonated_by, audit_user) = (user.clone(), impersonated_by.clone(), audit_user.clone());
+    to_json(&Who { user, impersonated_by, audit_user, ip: *ip })
 }
 
 /// Fields and values of a session, but for those that its creation sets by itself: `w k p e`.
@@ -76,11 +93,17 @@ pub(super) fn fields(record: &Record) -> Vec<Vec<u8>> {
         remember: info.remember,
         user_agent: info.client.user_agent.clone(),
         device: info.client.device.clone(),
-        audit_user: info.audit_user.clone(),
+        country: info.client.country.clone(),
+        methods: info.methods.clone(),
+        level: info.level.map(Assurance::number),
+        returns_to: info.returns_to,
     };
     field(b"i", to_json(&origin));
     field(b"v", info.version.to_string().into());
     field(b"z", data.size().to_string().into());
+    if info.impersonated_by.is_some() {
+        field(b"a", b"1".into());
+    }
     if let Some(name) = &info.full_name {
         field(b"n", name.as_bytes().into());
     }
@@ -147,8 +170,9 @@ pub(super) fn record(id: SessionId, seen: Value, fields: Value) -> Result<Record
 /// A session without its data, from the fields `w i v n y o x`.
 pub(super) fn info(id: SessionId, seen: Timestamp, head: [Value; 7]) -> Result<SessionInfo, Damaged> {
     let [who, origin, version, full_name, user_type, idle, ends_at] = head;
-    let Who { user, impersonated_by, ip } = from_json(who)?;
+    let Who { user, impersonated_by, audit_user, ip } = from_json(who)?;
     let origin: Origin = from_json(origin)?;
+    let level = origin.level.map(|number| Assurance::from_number(number).ok_or(Damaged("an assurance level")));
     Ok(SessionInfo {
         id,
         user,
@@ -159,10 +183,13 @@ pub(super) fn info(id: SessionId, seen: Timestamp, head: [Value; 7]) -> Result<S
         idle_timeout: idle.optional_number()?.map(Duration::from_millis),
         ends_at: ends_at.optional_time()?,
         authenticated_at: origin.authenticated_at.map(Timestamp::from_millis),
+        methods: origin.methods,
+        level: level.transpose()?,
         remember: origin.remember,
-        client: Client { ip, user_agent: origin.user_agent, device: origin.device },
+        client: Client { ip, user_agent: origin.user_agent, device: origin.device, country: origin.country },
         impersonated_by,
-        audit_user: origin.audit_user,
+        returns_to: origin.returns_to,
+        audit_user,
         version: version.number()?,
     })
 }
@@ -181,6 +208,24 @@ pub(super) fn tombstone(id: SessionId, answer: Vec<Value>) -> Result<Tombstone, 
         note: note.optional_text()?,
     };
     Ok(Tombstone { ended, secrets: secrets([current, issued_at, rotations, predecessors])? })
+}
+
+/// Fields and values of a tombstone.
+pub(super) fn tombstone_fields(tombstone: &Tombstone) -> Vec<Vec<u8>> {
+    let Tombstone { ended, secrets } = tombstone;
+    let who = Who { user: ended.user.clone(), ..Who::default() };
+    let mut fields = vec![
+        ("t", ended.at.as_millis().to_string().into_bytes()),
+        ("c", ended.reason.code().into()),
+        ("w", to_json(&who)),
+        ("k", secrets.current.as_bytes().to_vec()),
+        ("q", secrets.issued_at.as_millis().to_string().into_bytes()),
+        ("r", secrets.rotations.to_string().into_bytes()),
+        ("g", pack(&secrets.predecessors)),
+    ];
+    fields.extend(ended.by.as_ref().map(|by| ("b", by.as_bytes().to_vec())));
+    fields.extend(ended.note.as_ref().map(|note| ("m", note.as_bytes().to_vec())));
+    fields.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect()
 }
 
 fn secrets([current, issued_at, rotations, predecessors]: [Value; 4]) -> Result<Secrets, Damaged> {
@@ -220,7 +265,7 @@ pub(super) fn place(value: Value) -> Result<Place, Damaged> {
 /// An audit entry, from the fields of its place in the stream.
 pub(super) fn audit_entry(fields: Value) -> Result<AuditEntry, Damaged> {
     let mut hash = Hash::read(fields)?;
-    let Who { user, impersonated_by, ip } = from_json(hash.take("w"))?;
+    let Who { user, impersonated_by, audit_user, ip } = from_json(hash.take("w"))?;
     let reason = hash.take("r").optional_text()?;
     Ok(AuditEntry {
         at: hash.take("t").time()?,
@@ -228,6 +273,7 @@ pub(super) fn audit_entry(fields: Value) -> Result<AuditEntry, Damaged> {
         session: hash.take("s").id()?,
         user,
         impersonated_by,
+        audit_user,
         ip,
         reason: reason.map(|code| code.parse().map_err(|_| Damaged("a reason"))).transpose()?,
         by: hash.take("b").optional_text()?,

@@ -38,9 +38,12 @@ scripts! {
     END_IDS = "group" "common" "ending" "end_ids";
     END_USER = "group" "common" "ending" "end_user";
     ENABLE_USER = "group" "enable_user";
+    LOG = "session" "common" "log";
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";
+    PUT = "group" "put";
+    PUT_FENCE = "group" "put_fence";
 }
 
 /// What it means that a call was sent and its answer never came.

@@ -13,9 +13,12 @@ pub(super) fn info(id: SessionId) -> SessionInfo {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: None,
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     }

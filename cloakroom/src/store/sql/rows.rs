@@ -7,7 +7,7 @@
 use std::{fmt::Write, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Client, Data, Digest, Ended, Lease, Predecessor, RecentChanges, Record, Secrets, SessionId,
+    Assurance, AuditEntry, Client, Data, Digest, Ended, Lease, Predecessor, RecentChanges, Record, Secrets, SessionId,
     SessionInfo, Timestamp, store::Tombstone,
 };
 
@@ -32,11 +32,15 @@ pub(crate) struct InfoRow {
     pub(crate) idle_timeout: Option<i64>,
     pub(crate) ends_at: Option<i64>,
     pub(crate) authenticated_at: Option<i64>,
+    pub(crate) methods: Option<Arc<str>>,
+    pub(crate) level: Option<i64>,
     pub(crate) remember: bool,
     pub(crate) ip: Option<String>,
     pub(crate) user_agent: Option<Arc<str>>,
     pub(crate) device: Option<Arc<str>>,
+    pub(crate) country: Option<Arc<str>>,
     pub(crate) impersonated_by: Option<Arc<str>>,
+    pub(crate) returns_to: Option<Vec<u8>>,
     pub(crate) audit_user: Option<Arc<str>>,
     pub(crate) version: i64,
 }
@@ -77,6 +81,7 @@ pub(crate) struct AuditRow {
     pub(crate) session: Vec<u8>,
     pub(crate) user: Option<Arc<str>>,
     pub(crate) impersonated_by: Option<Arc<str>>,
+    pub(crate) audit_user: Option<Arc<str>>,
     pub(crate) ip: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) by: Option<Arc<str>>,
@@ -113,13 +118,17 @@ impl InfoRow {
             idle_timeout: self.idle_timeout.map(|millis| place.duration("idle_timeout", millis)).transpose()?,
             ends_at: self.ends_at.map(Timestamp::from_millis),
             authenticated_at: self.authenticated_at.map(Timestamp::from_millis),
+            methods: self.methods,
+            level: self.level.map(|number| place.level(number)).transpose()?,
             remember: self.remember,
             client: Client {
                 ip: self.ip.map(|ip| place.parse("ip", &ip)).transpose()?,
                 user_agent: self.user_agent,
                 device: self.device,
+                country: self.country,
             },
             impersonated_by: self.impersonated_by,
+            returns_to: self.returns_to.map(|id| place.id("returns_to", &id)).transpose()?,
             audit_user: self.audit_user,
             version: self.version.cast_unsigned(),
         })
@@ -176,6 +185,7 @@ impl AuditRow {
             session: place.id("session", &self.session)?,
             user: self.user,
             impersonated_by: self.impersonated_by,
+            audit_user: self.audit_user,
             ip: self.ip.map(|ip| place.parse("ip", &ip)).transpose()?,
             reason: self.reason.map(|reason| place.parse("reason", &reason)).transpose()?,
             by: self.by,
@@ -252,6 +262,10 @@ impl<'a> Place<'a> {
         Ok(Duration::from_millis(millis))
     }
 
+    fn level(&self, number: i64) -> Result<Assurance, BadRow> {
+        Assurance::from_number(number).ok_or_else(|| self.bad("level", format!("{number} is no level")))
+    }
+
     fn parse<T: FromStr<Err: ToString>>(&self, column: &'static str, text: &str) -> Result<T, BadRow> {
         text.parse().map_err(|error: T::Err| self.bad(column, format!("{text:?}: {}", error.to_string())))
     }
@@ -307,6 +321,7 @@ mod tests {
             PLACE.unpack_changes(&[0; 7]).unwrap_err(),
             PLACE.digest("secret", &[0; 31]).unwrap_err(),
             PLACE.duration("idle_timeout", -1).unwrap_err(),
+            PLACE.level(4).unwrap_err(),
             PLACE.parse::<IpAddr>("ip", "nowhere").unwrap_err(),
         ] {
             let text = error.to_string();

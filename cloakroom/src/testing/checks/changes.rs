@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::fixtures::{NOW, anonymous, at, change, in_parallel, json, set};
 use crate::{
-    Change, JsonRef, Record, SessionId,
+    Change, JsonRef, RecentChanges, Record, SessionId,
     store::{Loaded, Store, Updated},
     testing::Subject,
 };
@@ -129,17 +129,28 @@ pub(super) async fn i1_a_change_repeated_in_parallel_is_applied_once(subject: &S
     assert_eq!(record.recent_changes.ids(), [change.id]);
 }
 
-pub(super) async fn i1_the_latest_eight_changes_are_remembered(subject: &Subject) {
+pub(super) async fn i1_the_latest_changes_are_remembered(subject: &Subject) {
     let id = subject.begin(anonymous()).await;
     // Ids are any 64 bits: those with the highest one set as well.
-    let ids: Vec<u64> = (0..10).map(|n| u64::MAX - n * 0x1000_0000_0000_0001).collect();
+    let ids: Vec<u64> = (0..70).map(|n| u64::MAX - n * 0x0300_0000_0000_0001).collect();
     for change_id in &ids {
         subject.apply(id, &Change { id: *change_id, ..set("a", "1") }).await;
     }
     let record = subject.record(id, NOW).await;
-    assert_eq!(record.recent_changes.ids(), &ids[2..]);
-    assert_eq!(record.info.version, 10);
-    assert_eq!(subject.apply(id, &Change { id: ids[2], ..set("a", "2") }).await, record);
+    assert_eq!(record.recent_changes.ids(), &ids[70 - RecentChanges::KEPT..]);
+    assert_eq!(record.info.version, 70);
+    for known in [ids[69], ids[50], ids[70 - RecentChanges::KEPT]] {
+        assert_eq!(subject.apply(id, &Change { id: known, ..set("a", "2") }).await, record);
+    }
+    // Bytes of two neighbours are nobody's id, nor do they hide it where it follows.
+    let id = subject.begin(anonymous()).await;
+    for neighbour in [0x0102, 7] {
+        subject.apply(id, &Change { id: neighbour, ..set("a", "1") }).await;
+    }
+    let across = Change { id: 0x0102 << 32, ..set("a", "2") };
+    let record = subject.apply(id, &across).await;
+    assert_eq!((record.info.version, record.data.get("a")), (3, Some(json("2").as_ref())));
+    assert_eq!(subject.apply(id, &across).await, record);
 }
 
 pub(super) async fn i1_if_version_holds_a_change_to_one_version(subject: &Subject) {

@@ -53,9 +53,12 @@ impl Start {
             idle_timeout: None,
             ends_at: None,
             authenticated_at: user.map(|_| NOW),
+            methods: None,
+            level: None,
             remember: false,
             client: Client::default(),
             impersonated_by: None,
+            returns_to: None,
             audit_user: None,
             version: 0,
         };
@@ -67,7 +70,7 @@ impl Start {
             lease: crate::Lease::default(),
             idempotency: None,
         };
-        Self { token, create: Create { record, limit: None, replaces: None, by: None }, now: NOW }
+        Self { token, create: Create { record, limit: None, replaces: None, by: None, note: None }, now: NOW }
     }
 
     pub(in crate::testing) fn at(mut self, now: Timestamp) -> Self {

@@ -202,6 +202,25 @@ pub(super) async fn i3_parallel_tries_with_one_idempotency_key_leave_one_session
     assert_eq!(subject.ids_of("anna", NOW).await.len(), 1);
 }
 
+pub(super) async fn i3_acting_as_another_counts_for_nobodys_limit(subject: &Subject) {
+    let acting = |user: &str, by: &str| subject.sign_in(user).with(|info| info.impersonated_by = Some(by.into()));
+    let own = subject.begin(subject.sign_in("anna").at(at(1)).limit(Limit::refuse(1))).await;
+    // Nothing keeps it from starting, and nothing ends for it.
+    for limit in [Limit::refuse(1), Limit::evict(1)] {
+        let start = acting("anna", "root").limit(limit);
+        assert_eq!(ended_for(subject.create(&start).await), []);
+        assert!(subject.is_live(own, at(1)).await);
+    }
+    // Seen before all others, it is not evicted for them.
+    let oldest = subject.begin(acting("anna", "root").at(at(0))).await;
+    let next = subject.sign_in("anna").at(at(2)).limit(Limit::evict(1));
+    assert_eq!(ids(ended_for(subject.create(&next).await)), [own]);
+    assert!(subject.is_live(oldest, at(2)).await);
+    let full = subject.sign_in("anna").at(at(3)).limit(Limit::refuse(1));
+    assert_eq!(subject.create(&full).await, Created::Refused(Refusal::LimitReached { max: 1 }));
+    subject.begin(subject.sign_in("anna").at(at(3)).limit(Limit::refuse(2))).await;
+}
+
 pub(super) async fn i3_a_disabled_user_is_refused_until_enabled(subject: &Subject) {
     let before = subject.begin(subject.sign_in("anna")).await;
     fence(subject, "anna", Fence::Disabled, 10).await;

@@ -14,6 +14,7 @@ pub(super) async fn i16_the_log_tells_a_session_from_start_to_end(subject: &Subj
     let start = subject.sign_in("anna").by("gateway").with(|info| {
         info.client.ip = Some(ip);
         info.impersonated_by = Some("root".into());
+        info.audit_user = Some("auditor".into());
     });
     let token = start.token.clone();
     let id = subject.begin(start).await;
@@ -31,13 +32,14 @@ pub(super) async fn i16_the_log_tells_a_session_from_start_to_end(subject: &Subj
         session: id,
         user: Some("anna".into()),
         impersonated_by: Some("root".into()),
+        audit_user: Some("auditor".into()),
         ip: Some(ip),
         reason: None,
         by: None,
         note: None,
     };
     let expected = [
-        AuditEntry { by: Some("gateway".into()), ..about(Event::SignedIn, 0) },
+        AuditEntry { by: Some("gateway".into()), ..about(Event::Impersonated, 0) },
         AuditEntry { by: Some("ops".into()), ..about(Event::Rotated, 1) },
         about(Event::Changed, 2),
         AuditEntry {
@@ -119,6 +121,69 @@ pub(super) async fn i16_a_refusal_is_logged_with_what_was_refused(subject: &Subj
     subject.create(&disabled).await;
     let log = subject.log_of(disabled.id()).await;
     assert_eq!((log.len(), log[0].note.as_deref()), (1, Some("the user is disabled")));
+}
+
+pub(super) async fn i16_what_a_start_notes_is_logged(subject: &Subject) {
+    for note in ["ticket 17", "😀 it's \"noted\"; --"] {
+        let mut start = subject.sign_in("anna").by("root");
+        start.create.note = Some(note.into());
+        let id = subject.begin(start).await;
+        let log = subject.log_of(id).await;
+        assert_eq!((log.len(), log[0].by.as_deref(), log[0].note.as_deref()), (1, Some("root"), Some(note)));
+    }
+    let mut full = subject.sign_in("anna").limit(Limit::refuse(1));
+    full.create.note = Some("ticket 18".into());
+    subject.create(&full).await;
+    let log = subject.log_of(full.id()).await;
+    let note = "the limit of 1 sessions is reached: sign out elsewhere first (ticket 18)";
+    assert_eq!((log.len(), log[0].event, log[0].note.as_deref()), (1, Event::Refused, Some(note)));
+}
+
+pub(super) async fn i16_acting_as_another_is_logged_as_that(subject: &Subject) {
+    let acting = subject.sign_in("anna").with(|info| info.impersonated_by = Some("root".into()));
+    let auditing = subject.sign_in("anna").with(|info| info.audit_user = Some("olga".into()));
+    for (start, expected) in [(acting, Event::Impersonated), (auditing, Event::SignedIn)] {
+        let info = start.create.record.info.clone();
+        let id = subject.begin(start).await;
+        subject.end(id, Reason::ImpersonationEnded, at(1)).await;
+        let log = subject.log_of(id).await;
+        assert_eq!(log.iter().map(|entry| entry.event).collect::<Vec<_>>(), [expected, Event::Ended]);
+        assert!(log.iter().all(|entry| entry.impersonated_by == info.impersonated_by));
+        assert!(log.iter().all(|entry| entry.audit_user == info.audit_user));
+    }
+}
+
+pub(super) async fn i16_what_is_refused_outside_the_store_is_logged(subject: &Subject) {
+    let living = subject.sign_in("anna");
+    let nobodys = anonymous();
+    for start in [living.clone(), nobodys.clone()] {
+        let mut expected = Vec::new();
+        if start.id() == living.id() {
+            subject.begin(start.clone()).await;
+            expected.push(start.create.started(NOW));
+        }
+        let entry = AuditEntry {
+            impersonated_by: Some("root".into()),
+            audit_user: Some("olga".into()),
+            ip: Some("192.0.2.7".parse().unwrap()),
+            reason: Some(Reason::UserDisabled),
+            by: Some("gateway".into()),
+            note: Some("a forged \"token\"".into()),
+            ..AuditEntry::about(&start.create.record.info, Event::Refused, at(5))
+        };
+        let bare = AuditEntry { user: None, ..AuditEntry::about(&start.create.record.info, Event::Refused, at(5)) };
+        for entry in [entry, bare] {
+            subject.store.log(&entry, at(6)).await.unwrap();
+            expected.push(entry);
+        }
+        assert_eq!(subject.log_of(start.id()).await, expected);
+    }
+    let query = AuditQuery { user: Some("anna".into()), session: None };
+    assert_eq!(subject.log_in_pages(&query, 10).await.len(), 2);
+    assert_eq!(subject.log_in_pages(&AuditQuery::default(), 2).await.len(), 5);
+    // It told of no change, and made none.
+    assert_eq!(*subject.record(living.id(), at(6)).await, living.create.record);
+    assert!(!subject.is_live(nobodys.id(), at(6)).await);
 }
 
 pub(super) async fn i16_ending_all_of_a_user_logs_each_of_them(subject: &Subject) {

@@ -15,6 +15,7 @@ mod reaping;
 mod rotation;
 mod secrecy;
 mod touches;
+mod transfer;
 mod values;
 
 use crate::{store::BoxFuture, testing::Subject};

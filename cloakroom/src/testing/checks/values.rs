@@ -2,9 +2,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::fixtures::{NOW, anonymous, at, change, digest, json, set};
+use super::fixtures::{NOW, Start, anonymous, at, change, digest, json, set};
 use crate::{
-    Ending, Lease, Predecessor, Reason, RecentChanges,
+    Assurance, AuditEntry, Ending, Event, Lease, Predecessor, Reason, RecentChanges,
     store::{AuditQuery, EndAnswer, Fence, Query, Which},
     testing::Subject,
 };
@@ -90,7 +90,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// Users that a collation, a trim or a normalisation would take for one another.
-const USERS: &[&str] = &[
+pub(super) const USERS: &[&str] = &[
     "anna",
     "Anna",
     "ANNA",
@@ -221,7 +221,22 @@ pub(super) async fn i17_users_are_compared_byte_for_byte(subject: &Subject) {
 }
 
 pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
-    let mut start = subject.sign_in("анна 😀").data("a", "1").idempotency(digest(9)).with(|info| {
+    let start = with_every_field(subject.sign_in("анна 😀"));
+    let expected = start.create.record.clone();
+    let id = subject.begin(start).await;
+    assert_eq!(*subject.record(id, NOW).await, expected);
+    assert_eq!(subject.find(&Query::of_user("анна 😀"), NOW).await, [expected.info]);
+
+    let bare = anonymous();
+    let expected = bare.create.record.clone();
+    let id = subject.begin(bare).await;
+    assert_eq!(*subject.record(id, NOW).await, expected);
+}
+
+/// With something in every field, and not what is usual there.
+pub(super) fn with_every_field(start: Start) -> Start {
+    let elsewhere = anonymous().id();
+    let mut start = start.data("a", "1").idempotency(digest(9)).with(|info| {
         info.full_name = Some("Anna 'the \"cat\"' O\\Neil; --".into());
         info.user_type = Some("".into());
         info.created_at = at(-7);
@@ -232,8 +247,12 @@ pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
         info.remember = true;
         info.client.user_agent = Some("Mozilla/5.0 (é; 😀) %00".into());
         info.client.device = Some(" Anna's phone ".into());
+        info.client.country = Some("DE".into());
+        info.methods = Some("pwd otp".into());
+        info.level = Some(Assurance::Aal3);
         info.impersonated_by = Some("Root".into());
         info.audit_user = Some("auditor ".into());
+        info.returns_to = Some(elsewhere);
         info.version = u64::from(u32::MAX) + 1;
     });
     let record = &mut start.create.record;
@@ -245,15 +264,7 @@ pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
         Predecessor { digest: digest(0), grace_ends: None },
         Predecessor { digest: digest(255), grace_ends: Some(at(-1)) },
     ];
-    let expected = record.clone();
-    let id = subject.begin(start).await;
-    assert_eq!(*subject.record(id, NOW).await, expected);
-    assert_eq!(subject.find(&Query::of_user("анна 😀"), NOW).await, [expected.info]);
-
-    let bare = anonymous();
-    let expected = bare.create.record.clone();
-    let id = subject.begin(bare).await;
-    assert_eq!(*subject.record(id, NOW).await, expected);
+    start
 }
 
 pub(super) async fn i17_addresses_keep_their_family(subject: &Subject) {
@@ -279,6 +290,23 @@ pub(super) async fn i17_remarks_come_back(subject: &Subject) {
         let entry = subject.log_of(id).await.remove(1);
         assert_eq!((entry.by.as_deref(), entry.note.as_deref()), (Some(text), Some(text)));
     }
+}
+
+pub(super) async fn i17_every_level_comes_back(subject: &Subject) {
+    for level in Assurance::ALL {
+        let id = subject.begin(subject.sign_in("anna").with(|info| info.level = Some(*level))).await;
+        assert_eq!(subject.record(id, NOW).await.info.level, Some(*level));
+    }
+}
+
+pub(super) async fn i16_every_event_comes_back(subject: &Subject) {
+    let start = anonymous();
+    let entries = Event::ALL.iter().map(|event| AuditEntry::about(&start.create.record.info, *event, at(1)));
+    let entries: Vec<_> = entries.collect();
+    for entry in &entries {
+        subject.store.log(entry, at(1)).await.unwrap();
+    }
+    assert_eq!(subject.log_of(start.id()).await, entries);
 }
 
 pub(super) async fn i17_every_reason_comes_back(subject: &Subject) {

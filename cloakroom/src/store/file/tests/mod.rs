@@ -61,9 +61,12 @@ fn sign_in(key: &PartitionKey, user: &str) -> Create {
         idle_timeout: Some(Duration::from_hours(1)),
         ends_at: None,
         authenticated_at: None,
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -75,5 +78,5 @@ fn sign_in(key: &PartitionKey, user: &str) -> Create {
         lease: crate::Lease::default(),
         idempotency: None,
     };
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }

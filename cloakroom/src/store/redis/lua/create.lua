@@ -2,7 +2,8 @@ local id, place, user, authenticated_at = ARGV[4], ARGV[5], optional(ARGV[6]), t
 local max, refuse, replaced, note = tonumber(ARGV[8]), ARGV[9] == 'refuse', ARGV[10], ARGV[11]
 local retry_of, by, event, seen, expires_at = ARGV[12], optional(ARGV[13]), ARGV[14], ARGV[15], tonumber(ARGV[16])
 local why_full, why_disabled, why_meanwhile = ARGV[17], ARGV[18], ARGV[19]
-local secret, who, user_from, user_to, fields = ARGV[20], ARGV[21], ARGV[22], ARGV[23], 24
+local secret, who, user_from, user_to, remark = ARGV[20], ARGV[21], ARGV[22], ARGV[23], optional(ARGV[24])
+local fields = 25
 local session = KEYS[10]
 
 -- Ids are fresh: an earlier try of this call was here, and may not have come to its second step.
@@ -21,7 +22,8 @@ local function living()
   local found = {}
   for _, other in ipairs(redis.call('ZRANGEBYLEX', INDEX, user_from, user_to)) do
     local other_id = id_at(other)
-    if other_id ~= replaced and other_id ~= tried then
+    local acts = redis.call('HEXISTS', SESSION_KEYS .. other_id, 'a') == 1
+    if other_id ~= replaced and other_id ~= tried and not acts then
       local state = look(SESSION_KEYS .. other_id, other_id)
       if state.state == 'live' then
         found[#found + 1] = { seen = tonumber(state.seen), order = string.sub(other, 17), id = other_id }
@@ -66,7 +68,7 @@ for _, ending in ipairs(endings) do
     ended[#ended + 1] = answer
   end
 end
-log(event, int(NOW), id, who, { b = by })
+log(event, int(NOW), id, who, { b = by, m = remark })
 redis.call('HSET', session, 'w', who, 'k', secret, 'p', place)
 for at = fields, #ARGV, 2 do redis.call('HSET', session, ARGV[at], ARGV[at + 1]) end
 redis.call('HSET', SEEN, id, seen)

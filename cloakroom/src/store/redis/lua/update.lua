@@ -8,8 +8,11 @@ if found.state ~= 'live' then return gone(SESSION, found) end
 
 local h = redis.call('HMGET', SESSION, 'l', 'f', 'u', 'v', 'z', 'w')
 local recent, version, before = h[1] or '', h[4], tonumber(h[5])
-for at = 1, #recent, 8 do
-  if string.sub(recent, at, at + 7) == change then return record('applied', SESSION, found.seen) end
+-- Ids have eight bytes each; these may be found across two of them as well.
+local applied = string.find(recent, change, 1, true)
+while applied do
+  if applied % 8 == 1 then return record('applied', SESSION, found.seen) end
+  applied = string.find(recent, change, applied + 1, true)
 end
 if lease ~= '' and (h[2] ~= lease or not (NOW < tonumber(h[3]))) then return { 'lease' } end
 if if_version ~= '' and if_version ~= version then return record('conflict', SESSION, found.seen) end
@@ -46,7 +49,7 @@ for at = first_field, first_field + 2 * fields - 1, 2 do
   local value = optional(ARGV[at + 1])
   if value then redis.call('HSET', SESSION, ARGV[at], value) else redis.call('HDEL', SESSION, ARGV[at]) end
 end
-redis.call('HSET', SESSION, 'z', int(size), 'l', string.sub(recent .. change, -64))
+redis.call('HSET', SESSION, 'z', int(size), 'l', string.sub(recent .. change, -512))
 redis.call('HINCRBY', SESSION, 'v', 1)
 if fields > 0 then
   local ends = redis.call('HMGET', SESSION, 'o', 'x')

@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
-use crate::{PartitionKey, Result};
+use crate::{PartitionKey, Result, store::Schema};
 
 /// Sessions in a MariaDB database, version 10.6 or newer, shared by any number of nodes. Not in MySQL, which is refused: no
 /// test has run there.
@@ -44,6 +44,11 @@ impl MysqlStore {
     /// [`Error::Store`](crate::Error::Store) if it is MySQL, too old, refuses us, or holds sessions of a newer version.
     pub async fn open(url: &str) -> Result<Self> {
         Self::open_address(Address::parse(url, "prefix")?).await
+    }
+
+    /// Which version the tables have.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        Self::schema_at(Address::parse(url, "prefix")?).await
     }
 
     /// Uses the application's own pool, and names that begin with `cloakroom_`. The pool decides how long to wait for a
@@ -91,6 +96,31 @@ impl Dialect for MariaDb {
         args: &[Arg],
     ) -> Result<Vec<MySqlRow>, SqlError> {
         sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
+    }
+
+    fn prepare(namespace: &Namespace, statement: &str) -> String {
+        statement.replace('~', &format!("{namespace}_"))
+    }
+
+    const BEGIN_READ: &'static [&'static str] =
+        &["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION READ ONLY"];
+    const BEGIN_WRITE: &'static [&'static str] =
+        &["SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION READ WRITE"];
+
+    const SESSION_COLUMNS: &'static [(&'static str, &'static str)] = &[];
+
+    const KEEP_DISABLED: &'static str = "ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)";
+    const KEEP_LATER_FENCE: &'static str =
+        "ON DUPLICATE KEY UPDATE ended_before = GREATEST(ended_before, VALUES(ended_before))";
+
+    async fn command(connection: &mut MySqlConnection, command: &'static str) -> Result<(), SqlError> {
+        sqlx::raw_sql(command).execute(connection).await.map(drop)
+    }
+
+    const LATEST: usize = MIGRATIONS.len();
+
+    async fn find_version(connection: &mut MySqlConnection, namespace: &Namespace) -> Result<usize, SqlError> {
+        version(connection, namespace).await
     }
 
     async fn open(connection: &mut MySqlConnection, namespace: &Namespace) -> Result<Opened, SqlError> {

@@ -37,18 +37,22 @@ CREATE TABLE IF NOT EXISTS ~session (
     idle_timeout     BIGINT,
     ends_at          BIGINT,
     authenticated_at BIGINT,
+    methods          LONGBLOB,
+    level            BIGINT,
     remember         BOOLEAN NOT NULL,
     ip               VARBINARY(64),
     user_agent       BLOB,
     device           BLOB,
+    country          BLOB,
     impersonated_by  LONGBLOB,
+    returns_to       BINARY(18),
     audit_user       LONGBLOB,
     version          BIGINT NOT NULL,
     secret           BINARY(32) NOT NULL,
     secret_issued_at BIGINT NOT NULL,
     rotations        BIGINT NOT NULL,
     predecessors     VARBINARY(160) NOT NULL,
-    recent_changes   VARBINARY(64) NOT NULL,
+    recent_changes   VARBINARY(512) NOT NULL,
     lease_number     BIGINT NOT NULL,
     lease_until      BIGINT NOT NULL,
     idempotency      BINARY(32),
@@ -98,6 +102,7 @@ CREATE TABLE IF NOT EXISTS ~audit (
     session         BINARY(18) NOT NULL,
     user_id         VARBINARY(1024),
     impersonated_by LONGBLOB,
+    audit_user      LONGBLOB,
     ip              VARBINARY(64),
     reason          VARBINARY(64),
     by_whom         LONGBLOB,
@@ -128,22 +133,33 @@ BEGIN
     RETURN confirmed;
 END
 %
+-- Ids of changes have eight bytes each; these may be found across two of them as well.
+CREATE OR REPLACE FUNCTION ~was_applied_1(p_recent VARBINARY(512), p_change BINARY(8)) RETURNS BOOLEAN
+DETERMINISTIC NO SQL SQL SECURITY INVOKER
+BEGIN
+    DECLARE place INT DEFAULT LOCATE(p_change, p_recent);
+    WHILE place > 0 AND place % 8 <> 1 DO
+        SET place = LOCATE(p_change, p_recent, place + 1);
+    END WHILE;
+    RETURN place > 0;
+END
+%
 -- A session with its values, or a tombstone, in one snapshot.
 CREATE OR REPLACE PROCEDURE ~record_1(p_kind VARCHAR(16), p_id BINARY(18)) SQL SECURITY INVOKER
     SELECT p_kind AS kind, id, user_id, full_name, user_type, created_at, last_seen_at, idle_timeout, ends_at,
-           authenticated_at, remember, ip, user_agent, device, impersonated_by, audit_user, version, secret,
-           secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, idempotency,
+           authenticated_at, methods, level, remember, ip, user_agent, device, country, impersonated_by, returns_to,
+           audit_user, version, secret, secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, idempotency,
            NULL AS data_key, NULL AS value, NULL AS ended_at, NULL AS reason, NULL AS by_whom, NULL AS note
     FROM ~session WHERE id = p_id
     UNION ALL
     SELECT 'data', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
            NULL, NULL, NULL, NULL, NULL, NULL, NULL,
            data_key, value, NULL, NULL, NULL, NULL
     FROM ~session_data WHERE session = p_id
     UNION ALL
     SELECT 'tombstone', id, user_id, NULL, NULL, NULL, NULL, NULL, NULL,
-           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, secret,
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, secret,
            secret_issued_at, rotations, predecessors, NULL, NULL, NULL, NULL,
            NULL, NULL, ended_at, reason, by_whom, note
     FROM ~tombstone WHERE id = p_id
@@ -192,9 +208,9 @@ BEGIN
         note = VALUES(note), secret = VALUES(secret), secret_issued_at = VALUES(secret_issued_at),
         rotations = VALUES(rotations), predecessors = VALUES(predecessors);
     CALL ~enter_log_1();
-    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, ip, reason, by_whom, note)
-    SELECT tombstone.ended_at, 'ended', session.id, session.user_id, session.impersonated_by, session.ip,
-           tombstone.reason, tombstone.by_whom, tombstone.note
+    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, reason, by_whom, note)
+    SELECT tombstone.ended_at, 'ended', session.id, session.user_id, session.impersonated_by, session.audit_user,
+           session.ip, tombstone.reason, tombstone.by_whom, tombstone.note
     FROM JSON_TABLE(p_ids, '$[*]' COLUMNS (hex_id VARCHAR(36) PATH '$')) AS wanted
     STRAIGHT_JOIN ~session AS session ON session.id = UNHEX(wanted.hex_id)
     STRAIGHT_JOIN ~tombstone AS tombstone ON tombstone.id = session.id
@@ -207,12 +223,12 @@ END
 %
 CREATE OR REPLACE PROCEDURE ~create_1(
     p_lock BIGINT, p_now BIGINT, p_limit BIGINT, p_evict BOOLEAN, p_replaces BINARY(18), p_by LONGBLOB,
-    p_event VARBINARY(64), p_disabled_note LONGBLOB, p_fence_note LONGBLOB, p_limit_note LONGBLOB,
+    p_event VARBINARY(64), p_note LONGBLOB, p_disabled_note LONGBLOB, p_fence_note LONGBLOB, p_limit_note LONGBLOB,
     p_id BINARY(18), p_user_id VARBINARY(1024), p_full_name LONGBLOB, p_user_type LONGBLOB, p_created_at BIGINT,
-    p_last_seen_at BIGINT, p_idle_timeout BIGINT, p_ends_at BIGINT, p_authenticated_at BIGINT, p_remember BOOLEAN,
-    p_ip VARBINARY(64), p_user_agent BLOB, p_device BLOB, p_impersonated_by LONGBLOB, p_audit_user LONGBLOB,
-    p_version BIGINT, p_secret BINARY(32), p_secret_issued_at BIGINT, p_rotations BIGINT,
-    p_predecessors VARBINARY(160), p_recent_changes VARBINARY(64), p_lease_number BIGINT, p_lease_until BIGINT,
+    p_last_seen_at BIGINT, p_idle_timeout BIGINT, p_ends_at BIGINT, p_authenticated_at BIGINT, p_methods LONGBLOB,
+    p_level BIGINT, p_remember BOOLEAN, p_ip VARBINARY(64), p_user_agent BLOB, p_device BLOB, p_country BLOB,
+    p_impersonated_by LONGBLOB, p_returns_to BINARY(18), p_audit_user LONGBLOB, p_version BIGINT, p_secret BINARY(32), p_secret_issued_at BIGINT, p_rotations BIGINT,
+    p_predecessors VARBINARY(160), p_recent_changes VARBINARY(512), p_lease_number BIGINT, p_lease_until BIGINT,
     p_idempotency BINARY(32), p_entries LONGTEXT
 ) SQL SECURITY INVOKER
 create_session: BEGIN
@@ -247,7 +263,7 @@ create_session: BEGIN
             SET refusal = 'ended_meanwhile', refusal_note = p_fence_note;
         ELSEIF p_limit IS NOT NULL THEN
             SELECT COUNT(*) INTO living FROM ~session
-            WHERE user_id = p_user_id
+            WHERE user_id = p_user_id AND impersonated_by IS NULL
               AND COALESCE(~deadline_1(last_seen_at, idle_timeout, ends_at) > p_now, TRUE)
               AND (uncounted IS NULL OR INSTR(uncounted, HEX(id)) = 0);
             IF living >= p_limit AND NOT p_evict THEN
@@ -256,7 +272,7 @@ create_session: BEGIN
                 SET surplus = living + 1 - GREATEST(p_limit, 1);
                 SELECT JSON_ARRAYAGG(HEX(id) ORDER BY id) INTO evicted FROM (
                     SELECT id FROM ~session
-                    WHERE user_id = p_user_id
+                    WHERE user_id = p_user_id AND impersonated_by IS NULL
                       AND COALESCE(~deadline_1(last_seen_at, idle_timeout, ends_at) > p_now, TRUE)
                       AND (uncounted IS NULL OR INSTR(uncounted, HEX(id)) = 0)
                     ORDER BY last_seen_at, created_at, id LIMIT surplus
@@ -266,8 +282,8 @@ create_session: BEGIN
     END IF;
     IF refusal IS NOT NULL THEN
         CALL ~enter_log_1();
-        INSERT INTO ~audit (at, event, session, user_id, impersonated_by, ip, by_whom, note)
-        VALUES (p_now, 'refused', p_id, p_user_id, p_impersonated_by, p_ip, p_by, refusal_note);
+        INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
+        VALUES (p_now, 'refused', p_id, p_user_id, p_impersonated_by, p_audit_user, p_ip, p_by, refusal_note);
         COMMIT;
         SELECT refusal AS kind;
         LEAVE create_session;
@@ -290,12 +306,12 @@ create_session: BEGIN
     END IF;
     INSERT INTO ~session (
         id, user_id, full_name, user_type, created_at, last_seen_at, idle_timeout, ends_at, authenticated_at,
-        remember, ip, user_agent, device, impersonated_by, audit_user, version, secret, secret_issued_at,
-        rotations, predecessors, recent_changes, lease_number, lease_until, idempotency, reap_at
+        methods, level, remember, ip, user_agent, device, country, impersonated_by, returns_to, audit_user, version,
+        secret, secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, idempotency, reap_at
     ) VALUES (
         p_id, p_user_id, p_full_name, p_user_type, p_created_at, p_last_seen_at, p_idle_timeout, p_ends_at,
-        p_authenticated_at, p_remember, p_ip, p_user_agent, p_device, p_impersonated_by, p_audit_user, p_version,
-        p_secret, p_secret_issued_at, p_rotations, p_predecessors, p_recent_changes, p_lease_number, p_lease_until,
+        p_authenticated_at, p_methods, p_level, p_remember, p_ip, p_user_agent, p_device, p_country,
+        p_impersonated_by, p_returns_to, p_audit_user, p_version, p_secret, p_secret_issued_at, p_rotations, p_predecessors, p_recent_changes, p_lease_number, p_lease_until,
         p_idempotency, ~deadline_1(p_last_seen_at, p_idle_timeout, p_ends_at)
     );
     IF p_entries <> '[]' THEN
@@ -304,8 +320,8 @@ create_session: BEGIN
             hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry;
     END IF;
     CALL ~enter_log_1();
-    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, ip, by_whom)
-    VALUES (p_now, p_event, p_id, p_user_id, p_impersonated_by, p_ip, p_by);
+    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
+    VALUES (p_now, p_event, p_id, p_user_id, p_impersonated_by, p_audit_user, p_ip, p_by, p_note);
     COMMIT;
     SELECT 'created' AS kind;
 END
@@ -330,10 +346,7 @@ change_session: BEGIN
         CALL ~record_1('gone', p_id);
         LEAVE change_session;
     END IF;
-    IF p_change IN (SUBSTRING(stored.recent_changes, 1, 8), SUBSTRING(stored.recent_changes, 9, 8),
-                    SUBSTRING(stored.recent_changes, 17, 8), SUBSTRING(stored.recent_changes, 25, 8),
-                    SUBSTRING(stored.recent_changes, 33, 8), SUBSTRING(stored.recent_changes, 41, 8),
-                    SUBSTRING(stored.recent_changes, 49, 8), SUBSTRING(stored.recent_changes, 57, 8)) THEN
+    IF ~was_applied_1(stored.recent_changes, p_change) THEN
         CALL ~record_1('applied', p_id);
         COMMIT;
         LEAVE change_session;
@@ -397,12 +410,12 @@ change_session: BEGIN
     END IF;
     UPDATE ~session SET
         version = version + 1,
-        recent_changes = SUBSTRING(CONCAT(recent_changes, p_change), GREATEST(LENGTH(recent_changes) - 55, 1))
+        recent_changes = SUBSTRING(CONCAT(recent_changes, p_change), GREATEST(LENGTH(recent_changes) - 503, 1))
     WHERE id = p_id;
     IF p_is_audited THEN
         CALL ~enter_log_1();
-        INSERT INTO ~audit (at, event, session, user_id, impersonated_by, ip)
-        VALUES (p_now, 'changed', p_id, stored.user_id, stored.impersonated_by, stored.ip);
+        INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip)
+        VALUES (p_now, 'changed', p_id, stored.user_id, stored.impersonated_by, stored.audit_user, stored.ip);
     END IF;
     CALL ~record_1('applied', p_id);
     COMMIT;
@@ -463,8 +476,8 @@ rotate_session: BEGIN
         secret = p_successor, secret_issued_at = p_now, rotations = rotations + 1, predecessors = kept
     WHERE id = p_id;
     CALL ~enter_log_1();
-    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, ip, by_whom)
-    VALUES (p_now, 'rotated', p_id, stored.user_id, stored.impersonated_by, stored.ip, p_by);
+    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, by_whom)
+    VALUES (p_now, 'rotated', p_id, stored.user_id, stored.impersonated_by, stored.audit_user, stored.ip, p_by);
     CALL ~record_1('rotated', p_id);
     COMMIT;
 END
@@ -512,6 +525,20 @@ BEGIN
             CALL ~bury_1(ending, p_reason, p_by, p_note, p_now);
         END IF;
     UNTIL ending IS NULL END REPEAT;
+    COMMIT;
+END
+%
+CREATE OR REPLACE PROCEDURE ~log_1(
+    p_at BIGINT, p_event VARBINARY(64), p_session BINARY(18), p_user VARBINARY(1024), p_impersonated_by LONGBLOB,
+    p_audit_user LONGBLOB, p_ip VARBINARY(64), p_reason VARBINARY(64), p_by LONGBLOB, p_note LONGBLOB
+) SQL SECURITY INVOKER
+BEGIN
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    START TRANSACTION;
+    CALL ~enter_log_1();
+    INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, reason, by_whom, note)
+    VALUES (p_at, p_event, p_session, p_user, p_impersonated_by, p_audit_user, p_ip, p_reason, p_by, p_note);
     COMMIT;
 END
 %

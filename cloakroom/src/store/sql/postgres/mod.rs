@@ -1,6 +1,6 @@
 //! Sessions in PostgreSQL.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
     Arguments, AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
-use crate::{PartitionKey, Result, Timestamp};
+use crate::{PartitionKey, Result, Timestamp, store::Schema};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
@@ -43,6 +43,11 @@ impl PostgresStore {
     /// [`Error::Store`](crate::Error::Store) if it is too old, refuses us, or holds sessions of a newer version.
     pub async fn open(url: &str) -> Result<Self> {
         Self::open_address(Address::parse(url, "schema")?).await
+    }
+
+    /// Which version the tables have.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        Self::schema_at(Address::parse(url, "schema")?).await
     }
 
     /// Uses the application's own pool, and the schema `cloakroom`. The pool decides how long to wait for a connection. After
@@ -87,6 +92,43 @@ impl Dialect for Postgres {
 
     async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
         sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
+    }
+
+    fn prepare(namespace: &Namespace, statement: &str) -> String {
+        let mut prepared = String::with_capacity(statement.len() * 2);
+        let mut place = 0;
+        for character in statement.chars() {
+            match character {
+                '~' => write!(prepared, "\"{namespace}\"."),
+                '?' => {
+                    place += 1;
+                    write!(prepared, "${place}")
+                }
+                other => prepared.write_char(other),
+            }
+            .expect("a string takes everything");
+        }
+        prepared
+    }
+
+    const BEGIN_READ: &'static [&'static str] = &["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"];
+    const BEGIN_WRITE: &'static [&'static str] = &["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"];
+
+    const SESSION_COLUMNS: &'static [(&'static str, &'static str)] =
+        &[("logged_in", "pg_current_xact_id()::text::bigint")];
+
+    const KEEP_DISABLED: &'static str = "ON CONFLICT DO NOTHING";
+    const KEEP_LATER_FENCE: &'static str = "ON CONFLICT (user_id) DO UPDATE SET \
+        ended_before = greatest(user_fence.ended_before, excluded.ended_before)";
+
+    async fn command(connection: &mut PgConnection, command: &'static str) -> Result<(), SqlError> {
+        sqlx::raw_sql(command).execute(connection).await.map(drop)
+    }
+
+    const LATEST: usize = MIGRATIONS.len();
+
+    async fn find_version(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
+        version(connection, namespace).await
     }
 
     async fn open(connection: &mut PgConnection, namespace: &Namespace) -> Result<Opened, SqlError> {

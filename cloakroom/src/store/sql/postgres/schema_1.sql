@@ -26,11 +26,15 @@ CREATE TABLE ~session (
     idle_timeout     bigint,
     ends_at          bigint,
     authenticated_at bigint,
+    methods          text COLLATE "C",
+    level            bigint,
     remember         boolean NOT NULL,
     ip               text COLLATE "C",
     user_agent       text COLLATE "C",
     device           text COLLATE "C",
+    country          text COLLATE "C",
     impersonated_by  text COLLATE "C",
+    returns_to       bytea,
     audit_user       text COLLATE "C",
     version          bigint NOT NULL,
     secret           bytea NOT NULL,
@@ -95,6 +99,7 @@ CREATE TABLE ~audit (
     session         bytea NOT NULL,
     user_id         text COLLATE "C",
     impersonated_by text COLLATE "C",
+    audit_user      text COLLATE "C",
     ip              text COLLATE "C",
     reason          text COLLATE "C",
     by_whom         text COLLATE "C",
@@ -110,8 +115,8 @@ CREATE INDEX audit_by_time ON ~audit (at);
 CREATE TYPE ~answer_1 AS (
     kind text, number bigint,
     id bytea, user_id text, full_name text, user_type text, created_at bigint, last_seen_at bigint, idle_timeout bigint,
-    ends_at bigint, authenticated_at bigint, remember boolean, ip text, user_agent text, device text,
-    impersonated_by text, audit_user text, version bigint,
+    ends_at bigint, authenticated_at bigint, methods text, level bigint, remember boolean, ip text, user_agent text,
+    device text, country text, impersonated_by text, returns_to bytea, audit_user text, version bigint,
     secret bytea, secret_issued_at bigint, rotations bigint, predecessors bytea,
     recent_changes bytea, lease_number bigint, lease_until bigint, idempotency bytea,
     data_key text, value text,
@@ -137,8 +142,8 @@ $$;
 CREATE FUNCTION ~heads_1(p_kind text, p_ids bytea[]) RETURNS SETOF ~answer_1 LANGUAGE sql STABLE AS $$
     SELECT p_kind, NULL::bigint,
            id, user_id, full_name, user_type, created_at, last_seen_at, idle_timeout,
-           ends_at, authenticated_at, remember, ip, user_agent, device,
-           impersonated_by, audit_user, version,
+           ends_at, authenticated_at, methods, level, remember, ip, user_agent,
+           device, country, impersonated_by, returns_to, audit_user, version,
            secret, secret_issued_at, rotations, predecessors,
            recent_changes, lease_number, lease_until, idempotency,
            NULL::text, NULL::text,
@@ -149,8 +154,8 @@ $$;
 CREATE FUNCTION ~tombstones_1(p_ids bytea[]) RETURNS SETOF ~answer_1 LANGUAGE sql STABLE AS $$
     SELECT 'tombstone'::text, NULL::bigint,
            id, user_id, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
-           NULL::bigint, NULL::bigint, NULL::boolean, NULL::text, NULL::text, NULL::text,
-           NULL::text, NULL::text, NULL::bigint,
+           NULL::bigint, NULL::bigint, NULL::text, NULL::bigint, NULL::boolean, NULL::text, NULL::text,
+           NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::bigint,
            secret, secret_issued_at, rotations, predecessors,
            NULL::bytea, NULL::bigint, NULL::bigint, NULL::bytea,
            NULL::text, NULL::text,
@@ -163,8 +168,8 @@ CREATE FUNCTION ~record_1(p_kind text, p_id bytea) RETURNS SETOF ~answer_1 LANGU
     UNION ALL
     SELECT 'data'::text, NULL::bigint,
            NULL::bytea, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, NULL::bigint,
-           NULL::bigint, NULL::bigint, NULL::boolean, NULL::text, NULL::text, NULL::text,
-           NULL::text, NULL::text, NULL::bigint,
+           NULL::bigint, NULL::bigint, NULL::text, NULL::bigint, NULL::boolean, NULL::text, NULL::text,
+           NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::bigint,
            NULL::bytea, NULL::bigint, NULL::bigint, NULL::bytea,
            NULL::bytea, NULL::bigint, NULL::bigint, NULL::bytea,
            data_key, value,
@@ -216,18 +221,19 @@ LANGUAGE sql VOLATILE AS $$
             secret_issued_at = excluded.secret_issued_at, rotations = excluded.rotations,
             predecessors = excluded.predecessors
     )
-    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, ip, reason, by_whom, note)
+    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, audit_user, ip, reason, by_whom, note)
     SELECT (SELECT number FROM ~era), greatest(~this_transaction_1(), logged_in),
-           ended_at, 'ended', id, user_id, impersonated_by, ip, reason, by_whom, note
+           ended_at, 'ended', id, user_id, impersonated_by, audit_user, ip, reason, by_whom, note
     FROM dead ORDER BY created_at DESC, id DESC
 $$;
 
 CREATE FUNCTION ~create_1(
     p_lock bigint, p_now bigint, p_limit bigint, p_evict boolean, p_replaces bytea, p_by text, p_event text,
-    p_disabled_note text, p_fence_note text, p_limit_note text,
+    p_note text, p_disabled_note text, p_fence_note text, p_limit_note text,
     p_id bytea, p_user_id text, p_full_name text, p_user_type text, p_created_at bigint, p_last_seen_at bigint,
-    p_idle_timeout bigint, p_ends_at bigint, p_authenticated_at bigint, p_remember boolean, p_ip text,
-    p_user_agent text, p_device text, p_impersonated_by text, p_audit_user text, p_version bigint,
+    p_idle_timeout bigint, p_ends_at bigint, p_authenticated_at bigint, p_methods text, p_level bigint,
+    p_remember boolean, p_ip text, p_user_agent text, p_device text, p_country text, p_impersonated_by text,
+    p_returns_to bytea, p_audit_user text, p_version bigint,
     p_secret bytea, p_secret_issued_at bigint, p_rotations bigint, p_predecessors bytea, p_recent_changes bytea,
     p_lease_number bigint, p_lease_until bigint, p_idempotency bytea, p_keys text[], p_values text[]
 ) RETURNS SETOF ~answer_1 LANGUAGE plpgsql VOLATILE AS $$
@@ -261,8 +267,8 @@ BEGIN
         ELSIF p_limit IS NOT NULL THEN
             living := ARRAY(
                 SELECT id FROM ~session
-                WHERE user_id = p_user_id AND ~lives_1(last_seen_at, idle_timeout, ends_at, p_now)
-                  AND id <> ALL (uncounted)
+                WHERE user_id = p_user_id AND impersonated_by IS NULL
+                  AND ~lives_1(last_seen_at, idle_timeout, ends_at, p_now) AND id <> ALL (uncounted)
                 ORDER BY last_seen_at, created_at, id);
             IF cardinality(living) >= p_limit THEN
                 IF p_evict THEN
@@ -275,9 +281,9 @@ BEGIN
         END IF;
     END IF;
     IF refusal IS NOT NULL THEN
-        INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, ip, by_whom, note)
+        INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
         VALUES ((SELECT number FROM ~era), ~this_transaction_1(), p_now, 'refused', p_id, p_user_id,
-                p_impersonated_by, p_ip, p_by, refusal_note);
+                p_impersonated_by, p_audit_user, p_ip, p_by, refusal_note);
         answer.kind := refusal;
         RETURN NEXT answer;
         RETURN;
@@ -290,20 +296,22 @@ BEGIN
     END IF;
     INSERT INTO ~session (
         id, user_id, full_name, user_type, created_at, last_seen_at, idle_timeout, ends_at, authenticated_at,
-        remember, ip, user_agent, device, impersonated_by, audit_user, version, secret, secret_issued_at,
-        rotations, predecessors, recent_changes, lease_number, lease_until, idempotency, reap_at, logged_in
+        methods, level, remember, ip, user_agent, device, country, impersonated_by, returns_to, audit_user, version,
+        secret, secret_issued_at, rotations, predecessors, recent_changes, lease_number, lease_until, idempotency,
+        reap_at, logged_in
     ) VALUES (
         p_id, p_user_id, p_full_name, p_user_type, p_created_at, p_last_seen_at, p_idle_timeout, p_ends_at,
-        p_authenticated_at, p_remember, p_ip, p_user_agent, p_device, p_impersonated_by, p_audit_user, p_version,
+        p_authenticated_at, p_methods, p_level, p_remember, p_ip, p_user_agent, p_device, p_country,
+        p_impersonated_by, p_returns_to, p_audit_user, p_version,
         p_secret, p_secret_issued_at, p_rotations, p_predecessors, p_recent_changes, p_lease_number, p_lease_until,
         p_idempotency, ~deadline_1(p_last_seen_at, p_idle_timeout, p_ends_at), ~this_transaction_1());
     IF cardinality(p_keys) > 0 THEN
         INSERT INTO ~session_data (session, data_key, value)
         SELECT p_id, entry.k, entry.v FROM unnest(p_keys, p_values) AS entry (k, v);
     END IF;
-    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, ip, by_whom)
+    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
     VALUES ((SELECT number FROM ~era), ~this_transaction_1(), p_now, p_event, p_id, p_user_id, p_impersonated_by,
-            p_ip, p_by);
+            p_audit_user, p_ip, p_by, p_note);
     answer.kind := 'created';
     RETURN NEXT answer;
 END $$;
@@ -330,10 +338,11 @@ BEGIN
         RETURN QUERY SELECT * FROM ~heads_1('expired', ARRAY[p_id]);
         RETURN;
     END IF;
-    IF p_change IN (substr(stored.recent_changes, 1, 8), substr(stored.recent_changes, 9, 8),
-                    substr(stored.recent_changes, 17, 8), substr(stored.recent_changes, 25, 8),
-                    substr(stored.recent_changes, 33, 8), substr(stored.recent_changes, 41, 8),
-                    substr(stored.recent_changes, 49, 8), substr(stored.recent_changes, 57, 8)) THEN
+    -- Ids have eight bytes each; these may be found across two of them as well.
+    IF position(p_change IN stored.recent_changes) > 0 AND EXISTS (
+        SELECT FROM generate_series(1, octet_length(stored.recent_changes), 8) AS place
+        WHERE substr(stored.recent_changes, place, 8) = p_change
+    ) THEN
         RETURN QUERY SELECT * FROM ~record_1('applied', p_id);
         RETURN;
     END IF;
@@ -389,12 +398,12 @@ BEGIN
     END IF;
     UPDATE ~session SET
         version = version + 1,
-        recent_changes = substr(recent_changes || p_change, greatest(octet_length(recent_changes) - 55, 1))
+        recent_changes = substr(recent_changes || p_change, greatest(octet_length(recent_changes) - 503, 1))
     WHERE id = p_id;
     IF p_is_audited THEN
-        INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, ip)
+        INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, audit_user, ip)
         VALUES ((SELECT number FROM ~era), greatest(~this_transaction_1(), stored.logged_in), p_now, 'changed', p_id,
-                stored.user_id, stored.impersonated_by, stored.ip);
+                stored.user_id, stored.impersonated_by, stored.audit_user, stored.ip);
     END IF;
     RETURN QUERY SELECT * FROM ~record_1('applied', p_id);
 END $$;
@@ -447,9 +456,9 @@ BEGIN
         secret = p_successor, secret_issued_at = p_now, rotations = rotations + 1,
         predecessors = stored.predecessors, logged_in = greatest(~this_transaction_1(), logged_in)
     WHERE id = p_id;
-    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, ip, by_whom)
+    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, audit_user, ip, by_whom)
     VALUES ((SELECT number FROM ~era), greatest(~this_transaction_1(), stored.logged_in), p_now, 'rotated', p_id,
-            stored.user_id, stored.impersonated_by, stored.ip, p_by);
+            stored.user_id, stored.impersonated_by, stored.audit_user, stored.ip, p_by);
     RETURN QUERY SELECT * FROM ~record_1('rotated', p_id);
 END $$;
 
@@ -477,6 +486,20 @@ BEGIN
     END IF;
     RETURN QUERY SELECT * FROM ~heads_1('ended', ending);
     PERFORM ~bury_1(ending, p_reason, p_by, p_note, p_now);
+END $$;
+
+CREATE FUNCTION ~log_1(
+    p_at bigint, p_event text, p_session bytea, p_user text, p_impersonated_by text, p_audit_user text, p_ip text,
+    p_reason text, p_by text, p_note text
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    place bigint;
+BEGIN
+    UPDATE ~session SET logged_in = greatest(~this_transaction_1(), logged_in) WHERE id = p_session
+    RETURNING logged_in INTO place;
+    INSERT INTO ~audit (era, place, at, event, session, user_id, impersonated_by, audit_user, ip, reason, by_whom, note)
+    VALUES ((SELECT number FROM ~era), coalesce(place, ~this_transaction_1()), p_at, p_event, p_session, p_user,
+            p_impersonated_by, p_audit_user, p_ip, p_reason, p_by, p_note);
 END $$;
 
 CREATE FUNCTION ~enable_user_1(p_user text) RETURNS void LANGUAGE sql VOLATILE AS $$
@@ -559,7 +582,7 @@ END $$;
 CREATE FUNCTION ~audit_1(p_era bigint, p_place bigint, p_seq bigint, p_user text, p_session bytea, p_rows bigint)
 RETURNS TABLE (
     kind text, number bigint, era bigint, place bigint, seq bigint, at bigint, event text, session bytea, user_id text,
-    impersonated_by text, ip text, reason text, by_whom text, note text
+    impersonated_by text, audit_user text, ip text, reason text, by_whom text, note text
 ) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE

@@ -11,7 +11,7 @@ use super::Dialect;
 use crate::{
     AuditEntry, Data, Ended, Error, Json, Record, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        Gone, Loaded, Tombstone,
+        Gone, Loaded, Tombstone, UserFence,
         sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow},
     },
 };
@@ -89,6 +89,13 @@ pub(super) fn record<D: Dialect>(answers: &Answers<D>) -> Result<Arc<Record>> {
     Ok(Arc::new(first.head()?.with_data(answers.data()?)))
 }
 
+/// A row of the values of several sessions.
+pub(super) fn entry_of_session<D: Dialect>(answer: &Answer<'_, D>) -> Result<(SessionId, Arc<str>, Json)> {
+    let id = answer.bytes_of("session")?.try_into().map_err(|_| unexpected::<D>("an id that is none"))?;
+    let (key, value) = answer.entry()?.ok_or_else(|| missing::<D>("data_key"))?;
+    Ok((SessionId::from_bytes(id), key, value))
+}
+
 impl<D: Dialect> Answer<'_, D> {
     pub(super) fn is(&self, kind: &str) -> Result<bool> {
         Ok(self.text("kind")?.as_deref() == Some(kind))
@@ -135,6 +142,7 @@ impl<D: Dialect> Answer<'_, D> {
             session: self.bytes_of("session")?,
             user: self.text("user_id")?,
             impersonated_by: self.text("impersonated_by")?,
+            audit_user: self.text("audit_user")?,
             ip: self.text("ip")?.map(|ip| ip.as_ref().to_owned()),
             reason: self.text("reason")?.map(|reason| reason.as_ref().to_owned()),
             by: self.text("by_whom")?,
@@ -173,6 +181,14 @@ impl<D: Dialect> Answer<'_, D> {
         self.bytes(column)?.ok_or_else(|| missing::<D>(column))
     }
 
+    pub(super) fn fence(&self) -> Result<UserFence> {
+        Ok(UserFence {
+            user: self.text_of("user_id")?,
+            disabled: D::bool(self.row, "disabled").map_err(undecoded::<D>)?.ok_or_else(|| missing::<D>("disabled"))?,
+            ended_before: self.int("ended_before")?.map(Timestamp::from_millis),
+        })
+    }
+
     fn entry(&self) -> Result<Option<(Arc<str>, Json)>> {
         let Some(key) = self.text("data_key")? else { return Ok(None) };
         Ok(Some((key, Json::from_stored(self.text_of("value")?))))
@@ -189,11 +205,15 @@ impl<D: Dialect> Answer<'_, D> {
             idle_timeout: self.int("idle_timeout")?,
             ends_at: self.int("ends_at")?,
             authenticated_at: self.int("authenticated_at")?,
+            methods: self.text("methods")?,
+            level: self.int("level")?,
             remember: D::bool(self.row, "remember").map_err(undecoded::<D>)?.ok_or_else(|| missing::<D>("remember"))?,
             ip: self.text("ip")?.map(|ip| ip.as_ref().to_owned()),
             user_agent: self.text("user_agent")?,
             device: self.text("device")?,
+            country: self.text("country")?,
             impersonated_by: self.text("impersonated_by")?,
+            returns_to: self.bytes("returns_to")?,
             audit_user: self.text("audit_user")?,
             version: self.int_of("version")?,
         })

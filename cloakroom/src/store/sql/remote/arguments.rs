@@ -50,6 +50,15 @@ impl Arg {
         Self::Bytes(Some(digest.as_bytes().to_vec()))
     }
 
+    /// About how many bytes it sends.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.as_ref().map_or(1, |text| text.len()),
+            Self::Bytes(bytes) => bytes.as_ref().map_or(1, Vec::len),
+            _ => 8,
+        }
+    }
+
     /// Each id once, in order: the one in which rows are locked.
     pub(super) fn ids(ids: impl IntoIterator<Item = SessionId>) -> Self {
         let ids: BTreeSet<_> = ids.into_iter().collect();

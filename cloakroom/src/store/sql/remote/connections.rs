@@ -16,8 +16,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Arg, Dialect, Namespace, Opened, Severity};
-use crate::{Error, PartitionKey, Result};
+use super::{Answers, Arg, Dialect, Namespace, Opened, Severity};
+use crate::{Error, PartitionKey, Result, store::BoxFuture};
 
 type Rows<D> = Vec<<<D as Dialect>::Db as Database>::Row>;
 type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::Options;
@@ -30,12 +30,64 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a transaction that moves many sessions may take.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether repeating a call that was cut off leaves its outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Read,
     Write,
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Several statements that belong together.
+pub(super) struct Transaction<'c, D: Dialect> {
+    connection: &'c mut PoolConnection<D::Db>,
+    namespace: &'c Namespace,
+    /// Why it cannot go on. The connection is closed then, which undoes what was done.
+    lost: Option<SqlError>,
+}
+
+impl<D: Dialect> Transaction<'_, D> {
+    /// Runs one statement, in which `~` stands for what our tables begin with and `?` for one of `args`.
+    pub(super) async fn run(&mut self, statement: &str, args: &[Arg]) -> Result<Answers<D>> {
+        let statement: Arc<str> = D::prepare(self.namespace, statement).into();
+        let rows = D::run(self.connection, statement, args).await;
+        rows.map(Answers::new).map_err(|error| self.lose(error))
+    }
+
+    async fn whole<T>(
+        &mut self,
+        access: Access,
+        work: &(impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync),
+    ) -> Result<T> {
+        let begin = if access == Access::Read { D::BEGIN_READ } else { D::BEGIN_WRITE };
+        for command in begin {
+            self.command(command).await?;
+        }
+        let outcome = work(self).await;
+        if self.lost.is_none() {
+            self.command(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+        }
+        outcome
+    }
+
+    async fn command(&mut self, command: &'static str) -> Result<()> {
+        D::command(self.connection, command).await.map_err(|error| self.lose(error))
+    }
+
+    /// The error is told by whoever runs the transaction.
+    fn lose(&mut self, error: SqlError) -> Error {
+        self.lost = Some(error);
+        Error::Store { message: format!("a transaction in {} failed", D::NAME), source: None }
+    }
 }
 
 /// Connections to one server, and where in it the sessions are.
@@ -97,6 +149,16 @@ impl<D: Dialect> Connections<D> {
         task.await.unwrap_or_else(|stopped| Err(Error::store("opening the store stopped midway", stopped)))
     }
 
+    /// Which version the schema has; 0 if there is none.
+    pub(super) async fn version(&self) -> Result<usize> {
+        let mut borrowed = self.borrow(false).await.map_err(|fault| fault.into_error::<D>(Kind::Read))?;
+        match timeout(CALL_TIMEOUT, D::find_version(&mut borrowed.connection, &self.namespace)).await {
+            Ok(Ok(version)) => Ok(version),
+            Ok(Err(error)) => Err(Fault::of::<D>(error, Duration::ZERO).into_error::<D>(Kind::Read)),
+            Err(_) => Err(Fault::Slow { after: CALL_TIMEOUT, was_sent: false }.into_error::<D>(Kind::Read)),
+        }
+    }
+
     /// Calls a routine. In a task of its own: a caller that loses interest tears nothing, and leaves no connection in the
     /// middle of an answer.
     pub(super) async fn call(this: &Arc<Self>, kind: Kind, routine: &'static str, args: Vec<Arg>) -> Result<Rows<D>> {
@@ -146,6 +208,43 @@ impl<D: Dialect> Connections<D> {
                 return Err(if was_sent { fault.after_sending(started.elapsed()) } else { fault });
             }
         }
+    }
+
+    /// Runs `work` in one transaction, again if the server undid it or the connection broke: it must be harmless when
+    /// repeated. In a task of its own, as [`call`](Self::call).
+    pub(super) async fn transaction<T: Send + 'static>(
+        this: &Arc<Self>,
+        access: Access,
+        work: impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
+    ) -> Result<T> {
+        const TRIES: usize = 3;
+        let this = Arc::clone(this);
+        let task = tokio::spawn(async move {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let started = Instant::now();
+                let mut borrowed = this.borrow(tries > 1).await.map_err(|fault| fault.into_error::<D>(Kind::Read))?;
+                let mut transaction =
+                    Transaction { connection: &mut borrowed.connection, namespace: &this.namespace, lost: None };
+                let outcome = timeout(TRANSACTION_TIMEOUT, transaction.whole(access, &work)).await;
+                let lost = transaction.lost.take();
+                let fault = match (outcome, lost) {
+                    (Ok(outcome), None) => {
+                        this.give_back(borrowed);
+                        return outcome;
+                    }
+                    (Ok(_), Some(error)) => Fault::of::<D>(error, started.elapsed()),
+                    (Err(_), _) => Fault::Slow { after: started.elapsed(), was_sent: true },
+                };
+                borrowed.discard();
+                if tries == TRIES || !matches!(fault, Fault::Cut { .. } | Fault::Undone { .. }) {
+                    let kind = if access == Access::Read { Kind::Read } else { Kind::Write };
+                    return Err(fault.into_error::<D>(kind));
+                }
+            }
+        });
+        task.await.unwrap_or_else(|stopped| Err(Error::store("a transaction stopped midway", stopped)))
     }
 
     /// A connection that nobody else uses; `tested` if it must be alive for sure.

@@ -9,6 +9,7 @@ mod arguments;
 mod connections;
 mod dialect;
 mod reads;
+mod transfer;
 mod writes;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -20,20 +21,20 @@ pub(super) use self::{
 };
 use self::{
     answers::{Answers, record},
-    connections::{Connections, Kind},
+    connections::{Access, Connections, Kind, Transaction},
 };
 use crate::{
-    Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
 /// Sessions in a database server.
 pub struct SqlStore<D: Dialect> {
     connections: Arc<Connections<D>>,
-    key: PartitionKey,
+    key: AdoptableKey,
 }
 
 impl<D: Dialect> SqlStore<D> {
@@ -41,6 +42,14 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn open_address(address: Address<D>) -> Result<Self> {
         let Address { options, namespace, max_connections } = address;
         Self::start(Connections::own(options, namespace, max_connections)).await
+    }
+
+    /// Which version the tables at an address have.
+    pub(super) async fn schema_at(address: Address<D>) -> Result<Schema> {
+        let Address { options, namespace, .. } = address;
+        let version = |version| u32::try_from(version).unwrap_or(u32::MAX);
+        let found = Arc::new(Connections::<D>::own(options, namespace, 1)).version().await?;
+        Ok(Schema { found: (found > 0).then(|| version(found)), latest: version(D::LATEST) })
     }
 
     /// Borrows the application's connections.
@@ -51,7 +60,7 @@ impl<D: Dialect> SqlStore<D> {
     async fn start(connections: Connections<D>) -> Result<Self> {
         let connections = Arc::new(connections);
         let key = Arc::clone(&connections).open().await?;
-        Ok(Self { connections, key })
+        Ok(Self { connections, key: AdoptableKey::new(key) })
     }
 
     async fn read(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
@@ -60,6 +69,15 @@ impl<D: Dialect> SqlStore<D> {
 
     async fn write(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
         Connections::call(&self.connections, Kind::Write, routine, args).await.map(Answers::new)
+    }
+
+    /// Runs `work`, which may be repeated, in one transaction.
+    async fn transaction<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
+    ) -> Result<T> {
+        Connections::transaction(&self.connections, access, work).await
     }
 }
 
@@ -110,6 +128,10 @@ impl<D: Dialect> Store for SqlStore<D> {
                 Which::OfUser { user, except, fence } => self.end_of_user(user, except, *fence, ending, now).await,
             }
         })
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.append_to_log(entry))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {

@@ -19,7 +19,8 @@ use crate::{
 
 impl<D: Dialect> SqlStore<D> {
     pub(super) async fn create_record(&self, create: &Create, now: Timestamp) -> Result<Created> {
-        let Create { record, limit, replaces, by } = create;
+        let Create { record, limit, replaces, by, note } = create;
+        let limit = limit.filter(|_| record.info.impersonated_by.is_none());
         let mut args = vec![
             self.lock_of(record),
             Arg::at(now),
@@ -28,13 +29,14 @@ impl<D: Dialect> SqlStore<D> {
             Arg::Bytes(replaces.map(|id| id.as_bytes().to_vec())),
             Arg::maybe_text(by.as_ref()),
             Arg::text(AuditEntry::started(record, now).event.code()),
+            Arg::maybe_text(note.as_ref()),
         ];
-        args.extend(refusals(*limit).map(|refusal| Arg::text(&refusal.to_string())));
-        args.extend(columns(record));
+        args.extend(refusals(limit).map(|refusal| Arg::text(&create.refusal_note(refusal))));
+        args.extend(columns(record).into_iter().map(|(_, arg)| arg));
         args.push(Arg::entries(record.data.iter()));
         let answers = self.write("create", args).await?;
 
-        let [disabled, fence, full] = refusals(*limit);
+        let [disabled, fence, full] = refusals(limit);
         let mut ended = Vec::new();
         for answer in answers.iter() {
             let (reason, is_first) = match answer.text("kind")?.as_deref() {
@@ -173,6 +175,23 @@ impl<D: Dialect> SqlStore<D> {
         Ok(ended.into_iter().map(|(_, ended)| ended).collect())
     }
 
+    pub(super) async fn append_to_log(&self, entry: &AuditEntry) -> Result<()> {
+        let AuditEntry { at, event, session, user, impersonated_by, audit_user, ip, reason, by, note } = entry;
+        let args = vec![
+            Arg::at(*at),
+            Arg::text(event.code()),
+            Arg::id(*session),
+            Arg::maybe_text(user.as_ref()),
+            Arg::maybe_text(impersonated_by.as_ref()),
+            Arg::maybe_text(audit_user.as_ref()),
+            Arg::Text(ip_column(*ip).map(Into::into)),
+            Arg::Text(reason.map(|reason| reason.code().into())),
+            Arg::maybe_text(by.as_ref()),
+            Arg::maybe_text(note.as_ref()),
+        ];
+        self.write("log", args).await.map(drop)
+    }
+
     /// In steps, so that no transaction is long.
     pub(super) async fn reap_in_steps(&self, reap: Reap, now: Timestamp) -> Result<Reaped> {
         let Reap { limit, tombstones_before, audit_before } = reap;
@@ -233,33 +252,38 @@ fn refusals(limit: Option<Limit>) -> [Refusal; 3] {
     [Refusal::UserDisabled, Refusal::EndedMeanwhile, Refusal::LimitReached { max }]
 }
 
-fn columns(record: &Record) -> Vec<Arg> {
+/// The columns of a session that hold what it is, in the order in which they are created.
+pub(super) fn columns(record: &Record) -> Vec<(&'static str, Arg)> {
     let Record { info, data: _, secrets, recent_changes, lease, idempotency } = record;
     vec![
-        Arg::id(info.id),
-        Arg::maybe_text(info.user.as_ref()),
-        Arg::maybe_text(info.full_name.as_ref()),
-        Arg::maybe_text(info.user_type.as_ref()),
-        Arg::at(info.created_at),
-        Arg::at(info.last_seen_at),
-        Arg::Int(info.idle_timeout.map(duration_column)),
-        Arg::maybe_at(info.ends_at),
-        Arg::maybe_at(info.authenticated_at),
-        Arg::Bool(info.remember),
-        Arg::Text(ip_column(info.client.ip).map(Into::into)),
-        Arg::maybe_text(info.client.user_agent.as_ref()),
-        Arg::maybe_text(info.client.device.as_ref()),
-        Arg::maybe_text(info.impersonated_by.as_ref()),
-        Arg::maybe_text(info.audit_user.as_ref()),
-        Arg::Int(Some(info.version.cast_signed())),
-        Arg::digest(&secrets.current),
-        Arg::at(secrets.issued_at),
-        Arg::Int(Some(secrets.rotations.into())),
-        Arg::Bytes(Some(pack_predecessors(secrets))),
-        Arg::Bytes(Some(pack_changes(recent_changes))),
-        Arg::Int(Some(lease.number.cast_signed())),
-        Arg::at(lease.until),
-        Arg::Bytes(idempotency.as_ref().map(|key| key.as_bytes().to_vec())),
+        ("id", Arg::id(info.id)),
+        ("user_id", Arg::maybe_text(info.user.as_ref())),
+        ("full_name", Arg::maybe_text(info.full_name.as_ref())),
+        ("user_type", Arg::maybe_text(info.user_type.as_ref())),
+        ("created_at", Arg::at(info.created_at)),
+        ("last_seen_at", Arg::at(info.last_seen_at)),
+        ("idle_timeout", Arg::Int(info.idle_timeout.map(duration_column))),
+        ("ends_at", Arg::maybe_at(info.ends_at)),
+        ("authenticated_at", Arg::maybe_at(info.authenticated_at)),
+        ("methods", Arg::maybe_text(info.methods.as_ref())),
+        ("level", Arg::Int(info.level.map(|level| level.number().into()))),
+        ("remember", Arg::Bool(info.remember)),
+        ("ip", Arg::Text(ip_column(info.client.ip).map(Into::into))),
+        ("user_agent", Arg::maybe_text(info.client.user_agent.as_ref())),
+        ("device", Arg::maybe_text(info.client.device.as_ref())),
+        ("country", Arg::maybe_text(info.client.country.as_ref())),
+        ("impersonated_by", Arg::maybe_text(info.impersonated_by.as_ref())),
+        ("returns_to", Arg::Bytes(info.returns_to.map(|id| id.as_bytes().to_vec()))),
+        ("audit_user", Arg::maybe_text(info.audit_user.as_ref())),
+        ("version", Arg::Int(Some(info.version.cast_signed()))),
+        ("secret", Arg::digest(&secrets.current)),
+        ("secret_issued_at", Arg::at(secrets.issued_at)),
+        ("rotations", Arg::Int(Some(secrets.rotations.into()))),
+        ("predecessors", Arg::Bytes(Some(pack_predecessors(secrets)))),
+        ("recent_changes", Arg::Bytes(Some(pack_changes(recent_changes)))),
+        ("lease_number", Arg::Int(Some(lease.number.cast_signed()))),
+        ("lease_until", Arg::at(lease.until)),
+        ("idempotency", Arg::Bytes(idempotency.as_ref().map(|key| key.as_bytes().to_vec()))),
     ]
 }
 

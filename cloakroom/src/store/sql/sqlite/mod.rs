@@ -8,6 +8,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod transfer;
 mod writes;
 
 use std::{
@@ -28,10 +29,10 @@ use self::{
     threads::{Stopped, Threads},
 };
 use crate::{
-    Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
@@ -45,7 +46,7 @@ use crate::{
 /// locks of the whole process on it. For a backup, use `VACUUM INTO` or the command `sqlite3 FILE .backup`.
 pub struct SqliteStore {
     file: Arc<Path>,
-    key: PartitionKey,
+    key: AdoptableKey,
     threads: Threads,
 }
 
@@ -78,7 +79,15 @@ impl SqliteStore {
             .spawn(move || drop(answer.send(open::open(&place, readers(), busy_timeout))))
             .map_err(no_thread)?;
         let Opened { writer, readers, key } = opened.await.map_err(|_| stopped(&file))??;
-        Ok(Self { threads: Threads::start(writer, readers).map_err(no_thread)?, file, key })
+        Ok(Self { threads: Threads::start(writer, readers).map_err(no_thread)?, file, key: AdoptableKey::new(key) })
+    }
+
+    /// Which version the file's schema has.
+    pub(in crate::store) async fn schema(file: impl AsRef<Path>) -> Result<Schema> {
+        let file = open::file_named(file.as_ref())?;
+        let place = file.clone();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&file, Self::BUSY_TIMEOUT)).await;
+        looked.unwrap_or_else(|_| Err(stopped(&place)))
     }
 
     async fn write<T: Send + 'static>(
@@ -174,6 +183,11 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
         let (which, ending) = (which.clone(), ending.clone());
         Box::pin(self.write(move |db| writes::end(db, &which, &ending, now)))
+    }
+
+    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
+        let entry = entry.clone();
+        Box::pin(self.write(move |db| tables::insert_audit(db, &entry)))
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {

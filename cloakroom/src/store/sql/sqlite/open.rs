@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 use super::fault::Fault;
-use crate::{Error, PartitionKey, Result};
+use crate::{Error, PartitionKey, Result, store::Schema};
 
 /// Connections on one file, and the key it holds.
 #[derive(Debug)]
@@ -59,6 +59,22 @@ pub(super) fn open(file: &Path, readers: usize, patience: Duration) -> Result<Op
     let key = partition_key(&writer).map_err(fault)?;
     let key = key.ok_or_else(|| unusable(file, "has lost its partition key: restore it from a backup"))?;
     Ok(Opened { writer, readers, key })
+}
+
+/// Which version is there. Blocks, makes and changes nothing.
+pub(super) fn schema(file: &Path, patience: Duration) -> Result<Schema> {
+    let latest = LATEST.unsigned_abs();
+    if matches!(fs::metadata(file), Err(error) if error.kind() == ErrorKind::NotFound) {
+        return Ok(Schema { found: None, latest });
+    }
+    make_file(file)?;
+    let mut db = connect(file, patience).map_err(|fault| fault.into_error(file))?;
+    let header = version(&mut db).map_err(|fault| fault.into_error(file))?;
+    let found = match header {
+        Header { application: APPLICATION, version, .. } => u32::try_from(version).ok(),
+        _ => header.check(file).map(|_| None)?,
+    };
+    Ok(Schema { found, latest })
 }
 
 /// `Clok`, in the header of every file that is ours.
@@ -197,6 +213,12 @@ fn partition_key(db: &Connection) -> Result<Option<PartitionKey>, Fault> {
     let select = "SELECT value FROM meta WHERE name = ?1 AND length(value) = 32";
     let key = db.query_row(select, [PARTITION_KEY], |row| row.get(0)).optional()?;
     Ok(key.map(PartitionKey::from_bytes))
+}
+
+/// Keeps another key than the one the file was made with.
+pub(super) fn set_partition_key(db: &Connection, key: &PartitionKey) -> Result<(), Fault> {
+    db.execute("UPDATE meta SET value = ?2 WHERE name = ?1", (PARTITION_KEY, key.as_bytes()))?;
+    Ok(())
 }
 
 fn unusable(file: &Path, problem: &str) -> Error {

@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Fault;
 use crate::{
-    AuditEntry, Data, Digest, Json, JsonRef, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp,
+    Assurance, AuditEntry, Data, Digest, Json, JsonRef, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo,
+    Timestamp,
     store::{
         Fence, Tombstone,
         sql::rows::{
@@ -19,7 +20,7 @@ use crate::{
 macro_rules! info_columns {
     () => {
         "id, user_id, full_name, user_type, created_at, last_seen_at, idle_timeout, ends_at, authenticated_at, \
-         remember, ip, user_agent, device, impersonated_by, audit_user, version"
+         methods, level, remember, ip, user_agent, device, country, impersonated_by, returns_to, audit_user, version"
     };
 }
 
@@ -37,7 +38,7 @@ macro_rules! tombstone_columns {
 
 macro_rules! audit_columns {
     () => {
-        "at, event, session, user_id, impersonated_by, ip, reason, by_whom, note"
+        "at, event, session, user_id, impersonated_by, audit_user, ip, reason, by_whom, note"
     };
 }
 
@@ -53,7 +54,7 @@ pub(super) const AFTER_ID: &str =
 pub(super) const IDS_OF_USER: &str = "SELECT id FROM session WHERE user_id = ?1 ORDER BY created_at DESC, id DESC";
 
 pub(super) const LIVING_OF_USER: &str = "SELECT id FROM session \
-    WHERE user_id = ?1 AND (expires_at IS NULL OR expires_at > ?2) ORDER BY last_seen_at, created_at, id";
+    WHERE user_id = ?1 AND impersonated_by IS NULL AND (expires_at IS NULL OR expires_at > ?2) ORDER BY last_seen_at, created_at, id";
 
 pub(super) const EXPIRED: &str = "SELECT id FROM session WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2";
 
@@ -103,11 +104,11 @@ pub(super) fn head(db: &Connection, id: SessionId) -> Result<Option<Head>, Fault
     let row = select.query_row([id.as_bytes()], |row| {
         Ok(SessionRow {
             info: info_row(row)?,
-            secrets: secrets_row(row, 16)?,
-            recent_changes: row.get(20)?,
-            idempotency: row.get(21)?,
-            lease_number: row.get(22)?,
-            lease_until: row.get(23)?,
+            secrets: secrets_row(row, 20)?,
+            recent_changes: row.get(24)?,
+            idempotency: row.get(25)?,
+            lease_number: row.get(26)?,
+            lease_until: row.get(27)?,
         })
     });
     Ok(row.optional()?.map(SessionRow::decode).transpose()?)
@@ -178,10 +179,11 @@ pub(super) fn visit_audit(
             session: row.get(3)?,
             user: row.get(4)?,
             impersonated_by: row.get(5)?,
-            ip: row.get(6)?,
-            reason: row.get(7)?,
-            by: row.get(8)?,
-            note: row.get(9)?,
+            audit_user: row.get(6)?,
+            ip: row.get(7)?,
+            reason: row.get(8)?,
+            by: row.get(9)?,
+            note: row.get(10)?,
         };
         if !visit(row.get(0)?, entry.decode()?) {
             break;
@@ -197,7 +199,7 @@ pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fau
         ", ",
         secrets_columns!(),
         ", recent_changes, idempotency, lease_number, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)"
+         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)"
     );
     let Record { info, data, secrets, recent_changes, lease, idempotency } = record;
     db.prepare_cached(INSERT)?.execute(params![
@@ -210,11 +212,15 @@ pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fau
         info.idle_timeout.map(duration_column),
         info.ends_at.map(Timestamp::as_millis),
         info.authenticated_at.map(Timestamp::as_millis),
+        info.methods,
+        info.level.map(Assurance::number),
         info.remember,
         ip_column(info.client.ip),
         info.client.user_agent,
         info.client.device,
+        info.client.country,
         info.impersonated_by,
+        info.returns_to.as_ref().map(SessionId::as_bytes),
         info.audit_user,
         info.version.cast_signed(),
         secrets.current.as_bytes(),
@@ -319,13 +325,14 @@ pub(super) fn insert_tombstone(db: &Connection, tombstone: &Tombstone) -> Result
 
 pub(super) fn insert_audit(db: &Connection, entry: &AuditEntry) -> Result<(), Fault> {
     const INSERT: &str =
-        concat!("INSERT INTO audit (", audit_columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+        concat!("INSERT INTO audit (", audit_columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
     db.prepare_cached(INSERT)?.execute(params![
         entry.at.as_millis(),
         entry.event.code(),
         entry.session.as_bytes(),
         entry.user,
         entry.impersonated_by,
+        entry.audit_user,
         ip_column(entry.ip),
         entry.reason.map(crate::Reason::code),
         entry.by,
@@ -384,13 +391,17 @@ fn info_row(row: &Row<'_>) -> rusqlite::Result<InfoRow> {
         idle_timeout: row.get(6)?,
         ends_at: row.get(7)?,
         authenticated_at: row.get(8)?,
-        remember: row.get(9)?,
-        ip: row.get(10)?,
-        user_agent: row.get(11)?,
-        device: row.get(12)?,
-        impersonated_by: row.get(13)?,
-        audit_user: row.get(14)?,
-        version: row.get(15)?,
+        methods: row.get(9)?,
+        level: row.get(10)?,
+        remember: row.get(11)?,
+        ip: row.get(12)?,
+        user_agent: row.get(13)?,
+        device: row.get(14)?,
+        country: row.get(15)?,
+        impersonated_by: row.get(16)?,
+        returns_to: row.get(17)?,
+        audit_user: row.get(18)?,
+        version: row.get(19)?,
     })
 }
 

@@ -33,9 +33,12 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         idle_timeout: None,
         ends_at: None,
         authenticated_at: None,
+        methods: None,
+        level: None,
         remember: false,
         client: Client::default(),
         impersonated_by: None,
+        returns_to: None,
         audit_user: None,
         version: 0,
     };
@@ -48,7 +51,7 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         lease: crate::Lease::default(),
         idempotency: None,
     };
-    Create { record, limit: None, replaces: None, by: None }
+    Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
 fn audit_entries(db: &Connection) -> usize {
@@ -56,9 +59,9 @@ fn audit_entries(db: &Connection) -> usize {
         .unwrap()
 }
 
-fn note(store: &SqliteStore, text: &str) -> crate::AuditEntry {
+fn note(store: &SqliteStore, text: &str) -> AuditEntry {
     let create = creation(store, "anna", Data::new());
-    crate::AuditEntry { note: Some(text.into()), ..crate::AuditEntry::about(&create.record.info, Event::Changed, NOW) }
+    AuditEntry { note: Some(text.into()), ..AuditEntry::about(&create.record.info, Event::Changed, NOW) }
 }
 
 /// Keeps the writer busy until the returned sender is dropped, so that what is written meanwhile waits in line.

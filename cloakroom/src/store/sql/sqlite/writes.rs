@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result<Created, Fault> {
-    let Create { record, limit, replaces, by } = create;
+    let Create { record, limit, replaces, by, note: _ } = create;
     let id = record.info.id;
     if tables::head(db, id)?.is_some() || tables::tombstone(db, id)?.is_some() {
         return Ok(Created::Created { ended: Vec::new() });
@@ -29,12 +29,7 @@ pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result
     let evicted = match admit(db, &record.info, *limit, &uncounted, now)? {
         Ok(evicted) => evicted,
         Err(refusal) => {
-            let entry = AuditEntry {
-                by: by.clone(),
-                note: Some(refusal.to_string().into()),
-                ..AuditEntry::about(&record.info, Event::Refused, now)
-            };
-            tables::insert_audit(db, &entry)?;
+            tables::insert_audit(db, &create.refused(refusal, now))?;
             return Ok(Created::Refused(refusal));
         }
     };
@@ -47,7 +42,7 @@ pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result
             ended.push(now_ended);
         }
     }
-    tables::insert_audit(db, &AuditEntry { by: by.clone(), ..AuditEntry::started(record, now) })?;
+    tables::insert_audit(db, &create.started(now))?;
     tables::insert_session(db, record)?;
     Ok(Created::Created { ended })
 }
@@ -178,6 +173,7 @@ fn admit(
     if ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
         return Ok(Err(Refusal::EndedMeanwhile));
     }
+    let limit = limit.filter(|_| info.impersonated_by.is_none());
     let Some(Limit { max, when_full }) = limit else { return Ok(Ok(Vec::new())) };
     let room_for = max as usize;
     let mut living = tables::ids(db, tables::LIVING_OF_USER, params![user, now.as_millis()])?;
