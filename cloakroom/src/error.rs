@@ -1,8 +1,12 @@
 //! What can go wrong, by who can do what about it.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    time::Duration,
+};
 
-use crate::{Ended, store::Refusal};
+use crate::{Assurance, Ended, store::Refusal};
 
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,6 +31,15 @@ pub enum Error {
     /// The store refused to start a session.
     #[error("{0}")]
     Refused(Refusal),
+
+    /// The person must prove who they are once more: see [`Session::reauthenticate`](crate::Session::reauthenticate).
+    #[error("{}", reauthentication(*max_age, *level))]
+    ReauthenticationRequired {
+        /// How long ago they may have proved it.
+        max_age: Option<Duration>,
+        /// How strongly they must prove it.
+        level: Option<Assurance>,
+    },
 
     /// A key the application used cannot be stored. A mistake in the application.
     #[error("session key {key:?} cannot be used: {problem}")]
@@ -160,6 +173,18 @@ impl Error {
     pub(crate) fn randomness(source: getrandom::Error) -> Self {
         Self::Randomness { source }
     }
+}
+
+fn reauthentication(max_age: Option<Duration>, level: Option<Assurance>) -> String {
+    let mut text = String::from("confirm that it is you");
+    if let Some(level) = level {
+        write!(text, ", at level {}", level.number()).expect("writing to a string cannot fail");
+    }
+    if let Some(max_age) = max_age {
+        let seconds = max_age.as_secs();
+        write!(text, ": the last time must be at most {seconds} s ago").expect("writing to a string cannot fail");
+    }
+    text
 }
 
 impl From<Ended> for Error {

@@ -15,13 +15,15 @@ use std::{
 use tokio::task::JoinHandle;
 
 use crate::{
-    Boot, Clock, Data, Ended, Error, Record, Result, SystemClock, Timestamp,
+    Boot, Clock, Data, Ended, Error, Record, Result, SystemClock, Timestamp, Users,
     boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
 };
 
+mod clear;
+mod directory;
 mod end;
 mod follow;
 mod lifetimes;
@@ -30,14 +32,18 @@ mod resume;
 mod start;
 mod update;
 mod upkeep;
+mod users;
 mod watch;
 
+pub use clear::Clear;
+pub use directory::DirectoryEntry;
 pub use follow::{AuditSink, TracingSink};
 pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
 pub use update::RotatedToken;
+pub use users::StoredUsers;
 
 pub(crate) use start::check_text;
 
@@ -72,10 +78,13 @@ struct Inner {
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
     watchers: watch::Watchers,
+    #[cfg(feature = "geoip")]
+    countries: Option<crate::client::Countries>,
     boot: (Boot, BootCache),
     after_start: Option<AfterStart>,
     read_only: AtomicBool,
     lanes: update::Lanes,
+    known_users: Option<users::Known>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -86,6 +95,7 @@ type AfterStart = Arc<dyn Fn(Arc<Record>) -> Pin<Box<dyn Future<Output = ()> + S
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) lifetimes: Lifetimes,
+    pub(crate) mobile_lifetimes: Option<Lifetimes>,
     pub(crate) limit: Option<Limit>,
     pub(crate) rotation_grace: Duration,
     pub(crate) max_data_bytes: usize,
@@ -97,6 +107,13 @@ pub(crate) struct Config {
     pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
+}
+
+impl Config {
+    /// What holds for a session that starts on such a device.
+    fn lifetimes_of(&self, is_mobile: bool) -> Lifetimes {
+        self.mobile_lifetimes.filter(|_| is_mobile).unwrap_or(self.lifetimes)
+    }
 }
 
 impl Sessions {
@@ -229,10 +246,23 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     config: Config,
     mac_keys: MacKeys,
+    #[cfg(feature = "geoip")]
+    country_database: Option<std::path::PathBuf>,
     boot: Boot,
     after_start: Option<AfterStart>,
     read_only: bool,
     upkeep: bool,
+    users: Directory,
+    users_cache: Duration,
+    only_known_users: bool,
+}
+
+/// Where users are known by name.
+#[derive(Clone, Debug)]
+enum Directory {
+    None,
+    Stored,
+    Given(Arc<dyn Users>),
 }
 
 #[derive(Clone, Default)]
@@ -269,6 +299,7 @@ impl Builder {
     fn new(store: Arc<dyn Store>) -> Self {
         let config = Config {
             lifetimes: Lifetimes::default(),
+            mobile_lifetimes: None,
             limit: None,
             rotation_grace: Duration::from_secs(30),
             max_data_bytes: 64 * 1024,
@@ -286,16 +317,28 @@ impl Builder {
             clock: Arc::new(SystemClock),
             config,
             mac_keys: MacKeys::default(),
+            #[cfg(feature = "geoip")]
+            country_database: None,
             boot: Boot::new(),
             after_start: None,
             read_only: false,
             upkeep: true,
+            users: Directory::None,
+            users_cache: Duration::from_secs(5),
+            only_known_users: false,
         }
     }
 
     /// How long sessions live. Default: [`Lifetimes::default`].
     pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.config.lifetimes = lifetimes;
+        self
+    }
+
+    /// How long sessions live that start on a telephone or tablet, as far as its [user agent](crate::Device) says so.
+    /// An assurance level among the other lifetimes bounds these too. Default: as everywhere.
+    pub fn mobile_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.config.mobile_lifetimes = Some(lifetimes);
         self
     }
 
@@ -397,6 +440,46 @@ impl Builder {
         self
     }
 
+    /// A file in MaxMind's format (`.mmdb`), such as GeoLite2-Country, that says in which country an address is used: each
+    /// session then records that of the address it starts from. Read into memory by [`build`](Self::build), so a newer file
+    /// counts from the next start on. Default: none, and no country is recorded.
+    #[cfg(feature = "geoip")]
+    pub fn country_database(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.country_database = Some(file.into());
+        self
+    }
+
+    /// A directory of users, asked at every sign-in and resume: whether they may have sessions, how many, and from where.
+    /// Default: none, which costs nothing and restricts nobody.
+    ///
+    /// Signing in asks it anew; later requests go by what it said within [`users_cache`](Self::users_cache). Who is
+    /// disabled there loses all sessions at their next request. Where it cannot be read, requests of signed-in users fail.
+    pub fn users(mut self, users: impl Users) -> Self {
+        self.users = Directory::Given(Arc::new(users));
+        self
+    }
+
+    /// The directory in the store itself, written by [`Sessions::patch_user`].
+    pub fn stored_users(mut self) -> Self {
+        self.users = Directory::Stored;
+        self
+    }
+
+    /// For how long what the directory said of a user is believed, even that it does not know them; zero for not at all.
+    /// Default 5 seconds. A user disabled through [`Sessions::patch_user`] loses their sessions at once all the same.
+    /// At most 10,000 users are remembered.
+    pub fn users_cache(mut self, kept_for: Duration) -> Self {
+        self.users_cache = kept_for;
+        self
+    }
+
+    /// Lets nobody sign in whom the directory does not know, and ends the sessions of those it no longer knows. Default:
+    /// who is not in it has no restrictions of their own.
+    pub fn only_known_users(mut self) -> Self {
+        self.only_known_users = true;
+        self
+    }
+
     /// Where `now` comes from. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -441,8 +524,12 @@ impl Builder {
 
     /// The service. Must be called within a Tokio runtime, where the upkeep runs, unless there is
     /// [none](Self::without_upkeep).
-    pub fn build(self) -> Result<Sessions> {
+    pub fn build(mut self) -> Result<Sessions> {
         self.config.lifetimes.check()?;
+        if let Some(mobile) = &mut self.config.mobile_lifetimes {
+            mobile.assurance = mobile.assurance.max(self.config.lifetimes.assurance);
+            mobile.check()?;
+        }
         self.config.cookie.check()?;
         self.boot.check()?;
         for (what, time) in [("call timeout", self.config.call_timeout), ("reap interval", self.config.reap_interval)] {
@@ -460,11 +547,21 @@ impl Builder {
             let problem = format!("it is {}, at most {} are possible", self.config.max_data_bytes, Data::MAX_BYTES);
             return Err(Error::InvalidArgument { what: "max_data_bytes", problem });
         }
+        if self.only_known_users && matches!(self.users, Directory::None) {
+            let problem = "there is no directory that could know them: give one with users or stored_users";
+            return Err(Error::InvalidArgument { what: "only_known_users", problem: problem.into() });
+        }
         let seals = self.mac_keys.seals()?;
         let store = match &seals {
             Some(seals) => Arc::new(SealedStore::new(self.store, Arc::clone(seals))),
             None => self.store,
         };
+        let users = match self.users {
+            Directory::None => None,
+            Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),
+            Directory::Given(users) => Some(users),
+        };
+        let known_users = users.map(|users| users::Known::new(users, self.users_cache, self.only_known_users));
         let sessions = Sessions(Arc::new(Inner {
             store,
             clock: self.clock,
@@ -472,10 +569,13 @@ impl Builder {
             seals,
             touches: Arc::default(),
             watchers: watch::Watchers::default(),
+            #[cfg(feature = "geoip")]
+            countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,
             boot: (self.boot, BootCache::default()),
             after_start: self.after_start,
             read_only: AtomicBool::new(self.read_only),
             lanes: update::Lanes::default(),
+            known_users,
             tasks: std::sync::Mutex::default(),
         }));
         if self.upkeep {

@@ -24,6 +24,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 mod calls;
+mod directory;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
@@ -42,6 +43,7 @@ pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
     Tombstone, Touch, Updated, WhenFull, Which,
 };
+pub use directory::{Directory, LastSignIn, Put, PutUser, StoredUser};
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -88,7 +90,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Directory + Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -107,6 +109,9 @@ pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
+    ///
+    /// Where the [directory](Directory) has an entry of the user, it notes [this sign-in](LastSignIn::of) in the same
+    /// transaction.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.

@@ -2,9 +2,13 @@
 
 mod audit;
 mod boot;
+mod clearing;
+mod clients;
 mod commit;
 mod cookies;
+mod csrf;
 mod dict;
+mod directory;
 mod failing_store;
 mod forged;
 mod interleavings;
@@ -15,6 +19,8 @@ mod logs;
 mod read_only;
 mod refusals;
 mod sign_in;
+mod step_up;
 mod tokens;
 mod trips;
+mod users;
 mod world;

@@ -46,6 +46,7 @@ pub(super) fn create(
     }
     directory.log(&create.started(now));
     tables::insert(directory, key, record);
+    super::directory::note_sign_in(directory, key, &record.info)?;
     Ok(Created::Created { ended })
 }
 

@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+mod directory;
 mod log;
 mod shard;
 mod table;
@@ -52,6 +53,10 @@ impl MemoryStore {
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
         self.shard_at(id.partition().group())
+    }
+
+    fn shard_of(&self, user: &str) -> MutexGuard<'_, Shard> {
+        self.shard_at(self.key.partition_of(user).group())
     }
 
     fn shard_at(&self, group: u16) -> MutexGuard<'_, Shard> {
@@ -231,6 +236,7 @@ impl MemoryStore {
             }
         }
         log.push(create.started(now));
+        shard.note_sign_in(info);
         shard.insert(create.record.clone());
         Created::Created { ended }
     }

@@ -1,14 +1,16 @@
 //! The sessions of one group of partitions, and everything that changes together with them.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
 use super::{log::Writer, table::Table, users::Users};
 use crate::{
     AuditEntry, Digest, Ended, Ending, Record, Result, SessionId, SessionInfo, Timestamp,
-    store::{Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Page, Query, Refusal, Tombstone, Touch, WhenFull},
+    store::{
+        Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Page, Query, Refusal, StoredUser, Tombstone, Touch, WhenFull,
+    },
 };
 
 /// What requests that only read look at lies on one cache line with its lock; the rest does not.
@@ -21,6 +23,7 @@ pub(super) struct Shard {
 #[derive(Default)]
 pub(super) struct Beside {
     pub(super) ended: Table<Arc<Tombstone>>,
+    pub(super) directory: BTreeMap<Arc<str>, StoredUser>,
     pub(super) idempotency: HashMap<[u8; Digest::LEN], SessionId>,
     expiry: BTreeSet<(Timestamp, SessionId)>,
     ended_at: BTreeSet<(Timestamp, SessionId)>,

@@ -5,6 +5,7 @@
 
 mod address;
 mod cluster_map;
+mod directory;
 mod health;
 mod keys;
 mod link;
@@ -17,6 +18,7 @@ mod servers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transfer;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -24,7 +26,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use redis::Value;
 
 use self::{
-    address::Address,
+    address::{Address, Layout},
     keys::{Keys, Place},
     reply::{Damaged, Reply},
     rows::Note,
@@ -35,9 +37,9 @@ use crate::{
     AuditEntry, Change, Ended, Ending, Error, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
     SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, Limit, Loaded, Locked,
+        Locks, Logged, Page, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, StoredUser,
+        Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -83,7 +85,7 @@ struct Inner {
     servers: Servers,
     keys: Keys,
     partition_key: AdoptableKey,
-    cluster: bool,
+    layout: Layout,
 }
 
 impl RedisStore {
@@ -95,10 +97,10 @@ impl RedisStore {
     /// [`Error::Store`] if it is too old, refuses the user, or belongs to a cluster and the address does not say so.
     pub async fn open(url: &str) -> Result<Self> {
         let address = Address::parse(url)?;
-        let (keys, cluster) = (Keys::new(&address.prefix), address.cluster);
+        let (keys, layout) = (Keys::new(&address.prefix), address.layout.clone());
         let servers = Servers::new(address);
         let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
-        Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+        Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, layout }) })
     }
 }
 
@@ -113,7 +115,11 @@ impl RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.inner.cluster { "cluster, " } else { "" };
+        let kind = match self.inner.layout {
+            Layout::One => "",
+            Layout::Cluster => "cluster, ",
+            Layout::Sentinels(_) => "sentinels, ",
+        };
         write!(f, "RedisStore({kind}prefix {:?})", self.inner.keys.prefix())
     }
 }
@@ -200,6 +206,20 @@ impl Store for RedisStore {
     }
 }
 
+impl Directory for RedisStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(self.inner.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.inner.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(self.inner.users(after, limit))
+    }
+}
+
 impl Locks for RedisStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(self.inner.lock(id, lease, now))
@@ -222,7 +242,11 @@ impl Inner {
         let group = id.partition().group();
         let elsewhere = create.replaces.filter(|replaced| replaced.partition().group() != group);
         let arguments = self.creation(create, elsewhere, now);
-        let call = self.on_group(&scripts::CREATE, group, &[id], arguments).waiting(self.keys.of_group("wait", group));
+        let mut keys = self.keys.group(group);
+        let [_, settings, signed_in] = self.keys.of_users(group);
+        keys.extend([self.keys.of_session(id), settings, signed_in]);
+        let call = Call::script(keys::slot_of_group(group), &scripts::CREATE, keys, arguments);
+        let call = call.waiting(self.keys.of_group("wait", group));
         let (word, mut rest) = self.servers.run(&call).await?.tagged()?;
         let first = rest.drain(..).next().unwrap_or_default();
         let mut ended = match (word.as_str(), create.limit) {
@@ -278,6 +302,7 @@ impl Inner {
             .text(from)
             .text(to)
             .optional(remark.as_deref())
+            .text(directory::sign_in_of(info))
             .extend(rows::fields(record))
     }
 

@@ -85,7 +85,7 @@ impl<D: Dialect> SqlStore<D> {
             Arg::Bool(ends_at.is_some()),
             Arg::maybe_at(ends_at.flatten()),
         ];
-        let answers = self.write("update", args).await?;
+        let answers = self.changes.change(id, args).await?;
         Ok(match answers.kind()?.as_deref() {
             Some("applied") => Updated::Applied(record(&answers)?),
             Some("conflict") => Updated::Conflict(record(&answers)?),
@@ -234,7 +234,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    fn lock_of_user(&self, user: &str) -> Arg {
+    pub(super) fn lock_of_user(&self, user: &str) -> Arg {
         lock_number(self.key.keyed_digest(user.as_bytes()).as_bytes())
     }
 }
