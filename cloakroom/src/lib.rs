@@ -124,7 +124,7 @@ pub use change::{Applied, Change, Fields};
 pub use client::{Device, DeviceKind, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
-pub use data::{Data, Json};
+pub use data::{Data, Json, JsonRef};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
