@@ -70,17 +70,18 @@
 //! | `file:sessions` | a directory of JSON files on this machine | `file` |
 //! | `postgres://…` | PostgreSQL | `postgres` |
 //! | `mysql://…` | MariaDB | `mysql` |
-//! | `redis://…`, `redis-cluster://…` | Redis 7, Redis Cluster | `redis` |
+//! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | Redis 7, Redis Cluster, Redis Sentinel | `redis` |
 //!
 //! # Features
 //!
 //! | feature | default | |
 //! |---|---|---|
-//! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
 //! | `actix` | off | the [middleware for actix-web](web::actix), and the same extractors |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
+//! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
 //! | `tower-sessions`, `axum-login` | off | a [store](web::TowerSessionsStore) for applications built on them |
 //! | `testing` | off | the module [`testing`] |
 //!
@@ -115,6 +116,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod users;
 pub mod web;
 
 pub use assurance::Assurance;
@@ -124,19 +126,20 @@ pub use change::{Applied, Change, Fields};
 pub use client::{Device, DeviceKind, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
-pub use data::{Data, Json};
+pub use data::{Data, Json, JsonRef};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
-pub use error::{Error, Result};
+pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
 pub use network::{Network, ParseNetworkError};
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    AuditSink, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, TracingSink,
-    format_period, parse_period,
+    AuditSink, Builder, Clear, ClockOffset, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Returned,
+    RotatedToken, Sessions, SignIn, Start, Started, StoredUsers, Target, TracingSink, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
+pub use users::{User, UserPatch, Users};
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use web::{Fresh, SignedIn};
 

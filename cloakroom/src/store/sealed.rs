@@ -6,11 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, Json, JsonRef, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Imported, Item, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Gone, Imported, Item,
+        Loaded, Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -69,14 +70,16 @@ impl SealedStore {
             Loaded::Unknown => return Ok(Updated::Gone(Gone::Unknown)),
         };
         for _ in 0..MAX_ATTEMPTS {
-            let held = stored.data.get(SEAL_KEY).cloned();
+            let held = stored.data.get(SEAL_KEY).map(JsonRef::to_json);
             let Some(record) = self.open(id, stored) else { return Ok(Updated::Gone(Gone::Unknown)) };
             let mut info = record.info.clone();
             change.fields.apply_to(&mut info);
             change.set(SEAL_KEY, self.seals.seal(&info));
             change.relied_on.insert(SEAL_KEY.into(), held.clone());
             match self.inner.update(id, &change, now).await? {
-                Updated::Conflict(fresh) if fresh.data.get(SEAL_KEY) != held.as_ref() => stored = fresh,
+                Updated::Conflict(fresh) if fresh.data.get(SEAL_KEY) != held.as_ref().map(Json::as_ref) => {
+                    stored = fresh
+                }
                 updated => return Ok(self.open_updated(id, updated)),
             }
         }
@@ -184,6 +187,21 @@ impl Store for SealedStore {
 }
 
 #[deny(clippy::missing_trait_methods)]
+impl Directory for SealedStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.inner.user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.inner.put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.inner.users(after, limit)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
 impl Locks for SealedStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(async move {
@@ -200,6 +218,13 @@ impl Locks for SealedStore {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.inner.unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Examine for SealedStore {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.examine(now, repair)
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Change, Data, Error, Found, Json, Partition, Reason, Record, Result, SessionId, Sessions, Start, Timestamp, Token,
+    Change, Data, Error, Found, Json, JsonRef, Partition, Reason, Record, Result, SessionId, Sessions, Start,
+    Timestamp, Token,
     store::{Touch, Updated},
 };
 
@@ -41,6 +42,8 @@ use crate::{
 /// What differs from other stores of tower-sessions:
 /// - [Saving](Self#saving) a session that ended, or was never there, is an error. A stale cookie starts a new session.
 /// - `create` always chooses the id: two of its 16 bytes say where the session lives, 14 are random.
+/// - It is not told where a request comes from: whom the [directory](crate::Builder::users) lets in from some networks only
+///   is refused.
 /// - A record that was loaded holds one entry more, named `"\0cloakroom"`: what was there, to tell what changed.
 ///
 /// # Saving
@@ -177,7 +180,9 @@ impl TowerSessionsStore {
             if !record.data.is_empty() {
                 change.remove_all();
             }
-            json(values)?.iter().for_each(|(key, value)| change.set(Arc::clone(key), value.clone()));
+            for (key, value) in values {
+                change.set(key.as_str(), encode(key, value)?);
+            }
             return Ok(change);
         };
         for key in base.keys().filter(|key| !values.contains_key(*key)) {
@@ -250,7 +255,7 @@ struct Stored {
 const BASE: &str = "\0cloakroom";
 
 fn values(record: &Record) -> Result<Values> {
-    let decode = |(key, value): (&Arc<str>, &Json)| {
+    let decode = |(key, value): (&str, JsonRef<'_>)| {
         let decoded = value.decode::<Value>();
         let decoded =
             decoded.map_err(|source| Error::InvalidValue { key: key.to_string(), action: "decoded", source })?;

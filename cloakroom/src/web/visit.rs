@@ -105,8 +105,9 @@ macro_rules! settings {
                 self.configure(|config| config.sign_in_page = Some(path.into()))
             }
 
-            /// Where a request comes from, for the record of a session that it starts. Default: not recorded. Behind a
-            /// proxy, read the header that your proxy sets, and only if the peer is your proxy.
+            /// Where a request comes from, for the record of a session that it starts, and for users whom the
+            /// [directory](crate::Builder::users) lets in from some networks only. Default: nobody knows. Behind a proxy,
+            /// read the header that your proxy sets, and only if the peer is your proxy.
             pub fn client_ip(self, ip: impl Fn(&$request) -> Option<std::net::IpAddr> + Send + Sync + 'static) -> Self {
                 self.configure(|config| config.client_ip = Some(Box::new(ip)))
             }
@@ -206,6 +207,7 @@ impl<F: Framework> Visit<F> {
 
     async fn load(&self, request: &F::Request) -> Result<Session> {
         let sessions = &self.config.sessions;
+        let ip = self.config.client_ip.as_ref().and_then(|ip| ip(request));
         let arrival = match sessions.cookie().read_from(F::header_values(request, &header::COOKIE)) {
             Presented::Nothing => Arrival::Nothing,
             Presented::Malformed => {
@@ -217,14 +219,11 @@ impl<F: Framework> Visit<F> {
                 Arrival::Nothing
             }
             Presented::Token(token) => {
-                let found = sessions.resume(&token).await?;
+                let found = sessions.resume_from(&token, ip).await?;
                 Arrival::with(token, found)
             }
         };
-        let origin = Origin {
-            ip: self.config.client_ip.as_ref().and_then(|ip| ip(request)),
-            user_agent: F::user_agent(request),
-        };
+        let origin = Origin { ip, user_agent: F::user_agent(request) };
         Ok(Session::arrive(sessions, arrival, origin))
     }
 

@@ -14,6 +14,8 @@ mod failing_store;
 #[path = "../web/forged.rs"]
 mod forged;
 mod framework;
+#[path = "../web/impersonation.rs"]
+mod impersonation;
 #[path = "../web/lapsed.rs"]
 mod lapsed;
 #[path = "../web/lifetimes.rs"]
@@ -35,5 +37,7 @@ mod step_up;
 mod tokens;
 #[path = "../web/trips.rs"]
 mod trips;
+#[path = "../web/users.rs"]
+mod users;
 #[path = "../web/world.rs"]
 mod world;

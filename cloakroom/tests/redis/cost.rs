@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use cloakroom::{
     Ending, Reason,
-    store::{Limit, RedisStore, Rotation, Store, Touch, Which},
+    store::{Limit, RedisStore, Rotation, Store, Touch, Updated, Which},
 };
+
+use futures_util::future::join_all;
 
 use crate::{
     load::{NOW, anonymous, begin, new_secret, setting, sign_in},
+    proxy::Proxy,
     servers::{Server, is_here, until},
 };
 
@@ -40,7 +43,8 @@ async fn i9_every_call_is_one_script() {
     assert_eq!(count.since_last(), 1, "a load of what has ended");
     store.update(evicting, &setting("a", 1), NOW).await.unwrap();
     assert_eq!(count.since_last(), 1, "a change");
-    let rotation = Rotation { presented: secret, successor: new_secret(id), grace: Duration::ZERO, by: None };
+    let rotation =
+        Rotation { presented: secret, successor: new_secret(id), grace: Duration::ZERO, at_once: false, by: None };
     store.rotate(evicting, &rotation, NOW).await.unwrap();
     assert_eq!(count.since_last(), 1, "a rotation");
     let touch = Touch { id: evicting, seen_at: NOW, grace_ends: None };
@@ -72,6 +76,30 @@ async fn i9_a_sign_in_that_replaces_a_session_elsewhere_waits_for_two() {
     assert_eq!(count.since_last(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn i9_changes_that_arrive_together_travel_together() {
+    if !is_here() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(format!("127.0.0.1:{}", server.port)).await;
+    let store = RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap();
+    warm_up(&store).await;
+    let mut ids = Vec::new();
+    for n in 0..100 {
+        ids.push(begin(&store, sign_in(&store, &format!("user {n}"))).await);
+    }
+    let change = setting("a", 1);
+    let before = proxy.exchanges();
+    let changes = ids.iter().map(|id| store.update(*id, &change, NOW));
+    for updated in join_all(changes).await {
+        assert!(matches!(updated, Ok(Updated::Applied(record)) if record.info.version == 1));
+    }
+    let exchanges = proxy.exchanges() - before;
+    eprintln!("100 changes in {exchanges} exchanges");
+    assert!(exchanges <= 20, "{exchanges} exchanges for a hundred changes");
+}
+
 /// Sends each script once, in full.
 async fn warm_up(store: &RedisStore) {
     let create = sign_in(store, "bert");
@@ -82,7 +110,7 @@ async fn warm_up(store: &RedisStore) {
     begin(store, other).await;
     store.load(id, NOW).await.unwrap();
     store.update(id, &setting("a", 1), NOW).await.unwrap();
-    let rotation = Rotation { presented, successor: new_secret(id), grace: Duration::ZERO, by: None };
+    let rotation = Rotation { presented, successor: new_secret(id), grace: Duration::ZERO, at_once: false, by: None };
     store.rotate(id, &rotation, NOW).await.unwrap();
     store.touch(&[Touch { id, seen_at: NOW, grace_ends: None }], NOW).await.unwrap();
     store.find(&cloakroom::store::Query::of_user("bert"), None, 10, NOW).await.unwrap();

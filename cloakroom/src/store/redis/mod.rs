@@ -1,10 +1,12 @@
-//! Sessions in Redis or Redis Cluster.
+//! Sessions in Redis, alone, as a cluster, or behind sentinels.
 //!
 //! Every call on a session or a user is one script on keys of one slot, so it is atomic and takes one round trip. What
 //! lies under which key is told in [`keys`] and [`rows`].
 
 mod address;
 mod cluster_map;
+mod directory;
+mod examine;
 mod health;
 mod keys;
 mod link;
@@ -13,7 +15,9 @@ mod log;
 mod reply;
 mod rows;
 mod scripts;
+mod sentinels;
 mod servers;
+mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -36,24 +40,29 @@ use crate::{
     AuditEntry, Change, Ended, Ending, Error, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
     SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, Limit, Loaded, Locked,
+        Locks, Logged, Page, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, StoredUser,
+        Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
-/// Sessions in Redis 7 or newer, alone or as a cluster.
+/// Sessions in Redis 7 or newer: one server, a cluster, or a primary that sentinels watch.
 ///
 /// | address | |
 /// |---|---|
 /// | `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]` | one server, port 6379 and database 0 unless told otherwise |
 /// | `redis-cluster://[USER:PASSWORD@]HOST:PORT?node=HOST:PORT,…` | a cluster, found through any of the nodes named |
+/// | `redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/NAME[/DATABASE]` | the primary that these sentinels (port 26379 unless told otherwise) know as `NAME`, whichever it is at the time |
+/// | `rediss://…`, `rediss-cluster://…`, `rediss-sentinel://…` | the same over TLS (feature `tls`), sentinels too |
 ///
 /// | parameter | default | |
 /// |---|---|---|
 /// | `prefix` | `cloakroom:` | what all keys begin with; stores of different prefixes do not meet |
 /// | `timeout_ms` | 5000 | how long a call may take, with all its tries |
 /// | `wait_replicas` | 0 | how many replicas must have a creation, rotation or ending before it is answered |
+/// | `sentinel_login` | `none` | `same`: sentinels ask for the user and password in the address, too |
+/// | `tls_ca` | the system's | a PEM file: the authorities to trust in place of those whom the system trusts |
+/// | `tls_cert`, `tls_key` | | PEM files: the certificate to show, where the server asks for one, and its key |
 ///
 /// # What it promises
 ///
@@ -205,6 +214,20 @@ impl Store for RedisStore {
     }
 }
 
+impl Directory for RedisStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(self.inner.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.inner.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(self.inner.users(after, limit))
+    }
+}
+
 impl Locks for RedisStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(self.inner.lock(id, lease, now))
@@ -227,7 +250,11 @@ impl Inner {
         let group = id.partition().group();
         let elsewhere = create.replaces.filter(|replaced| replaced.partition().group() != group);
         let arguments = self.creation(create, elsewhere, now);
-        let call = self.on_group(&scripts::CREATE, group, &[id], arguments).waiting(self.keys.of_group("wait", group));
+        let mut keys = self.keys.group(group);
+        let [_, settings, signed_in] = self.keys.of_users(group);
+        keys.extend([self.keys.of_session(id), settings, signed_in]);
+        let call = Call::script(keys::slot_of_group(group), &scripts::CREATE, keys, arguments);
+        let call = call.waiting(self.keys.of_group("wait", group));
         let (word, mut rest) = self.servers.run(&call).await?.tagged()?;
         let first = rest.drain(..).next().unwrap_or_default();
         let mut ended = match (word.as_str(), create.limit) {
@@ -265,7 +292,7 @@ impl Inner {
             .text(info.id.to_string())
             .text(Place::of(info, &self.partition_key).as_bytes())
             .optional(info.user.as_deref())
-            .number(info.authenticated_at.unwrap_or(info.created_at).as_millis())
+            .number(info.fenced_at().as_millis())
             .text(max.map_or_else(String::new, |max| max.to_string()))
             .text(if refuses { "refuse" } else { "evict" })
             .text(here.map_or_else(String::new, |id| id.to_string()))
@@ -283,6 +310,7 @@ impl Inner {
             .text(from)
             .text(to)
             .optional(remark.as_deref())
+            .text(directory::sign_in_of(info))
             .extend(rows::fields(record))
     }
 
@@ -397,13 +425,14 @@ impl Inner {
     }
 
     async fn rotate(&self, id: SessionId, rotation: &Rotation, now: Timestamp) -> Result<Rotated> {
-        let Rotation { presented, successor, grace, by } = rotation;
+        let Rotation { presented, successor, grace, at_once, by } = rotation;
         let arguments = Arguments::new(now)
             .text(id.to_string())
             .text(presented.as_bytes())
             .text(successor.as_bytes())
             .text(rows::millis(*grace))
-            .optional(by.as_deref());
+            .optional(by.as_deref())
+            .flag(*at_once);
         let wait = self.keys.of_group("wait", id.partition().group());
         let call = self.on_session(&scripts::ROTATE, id, 4, arguments).waiting(wait);
         let (word, rest) = self.servers.run(&call).await?.tagged()?;
