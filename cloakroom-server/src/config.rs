@@ -63,6 +63,9 @@ pub(crate) struct Settings {
     /// For development on plain http: the cookie is not Secure, and its default name is session
     #[arg(long, env = "CLOAKROOM_COOKIE_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     cookie_dev: Option<bool>,
+    /// Serves what is stored and changes nothing, as on a copy of the store or a standby
+    #[arg(long, env = "CLOAKROOM_READ_ONLY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    read_only: Option<bool>,
     /// `[[keys]]`: name, scope, sha256. In the file alone.
     #[arg(skip)]
     keys: Vec<ApiKey>,
@@ -143,6 +146,7 @@ impl Settings {
             cookie_name: self.cookie_name.or(other.cookie_name),
             cookie_domain: self.cookie_domain.or(other.cookie_domain),
             cookie_dev: self.cookie_dev.or(other.cookie_dev),
+            read_only: self.read_only.or(other.read_only),
             keys: if self.keys.is_empty() { other.keys } else { self.keys },
         }
     }
@@ -170,7 +174,8 @@ impl Settings {
         let cookie = self.cookie();
         cookie.check().map_err(ConfigError::Sessions)?;
         let store = store::open(self.store()).await.map_err(ConfigError::Sessions)?;
-        let mut builder = Sessions::builder(store).lifetimes(lifetimes).cookie(cookie);
+        let read_only = self.read_only == Some(true);
+        let mut builder = Sessions::builder(store).lifetimes(lifetimes).cookie(cookie).read_only(read_only);
         if let Some(limit) = self.limit() {
             builder = builder.limit(limit);
         }

@@ -24,15 +24,14 @@ use argon2::{
 };
 use axum::{
     Form, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    middleware,
+    extract::{ConnectInfo, DefaultBodyLimit, Query, State},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use cloakroom::{
     Client, Ended, Error, Impersonate, Key, Reason, Session, SessionId, SessionInfo, Sessions, SignIn, SignedIn,
-    Timestamp,
+    Timestamp, web::CsrfLayer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +64,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         .route("/customers/act", post(act_as_customer))
         .route("/customers/back", post(back_to_oneself))
         .with_state(Arc::new(Users::seeded()?))
+        .layer(CsrfLayer::new())
         .layer(layer)
-        .layer(middleware::from_fn(refuse_other_sites))
         .layer(DefaultBodyLimit::max(16 * 1024))
         .route("/style.css", get(([(header::CONTENT_TYPE, "text/css")], STYLE)));
 
@@ -542,26 +541,6 @@ fn trouble(error: &Error) -> Response<String> {
     };
     let body = format!(r#"<h1>That did not work</h1><p>{text} <a href="/">Back to the shop</a></p>"#);
     document(status, "That did not work", "", &body)
-}
-
-/// Refuses what another site makes a visitor's browser send. `SameSite=Lax` keeps the cookie out of it already, but counts
-/// every host under one domain as the same site.
-async fn refuse_other_sites(request: Request, next: middleware::Next) -> Response {
-    if request.method().is_safe() || is_from_own_page(request.headers()) {
-        next.run(request).await
-    } else {
-        (StatusCode::FORBIDDEN, "This came from another site.").into_response()
-    }
-}
-
-fn is_from_own_page(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(site) = text(HeaderName::from_static("sec-fetch-site")) {
-        return site == "same-origin" || site == "none";
-    }
-    // Older browsers say where it comes from instead.
-    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
-    origin.is_some_and(|(_, host)| text(header::HOST) == Some(host))
 }
 
 // Who may sign in, and what there is to buy

@@ -5,10 +5,12 @@
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
+use serde::{Serialize, Serializer};
+
 use crate::{Ended, Reason, Record, SessionId, SessionInfo, Timestamp};
 
-/// One line of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One line of the audit log. Serialised, an object with these fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
     /// When it happened, by the clock of the node that did it.
     pub at: Timestamp,
@@ -68,6 +70,12 @@ events! {
     Changed, "changed";
     /// The session ended; the reason says why.
     Ended, "ended";
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
 }
 
 impl fmt::Display for Event {

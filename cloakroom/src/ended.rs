@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use serde::{Serialize, Serializer};
+
 use crate::{SessionId, Timestamp};
 
 /// The tombstone of a session: kept for a while after the end, so that the next request learns why.
@@ -124,6 +126,12 @@ impl Reason {
     /// Whether the client may already hold the token of the session that took this one's place.
     pub const fn is_replacement(self) -> bool {
         matches!(self, Self::Replaced)
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
     }
 }
 

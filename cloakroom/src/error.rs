@@ -1,8 +1,12 @@
 //! What can go wrong, by who can do what about it.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    time::Duration,
+};
 
-use crate::{Ended, store::Refusal};
+use crate::{Assurance, Ended, store::Refusal};
 
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,6 +35,15 @@ pub enum Error {
     /// Somebody may not act as somebody else.
     #[error("not allowed to act as somebody else: {0}")]
     ImpersonationRefused(ImpersonationRefusal),
+
+    /// The person must prove who they are once more: see [`Session::reauthenticate`](crate::Session::reauthenticate).
+    #[error("{}", reauthentication(*max_age, *level))]
+    ReauthenticationRequired {
+        /// How long ago they may have proved it.
+        max_age: Option<Duration>,
+        /// How strongly they must prove it.
+        level: Option<Assurance>,
+    },
 
     /// A key the application used cannot be stored. A mistake in the application.
     #[error("session key {key:?} cannot be used: {problem}")]
@@ -113,6 +126,10 @@ pub enum Error {
         after: Duration,
     },
 
+    /// The service is in [read-only mode](crate::Builder::read_only): nothing was changed. Retry when it is over.
+    #[error("sessions are read-only for now: nothing was changed")]
+    ReadOnly,
+
     /// The store is set up wrongly, or what it holds is damaged. An operator must look.
     #[error("the session store cannot be used: {message}")]
     Store {
@@ -150,6 +167,9 @@ pub enum ImpersonationRefusal {
     /// The other is the actor.
     #[error("this is the same person")]
     Oneself,
+    /// The directory of users does not know the other.
+    #[error("there is no such user")]
+    UnknownUser,
     /// It would last no time, or longer than allowed.
     #[error("it must last some time, and at most {} (h:m:s)", crate::format_period(*most))]
     TooLong {
@@ -169,6 +189,7 @@ impl ImpersonationRefusal {
             Self::Nested => "nested",
             Self::NoReason => "no_reason",
             Self::Oneself => "oneself",
+            Self::UnknownUser => "unknown_user",
             Self::TooLong { .. } => "too_long",
             Self::Policy => "policy",
         }
@@ -180,7 +201,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Locked { .. } | Self::Contended { .. } | Self::Unavailable { .. } | Self::OutcomeUnknown { .. }
+            Self::Locked { .. }
+                | Self::Contended { .. }
+                | Self::Unavailable { .. }
+                | Self::OutcomeUnknown { .. }
+                | Self::ReadOnly
         )
     }
 
@@ -197,6 +222,18 @@ impl Error {
     pub(crate) fn randomness(source: getrandom::Error) -> Self {
         Self::Randomness { source }
     }
+}
+
+fn reauthentication(max_age: Option<Duration>, level: Option<Assurance>) -> String {
+    let mut text = String::from("confirm that it is you");
+    if let Some(level) = level {
+        write!(text, ", at level {}", level.number()).expect("writing to a string cannot fail");
+    }
+    if let Some(max_age) = max_age {
+        let seconds = max_age.as_secs();
+        write!(text, ": the last time must be at most {seconds} s ago").expect("writing to a string cannot fail");
+    }
+    text
 }
 
 impl From<Ended> for Error {

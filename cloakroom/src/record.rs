@@ -103,7 +103,7 @@ pub struct Client {
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,
-    /// A name for the device, in the application's own words, at most 512 bytes of it.
+    /// A name for the device: the application's own, or what the user agent says. At most 512 bytes of it.
     pub device: Option<Arc<str>>,
     /// The country the address belongs to, as two letters of ISO 3166-1, such as `DE`.
     pub country: Option<Arc<str>>,

@@ -1,10 +1,10 @@
 //! The audit log, and the reaper by hand.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    SessionId, Timestamp,
+    SessionId,
     store::{AuditQuery, Cursor, Logged},
 };
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,7 @@ pub(super) async fn list(
     let after = params.after.map(Cursor::new);
     let query = AuditQuery { user: params.user, session: params.session };
     let page = app.sessions.audit(&query, after.as_ref(), limit).await?;
-    let entries = page.items.iter().map(EntryView::from).collect();
-    Ok(ok(&EntriesView { entries, next: page.next.as_ref().map(Cursor::as_str) }))
+    Ok(ok(&EntriesView { entries: &page.items, next: page.next.as_ref().map(Cursor::as_str) }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,40 +54,7 @@ pub(super) async fn reap(
 
 #[derive(Debug, Serialize)]
 struct EntriesView<'a> {
-    entries: Vec<EntryView<'a>>,
+    entries: &'a [Logged],
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<&'a str>,
-}
-
-#[derive(Debug, Serialize)]
-struct EntryView<'a> {
-    cursor: &'a str,
-    at: Timestamp,
-    event: &'static str,
-    session: SessionId,
-    user: Option<&'a str>,
-    impersonated_by: Option<&'a str>,
-    audit_user: Option<&'a str>,
-    ip: Option<IpAddr>,
-    reason: Option<&'static str>,
-    by: Option<&'a str>,
-    note: Option<&'a str>,
-}
-
-impl<'a> From<&'a Logged> for EntryView<'a> {
-    fn from(Logged { cursor, entry }: &'a Logged) -> Self {
-        Self {
-            cursor: cursor.as_str(),
-            at: entry.at,
-            event: entry.event.code(),
-            session: entry.session,
-            user: entry.user.as_deref(),
-            impersonated_by: entry.impersonated_by.as_deref(),
-            audit_user: entry.audit_user.as_deref(),
-            ip: entry.ip,
-            reason: entry.reason.map(cloakroom::Reason::code),
-            by: entry.by.as_deref(),
-            note: entry.note.as_deref(),
-        }
-    }
 }

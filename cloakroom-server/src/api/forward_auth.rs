@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use cloakroom::{Ended, Found, SessionInfo, web::cookie::Presented};
+use cloakroom::{Assurance, Ended, Found, SessionInfo, web::cookie::Presented};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
@@ -24,6 +24,8 @@ pub(super) struct AuthParams {
     user_type: Option<String>,
     /// Seconds since the person proved who they are.
     fresh: Option<u64>,
+    /// The number of an assurance level.
+    level: Option<u8>,
     #[serde(default, deserialize_with = "one")]
     anonymous: bool,
 }
@@ -83,7 +85,7 @@ impl AuthParams {
     fn judge(&self, app: &App, info: Option<&SessionInfo>, ended: Option<&Ended>) -> Result<(), Problem> {
         let Some((info, _)) = info.and_then(|info| Some((info, info.user.as_ref()?))) else {
             return match ended {
-                _ if self.anonymous && self.user_type.is_none() && self.fresh.is_none() => Ok(()),
+                _ if self.anonymous && self.asks_nothing() => Ok(()),
                 Some(ended) => Err(Problem::new(Code::NotSignedIn, ended.reason.text())),
                 None => Err(Problem::new(Code::NotSignedIn, "Nobody is signed in.")),
             };
@@ -95,7 +97,19 @@ impl AuthParams {
         if self.fresh.is_some_and(|seconds| age > Duration::from_secs(seconds)) {
             return Err(Problem::new(Code::RequirementNotMet, "A more recent sign-in is asked for."));
         }
+        if let Some(number) = self.level {
+            let Some(level) = Assurance::from_number(number) else {
+                return Err(Problem::new(Code::RequirementNotMet, "There is no such level: it is 1, 2 or 3."));
+            };
+            if info.level < Some(level) {
+                return Err(Problem::new(Code::RequirementNotMet, "A stronger sign-in is asked for."));
+            }
+        }
         Ok(())
+    }
+
+    fn asks_nothing(&self) -> bool {
+        self.user_type.is_none() && self.fresh.is_none() && self.level.is_none()
     }
 }
 

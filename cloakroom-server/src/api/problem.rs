@@ -61,6 +61,7 @@ codes! {
     Contended, SERVICE_UNAVAILABLE, "contended", "Too many change the same values at once";
     StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable", "The session store is unavailable";
     OutcomeUnknown, SERVICE_UNAVAILABLE, "outcome_unknown", "Whether it was done is unknown";
+    ReadOnly, SERVICE_UNAVAILABLE, "read_only", "Sessions are read-only for now";
     ClockSkew, SERVICE_UNAVAILABLE, "clock_skew", "This server's clock is off";
 }
 
@@ -164,6 +165,7 @@ impl From<Error> for Problem {
             Error::InvalidArgument { what: "cursor", .. } => Self::new(Code::InvalidParameter, detail),
             Error::InvalidArgument { what, .. } => Self::field(Code::InvalidField, what, detail),
             Error::Contended { .. } | Error::Locked { .. } => Self::new(Code::Contended, detail),
+            Error::ReadOnly => Self::new(Code::ReadOnly, detail),
             Error::Unavailable { .. } => failed(Code::StoreUnavailable, &error),
             Error::OutcomeUnknown { .. } => failed(Code::OutcomeUnknown, &error),
             Error::Store { .. } => failed(Code::StoreFailed, &error),

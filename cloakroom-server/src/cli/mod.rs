@@ -1,19 +1,23 @@
 //! The command line.
 
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use cloakroom::store;
 
 use crate::{
     client::{CallError, Client},
+    config::without_password,
     keys,
     output::{self, Style},
     percent,
 };
 
 mod audit;
+mod copy;
 mod key;
 mod list;
+mod migrate;
 mod reap;
 mod revoke;
 mod serve;
@@ -51,6 +55,10 @@ enum Command {
     Reap(reap::Reap),
     /// Read the audit log
     Audit(audit::Audit),
+    /// Say which version a store has, and bring it up to date
+    Migrate(migrate::Migrate),
+    /// Copy all sessions from one store into another
+    Copy(copy::Copy),
     /// Make an API key, and print the lines for cloakroom.toml
     Key(key::Key),
 }
@@ -66,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Revoke(revoke) => revoke.run(),
         Command::Reap(reap) => reap.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Migrate(migrate) => migrate.run(),
+        Command::Copy(copy) => copy.run(),
         Command::Key(key) => key.run(),
     };
     match done {
@@ -118,6 +128,17 @@ impl From<CallError> for Failure {
     }
 }
 
+impl From<cloakroom::Error> for Failure {
+    fn from(error: cloakroom::Error) -> Self {
+        let code = match &error {
+            cloakroom::Error::StoreUrl(_) => Self::USAGE,
+            cloakroom::Error::InvalidArgument { .. } => Self::FAILED,
+            _ => Self::UNAVAILABLE,
+        };
+        Self { code, message: output::printable(&error.to_string()) }
+    }
+}
+
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
         CallError::Answer(error.to_string()).into()
@@ -142,7 +163,16 @@ struct Target {
 }
 
 impl Target {
+    /// For work on sessions that are there.
     fn client(&self) -> Result<Client, Failure> {
+        if let Some(store) = &self.store {
+            on_stores(expect_store(store))?;
+        }
+        self.client_or_new_store()
+    }
+
+    /// For the first of them.
+    fn client_or_new_store(&self) -> Result<Client, Failure> {
         if let Some(store) = &self.store {
             return Ok(Client::of_store(store)?);
         }
@@ -160,6 +190,21 @@ impl Target {
     fn style(&self) -> Style {
         if self.json { Style::Json } else { Style::Human }
     }
+}
+
+/// Does what needs no server and no API.
+fn on_stores<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
+    runtime.block_on(work)
+}
+
+/// Opening a store makes it if it is not there. Whoever looks for sessions in it named the wrong one then.
+async fn expect_store(url: &str) -> Result<(), Failure> {
+    if store::schema(url).await.map_err(CallError::Store)?.found.is_some() {
+        return Ok(());
+    }
+    let message = format!("there is no store at {}: is it the right address?", without_password(url));
+    Err(Failure::new(Failure::UNAVAILABLE, message))
 }
 
 /// Query parameters, percent-encoded; those without a value are left out.

@@ -55,7 +55,7 @@ struct Started {
 impl Start {
     pub(super) fn run(self) -> Result<(), Failure> {
         let body = serde_json::to_string(&self)?;
-        let answer = self.target.client()?.call(Method::POST, "/v1/sessions", Some(body))?;
+        let answer = self.target.client_or_new_store()?.call(Method::POST, "/v1/sessions", Some(body))?;
         match self.target.style() {
             Style::Json => output::line(&answer),
             Style::Human => {

@@ -14,10 +14,12 @@ use crate::{
 };
 
 mod commit;
+mod csrf;
 mod dict;
 mod key;
 mod lock;
 mod pending;
+mod step_up;
 
 pub use dict::Entry;
 pub use key::{Key, ValueKey};
@@ -144,8 +146,14 @@ impl Session {
     /// The session that a token opens, for a framework without an integration of its own: what the layer does when a
     /// handler asks. The caller [commits](Self::commit) and carries tokens itself.
     pub async fn resume(sessions: &Sessions, token: &Token) -> Result<Self> {
-        let found = sessions.resume(token).await?;
-        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), Origin::default()))
+        Self::resume_from(sessions, token, None).await
+    }
+
+    /// As [`resume`](Self::resume), for a request from this address. A session that it starts is recorded as from there.
+    pub async fn resume_from(sessions: &Sessions, token: &Token, ip: Option<IpAddr>) -> Result<Self> {
+        let found = sessions.resume_from(token, ip).await?;
+        let origin = Origin { ip, user_agent: None };
+        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), origin))
     }
 
     pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, origin: Origin) -> Self {
@@ -372,8 +380,10 @@ impl Session {
         }
     }
 
-    /// Forces the session to durable storage now: what is pending, and that it was used.
+    /// Forces the session to durable storage now: what is pending, and that it was used. What was
+    /// [cached for the user's pages](Session::boot_info) is dropped.
     pub async fn flush(&self) -> Result<()> {
+        self.0.sessions.boot().1.forget(self.user().as_ref());
         self.commit().await?;
         let Some(id) = self.id() else { return Ok(()) };
         let touch = Touch { id, seen_at: self.0.sessions.now(), grace_ends: None };

@@ -10,7 +10,7 @@ use super::{Found, Sessions, Started, check_text};
 use crate::{
     AuditEntry, Client, Data, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges, Record,
     Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::{Create, Created, EndAnswer, Loaded, Rotated, Rotation},
+    store::{Create, Created, Loaded, Rotated, Rotation},
 };
 
 /// Whom somebody wants to act as, why, and for how long.
@@ -154,14 +154,18 @@ impl Sessions {
             check_text(what, text.map(|text| &**text), what.contains("user"))?;
         }
         check_text("reason", Some(&*impersonate.reason), false)?;
-        let original = living(self.resume(token).await?)?;
         let now = self.now();
-        let actor = match self.may_impersonate(&original.info, &impersonate) {
-            Ok(actor) => actor,
-            Err(why) => return Err(self.refuse(&original.info, &impersonate, why, now).await?),
+        let original = living(self.attended(token, now, true).await?)?;
+        let (actor, target) = match self.may_impersonate(&original.info, &impersonate).await? {
+            Ok(both) => both,
+            Err(why) => return Err(self.refuse(&original.info, &impersonate, why, now).await),
         };
 
-        let (create, acting) = self.acting(&original.info, actor, impersonate, now)?;
+        let (mut create, acting) = self.acting(&original.info, actor, target, impersonate, now)?;
+        if let Err(refusal) = self.admit(&mut create, now).await? {
+            self.log_refusal(&create.refused(refusal, now)).await;
+            return Err(refusal.into());
+        }
         let sessions = self.clone();
         let token = token.clone();
         // Steps that belong together: a client that goes away between them must not leave one without the other.
@@ -177,7 +181,7 @@ impl Sessions {
     /// [`Error::Ended`] if either session has ended, [`Error::UnknownSession`] if the token opens nothing,
     /// [`Error::InvalidArgument`] if nobody acts as another in its session.
     pub async fn stop_impersonating(&self, token: &Token) -> Result<Returned> {
-        let acting = living(self.resume(token).await?)?;
+        let acting = living(self.attended(token, self.now(), true).await?)?;
         let Some(id) = acting.info.returns_to else {
             let problem = "nobody acts as another in its session, so there is nowhere to go back to".into();
             return Err(Error::InvalidArgument { what: "token", problem });
@@ -202,30 +206,47 @@ impl Sessions {
     }
 
     /// Who acts, if they may.
-    fn may_impersonate(
+    async fn may_impersonate(
         &self,
         actor: &SessionInfo,
         impersonate: &Impersonate,
-    ) -> Result<Arc<str>, ImpersonationRefusal> {
-        let Some(user) = &actor.user else { return Err(ImpersonationRefusal::NobodySignedIn) };
+    ) -> Result<Result<(Arc<str>, Target), ImpersonationRefusal>> {
+        let Some(user) = &actor.user else { return Ok(Err(ImpersonationRefusal::NobodySignedIn)) };
         if actor.impersonated_by.is_some() || actor.audit_user.is_some() {
-            return Err(ImpersonationRefusal::Nested);
+            return Ok(Err(ImpersonationRefusal::Nested));
         }
         if impersonate.reason.trim().is_empty() {
-            return Err(ImpersonationRefusal::NoReason);
+            return Ok(Err(ImpersonationRefusal::NoReason));
         }
         if *user == impersonate.user {
-            return Err(ImpersonationRefusal::Oneself);
+            return Ok(Err(ImpersonationRefusal::Oneself));
         }
         let most = self.config().impersonation_limit;
         if impersonate.lasts.as_millis() == 0 || impersonate.lasts > most {
-            return Err(ImpersonationRefusal::TooLong { most });
+            return Ok(Err(ImpersonationRefusal::TooLong { most }));
         }
+        let Some(target) = self.target(impersonate).await? else { return Ok(Err(ImpersonationRefusal::UnknownUser)) };
         let ImpersonationPolicy(allows) = &self.config().impersonation_policy;
-        if !allows(actor, &target_facts(impersonate)) {
-            return Err(ImpersonationRefusal::Policy);
+        if !allows(actor, &target) {
+            return Ok(Err(ImpersonationRefusal::Policy));
         }
-        Ok(Arc::clone(user))
+        Ok(Ok((Arc::clone(user), target)))
+    }
+
+    /// What is known of the other: what the directory says goes before what the call says. None if there is a directory that
+    /// does not know them.
+    async fn target(&self, impersonate: &Impersonate) -> Result<Option<Target>> {
+        let Impersonate { user, full_name, user_type, .. } = impersonate;
+        let known = self.find_user(user).await?;
+        if known.is_none() && self.has_directory() {
+            return Ok(None);
+        }
+        let (known_name, known_type) = known.map(|known| (known.full_name.clone(), known.user_type.clone())).unzip();
+        Ok(Some(Target {
+            user: Arc::clone(user),
+            full_name: known_name.flatten().or_else(|| full_name.clone()),
+            user_type: known_type.flatten().or_else(|| user_type.clone()),
+        }))
     }
 
     /// Puts a refusal into the audit log, and answers with the error that says so.
@@ -235,16 +256,16 @@ impl Sessions {
         impersonate: &Impersonate,
         why: ImpersonationRefusal,
         now: Timestamp,
-    ) -> Result<Error> {
+    ) -> Error {
         let Impersonate { user, reason, .. } = impersonate;
         let note = format!(
             "to act as {user}: {why}{}",
             if reason.is_empty() { String::new() } else { format!(" ({reason})") }
         );
         let entry = AuditEntry { note: Some(note.into()), ..AuditEntry::about(actor, Event::Refused, now) };
-        self.store_write(self.store().log(&entry, now)).await?;
+        self.log_refusal(&entry).await;
         tracing::warn!(session = %actor.id, actor = actor.user.as_deref(), %user, %why, "acting as another refused");
-        Ok(Error::ImpersonationRefused(why))
+        Error::ImpersonationRefused(why)
     }
 
     /// The session in which the actor acts as the other, about to start.
@@ -252,10 +273,11 @@ impl Sessions {
         &self,
         original: &SessionInfo,
         actor: Arc<str>,
+        target: Target,
         impersonate: Impersonate,
         now: Timestamp,
     ) -> Result<(Create, Token)> {
-        let Target { user, full_name, user_type } = target_facts(&impersonate);
+        let Target { user, full_name, user_type } = target;
         let partition = self.store().partition_key().partition_of(&user);
         let token = Token::generate(SessionId::generate(partition)?)?;
         let end = now.after(impersonate.lasts);
@@ -360,10 +382,13 @@ impl Sessions {
             }
             Loaded::Unknown => Ending::new(Reason::ImpersonationEnded),
         };
-        Ok(match self.end(record.info.id, &ending).await? {
-            EndAnswer::Unknown(_) => Found::Unknown,
-            EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) => Found::Ended(ended),
-        })
+        let SessionInfo { id, user, .. } = &record.info;
+        match self.end(*id, &ending).await {
+            Ok(answer) => Ok(answer.into()),
+            // It is over, even where nothing may be written.
+            Err(Error::ReadOnly) => Ok(Found::Ended(ending.of(*id, user.clone(), now))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Leaves out sessions in which somebody acted as another whose own session has ended.
@@ -386,12 +411,6 @@ impl Sessions {
 pub(super) fn withdrawn(record: &Record) -> Ended {
     let SessionInfo { id, user, .. } = &record.info;
     Ended { id: *id, user: user.clone(), at: record.secrets.issued_at, reason: Reason::Replaced, by: None, note: None }
-}
-
-/// What is known of the person whom somebody wants to act as.
-fn target_facts(impersonate: &Impersonate) -> Target {
-    let Impersonate { user, full_name, user_type, .. } = impersonate;
-    Target { user: Arc::clone(user), full_name: full_name.clone(), user_type: user_type.clone() }
 }
 
 fn living(found: Found) -> Result<Arc<Record>> {

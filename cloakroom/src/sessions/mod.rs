@@ -1,18 +1,32 @@
 //! The service: starts, resumes, changes, ends and lists sessions, and keeps the store tidy.
 
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 
 use self::impersonate::ImpersonationPolicy;
 use crate::{
-    Clock, Ended, Error, Result, SessionInfo, SystemClock, Timestamp,
+    Boot, Clock, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
+    boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
 };
 
+mod clear;
+mod directory;
 mod end;
+mod follow;
 mod impersonate;
 mod lifetimes;
 mod lock;
@@ -20,14 +34,19 @@ mod resume;
 mod start;
 mod update;
 mod upkeep;
+mod users;
 mod watch;
 
+pub use clear::Clear;
+pub use directory::DirectoryEntry;
+pub use follow::{AuditSink, TracingSink};
 pub use impersonate::{Impersonate, Returned, Target};
 pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
 pub use update::RotatedToken;
+pub use users::StoredUsers;
 
 pub(crate) use start::check_text;
 
@@ -62,14 +81,24 @@ struct Inner {
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
     watchers: watch::Watchers,
+    #[cfg(feature = "geoip")]
+    countries: Option<crate::client::Countries>,
+    boot: (Boot, BootCache),
+    after_start: Option<AfterStart>,
+    read_only: AtomicBool,
     lanes: update::Lanes,
+    known_users: Option<users::Known>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// What an application does once a session has started.
+type AfterStart = Arc<dyn Fn(Arc<Record>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// What a deployment decides. See [`Builder`] for each.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) lifetimes: Lifetimes,
+    pub(crate) mobile_lifetimes: Option<Lifetimes>,
     pub(crate) limit: Option<Limit>,
     pub(crate) rotation_grace: Duration,
     pub(crate) max_data_bytes: usize,
@@ -83,6 +112,13 @@ pub(crate) struct Config {
     pub(crate) cookie: CookieConfig,
     pub(crate) impersonation_limit: Duration,
     pub(crate) impersonation_policy: ImpersonationPolicy,
+}
+
+impl Config {
+    /// What holds for a session that starts on such a device.
+    fn lifetimes_of(&self, is_mobile: bool) -> Lifetimes {
+        self.mobile_lifetimes.filter(|_| is_mobile).unwrap_or(self.lifetimes)
+    }
 }
 
 impl Sessions {
@@ -110,6 +146,21 @@ impl Sessions {
         }
         if let Err(error) = self.flush().await {
             tracing::warn!(%error, "the latest times of use could not be written");
+        }
+    }
+
+    /// Whether the service changes nothing: see [`Builder::read_only`].
+    pub fn is_read_only(&self) -> bool {
+        self.0.read_only.load(Ordering::Acquire)
+    }
+
+    /// Starts or ends [read-only mode](Builder::read_only), in this process. Calls that are under way when it starts are
+    /// answered within the [call timeout](Builder::call_timeout); when it ends, what waited is written within a
+    /// second or so.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.0.read_only.store(read_only, Ordering::Release);
+        if !read_only {
+            self.0.touches.wake();
         }
     }
 
@@ -142,6 +193,11 @@ impl Sessions {
         ended.reason.is_replacement() && self.now().since(ended.at) < self.config().rotation_grace
     }
 
+    pub(crate) fn boot(&self) -> (&Boot, &BootCache) {
+        let (boot, cache) = &self.0.boot;
+        (boot, cache)
+    }
+
     fn watchers(&self) -> &watch::Watchers {
         &self.0.watchers
     }
@@ -156,6 +212,9 @@ impl Sessions {
 
     /// A call that changes something: late may be done or not.
     async fn store_write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
         let after = self.config().call_timeout;
         within(after, call).await.unwrap_or(Err(Error::OutcomeUnknown { after }))
     }
@@ -185,14 +244,30 @@ impl fmt::Debug for Sessions {
 }
 
 /// Settings of a session service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Builder {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: Config,
     mac_keys: MacKeys,
+    #[cfg(feature = "geoip")]
+    country_database: Option<std::path::PathBuf>,
+    boot: Boot,
+    after_start: Option<AfterStart>,
+    read_only: bool,
     upkeep: bool,
+    users: Directory,
+    users_cache: Duration,
+    only_known_users: bool,
+}
+
+/// Where users are known by name.
+#[derive(Clone, Debug)]
+enum Directory {
+    None,
+    Stored,
+    Given(Arc<dyn Users>),
 }
 
 #[derive(Clone, Default)]
@@ -219,10 +294,17 @@ impl fmt::Debug for MacKeys {
     }
 }
 
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("store", &self.store).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Builder {
     fn new(store: Arc<dyn Store>) -> Self {
         let config = Config {
             lifetimes: Lifetimes::default(),
+            mobile_lifetimes: None,
             limit: None,
             rotation_grace: Duration::from_secs(30),
             max_data_bytes: 64 * 1024,
@@ -237,12 +319,33 @@ impl Builder {
             impersonation_limit: Duration::from_hours(8),
             impersonation_policy: ImpersonationPolicy::default(),
         };
-        Self { store, clock: Arc::new(SystemClock), config, mac_keys: MacKeys::default(), upkeep: true }
+        Self {
+            store,
+            clock: Arc::new(SystemClock),
+            config,
+            mac_keys: MacKeys::default(),
+            #[cfg(feature = "geoip")]
+            country_database: None,
+            boot: Boot::new(),
+            after_start: None,
+            read_only: false,
+            upkeep: true,
+            users: Directory::None,
+            users_cache: Duration::from_secs(5),
+            only_known_users: false,
+        }
     }
 
     /// How long sessions live. Default: [`Lifetimes::default`].
     pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.config.lifetimes = lifetimes;
+        self
+    }
+
+    /// How long sessions live that start on a telephone or tablet, as far as its [user agent](crate::Device) says so.
+    /// An assurance level among the other lifetimes bounds these too. Default: as everywhere.
+    pub fn mobile_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.config.mobile_lifetimes = Some(lifetimes);
         self
     }
 
@@ -359,9 +462,79 @@ impl Builder {
         self
     }
 
+    /// A file in MaxMind's format (`.mmdb`), such as GeoLite2-Country, that says in which country an address is used: each
+    /// session then records that of the address it starts from. Read into memory by [`build`](Self::build), so a newer file
+    /// counts from the next start on. Default: none, and no country is recorded.
+    #[cfg(feature = "geoip")]
+    pub fn country_database(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.country_database = Some(file.into());
+        self
+    }
+
+    /// A directory of users, asked at every sign-in and resume: whether they may have sessions, how many, and from where.
+    /// Default: none, which costs nothing and restricts nobody.
+    ///
+    /// Signing in asks it anew; later requests go by what it said within [`users_cache`](Self::users_cache). Who is
+    /// disabled there loses all sessions at their next request. Where it cannot be read, requests of signed-in users fail.
+    pub fn users(mut self, users: impl Users) -> Self {
+        self.users = Directory::Given(Arc::new(users));
+        self
+    }
+
+    /// The directory in the store itself, written by [`Sessions::patch_user`].
+    pub fn stored_users(mut self) -> Self {
+        self.users = Directory::Stored;
+        self
+    }
+
+    /// For how long what the directory said of a user is believed, even that it does not know them; zero for not at all.
+    /// Default 5 seconds. A user disabled through [`Sessions::patch_user`] loses their sessions at once all the same.
+    /// At most 10,000 users are remembered.
+    pub fn users_cache(mut self, kept_for: Duration) -> Self {
+        self.users_cache = kept_for;
+        self
+    }
+
+    /// Lets nobody sign in whom the directory does not know, and ends the sessions of those it no longer knows. Default:
+    /// who is not in it has no restrictions of their own.
+    pub fn only_known_users(mut self) -> Self {
+        self.only_known_users = true;
+        self
+    }
+
     /// Where `now` comes from. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What a page needs to know when it starts: see [`Session::boot_info`](crate::Session::boot_info). Default: what
+    /// the session itself tells.
+    pub fn boot(mut self, boot: Boot) -> Self {
+        self.boot = boot;
+        self
+    }
+
+    /// What to do once a session has started, before the caller hears of it: count it, greet the person, tell them of
+    /// a new device. The session is stored by then, and stays whatever this does. Default: nothing.
+    pub fn after_start<F>(mut self, hook: impl Fn(Arc<Record>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.after_start = Some(Arc::new(move |record| Box::pin(hook(record))));
+        self
+    }
+
+    /// Whether the service starts in read-only mode, as for a copy of the store or a standby. Default false;
+    /// [`Sessions::set_read_only`] changes it while the service runs.
+    ///
+    /// In read-only mode sessions are served as they are stored. Whatever would change the store is
+    /// [`Error::ReadOnly`], and nothing is half done: starts, sign-ins, changes, rotations, locks, endings and the
+    /// reaper by hand. That a session is used is remembered by the process and written when the mode ends; until
+    /// then idle deadlines stand where they were, so a mode that lasts longer than the idle timeout ends sessions.
+    /// What expires meanwhile counts as ended, and is reaped afterwards.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
         self
     }
 
@@ -373,9 +546,14 @@ impl Builder {
 
     /// The service. Must be called within a Tokio runtime, where the upkeep runs, unless there is
     /// [none](Self::without_upkeep).
-    pub fn build(self) -> Result<Sessions> {
+    pub fn build(mut self) -> Result<Sessions> {
         self.config.lifetimes.check()?;
+        if let Some(mobile) = &mut self.config.mobile_lifetimes {
+            mobile.assurance = mobile.assurance.max(self.config.lifetimes.assurance);
+            mobile.check()?;
+        }
         self.config.cookie.check()?;
+        self.boot.check()?;
         for (what, time) in [("call timeout", self.config.call_timeout), ("reap interval", self.config.reap_interval)] {
             if time.is_zero() {
                 return Err(Error::InvalidArgument { what, problem: "it must not be zero".into() });
@@ -387,11 +565,21 @@ impl Builder {
                 problem: "at least one session must be allowed".into(),
             });
         }
+        if self.only_known_users && matches!(self.users, Directory::None) {
+            let problem = "there is no directory that could know them: give one with users or stored_users";
+            return Err(Error::InvalidArgument { what: "only_known_users", problem: problem.into() });
+        }
         let seals = self.mac_keys.seals()?;
         let store = match &seals {
             Some(seals) => Arc::new(SealedStore::new(self.store, Arc::clone(seals))),
             None => self.store,
         };
+        let users = match self.users {
+            Directory::None => None,
+            Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),
+            Directory::Given(users) => Some(users),
+        };
+        let known_users = users.map(|users| users::Known::new(users, self.users_cache, self.only_known_users));
         let sessions = Sessions(Arc::new(Inner {
             store,
             clock: self.clock,
@@ -399,7 +587,13 @@ impl Builder {
             seals,
             touches: Arc::default(),
             watchers: watch::Watchers::default(),
+            #[cfg(feature = "geoip")]
+            countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,
+            boot: (self.boot, BootCache::default()),
+            after_start: self.after_start,
+            read_only: AtomicBool::new(self.read_only),
             lanes: update::Lanes::default(),
+            known_users,
             tasks: std::sync::Mutex::default(),
         }));
         if self.upkeep {

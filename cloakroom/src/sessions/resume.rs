@@ -1,6 +1,6 @@
 //! From a token to its session.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{Sessions, impersonate::withdrawn};
 use crate::{
@@ -23,9 +23,20 @@ impl Sessions {
     /// The session a token opens. Counts as use: it moves the idle deadline, at most as often as the throttle allows.
     ///
     /// A token of an ended session is told why it ended; a stranger who knows only the id is not.
+    ///
+    /// Says nothing of where the request comes from: a user whom the [directory](super::Builder::users) lets in from some
+    /// networks only is refused. See [`resume_from`](Self::resume_from).
     pub async fn resume(&self, token: &Token) -> Result<Found> {
+        self.resume_from(token, None).await
+    }
+
+    /// As [`resume`](Self::resume), for a request from this address.
+    ///
+    /// With a [directory](super::Builder::users) of users: a user who is disabled there loses all sessions, and the answer
+    /// tells so; one who may not come from this address is [`Error::Refused`](crate::Error::Refused), and the session stays.
+    pub async fn resume_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
         let now = self.now();
-        let found = self.resume_at(token, now, true).await?;
+        let found = self.resume_at(token, ip, now, true).await?;
         if let Found::Live(record) = &found {
             self.note_use(record, now);
         }
@@ -34,12 +45,26 @@ impl Sessions {
 
     /// The session a token opens, without counting as use.
     pub async fn resume_without_touch(&self, token: &Token) -> Result<Found> {
-        self.resume_at(token, self.now(), false).await
+        self.resume_without_touch_from(token, None).await
     }
 
-    async fn resume_at(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
-        let found = self.found_at(token, now).await?;
-        match found {
+    /// As [`resume_from`](Self::resume_from), without counting as use.
+    pub async fn resume_without_touch_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
+        self.resume_at(token, ip, self.now(), false).await
+    }
+
+    async fn resume_at(&self, token: &Token, ip: Option<IpAddr>, now: Timestamp, counts: bool) -> Result<Found> {
+        let found = self.attended(token, now, counts).await?;
+        match (&self.0.known_users, found) {
+            // Boxed, so that those without a directory do not make room for it.
+            (Some(known), Found::Live(record)) => Box::pin(self.judge(known, record, ip, now)).await,
+            (_, found) => Ok(found),
+        }
+    }
+
+    /// What a token opens, whatever the directory says of its holder.
+    pub(super) async fn attended(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
+        match self.look_up(token, now).await? {
             // Boxed: it is rare, and needs much room.
             Found::Live(record) if record.info.returns_to.is_some() => {
                 Box::pin(self.while_actor_is_there(record, now, counts)).await
@@ -48,7 +73,7 @@ impl Sessions {
         }
     }
 
-    async fn found_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
+    async fn look_up(&self, token: &Token, now: Timestamp) -> Result<Found> {
         match self.load(token.id(), now).await? {
             Loaded::Live(record) => match self.present(token, &record.secrets, now) {
                 Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
@@ -111,6 +136,21 @@ impl Sessions {
     /// What is kept of a token's secret.
     pub(super) fn digest(&self, token: &Token) -> Digest {
         self.0.seals.as_ref().map_or_else(|| token.digest(), |seals| seals.digest(token))
+    }
+
+    /// The secret beneath a session's CSRF tokens.
+    pub(crate) fn csrf_secret(&self, id: SessionId) -> Digest {
+        self.csrf_secrets(id).next().expect("there is a key at least")
+    }
+
+    /// The secrets that a session's CSRF tokens may have been made with: one, or one for each record MAC key. Who has no
+    /// such key can still not compute them from an id: the store's own key is needed.
+    pub(crate) fn csrf_secrets(&self, id: SessionId) -> impl Iterator<Item = Digest> {
+        let seals = self.0.seals.as_ref();
+        // No user's name holds the NUL, so no user's partition is computed from the same text.
+        let plain = || self.store().partition_key().keyed_digest(&[b"csrf\0", &id.as_bytes()[..]].concat());
+        let plain = seals.is_none().then(plain);
+        plain.into_iter().chain(seals.into_iter().flat_map(move |seals| seals.csrf_secrets(id)))
     }
 
     /// What may be kept of a token's secret: one digest, or one for each key that makes them.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{Inner, Sessions};
 use crate::{
@@ -32,6 +32,11 @@ impl Touches {
         if was_empty {
             self.first.notify_one();
         }
+    }
+
+    /// Lets those that waited be written.
+    pub(super) fn wake(&self) {
+        self.first.notify_one();
     }
 
     fn take(&self) -> Vec<Touch> {
@@ -83,11 +88,19 @@ impl Sessions {
 
     /// Writes that one session was used, without waiting for others.
     pub(crate) async fn touch_now(&self, touch: Touch) -> Result<()> {
+        if self.is_read_only() {
+            self.queue_touch(touch);
+            return Ok(());
+        }
         self.store_write(self.store().touch(&[touch], self.now())).await.map(drop)
     }
 
     /// Writes when sessions were last seen, as far as it is not written yet. Happens by itself within a second or so.
+    /// In [read-only mode](super::Builder::read_only) they go on waiting.
     pub async fn flush(&self) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
         let touches = self.0.touches.take();
         let mut batches = touches.chunks(TOUCH_BATCH);
         while let Some(batch) = batches.next() {
@@ -130,11 +143,13 @@ impl Sessions {
     }
 
     pub(super) fn start_upkeep(&self, runtime: &tokio::runtime::Handle) {
-        let tasks = [
-            runtime.spawn(keep_flushing(Arc::clone(&self.0.touches), Arc::downgrade(&self.0))),
-            runtime.spawn(keep_reaping(Arc::downgrade(&self.0), self.config().reap_interval)),
-        ];
-        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
+        self.keep_task(runtime.spawn(keep_flushing(Arc::clone(&self.0.touches), Arc::downgrade(&self.0))));
+        self.keep_task(runtime.spawn(keep_reaping(Arc::downgrade(&self.0), self.config().reap_interval)));
+    }
+
+    /// Has a task stopped when the service is.
+    pub(super) fn keep_task(&self, task: JoinHandle<()>) {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 }
 
@@ -166,6 +181,9 @@ async fn keep_reaping(service: Weak<Inner>, interval: Duration) {
         let random = Change::new(0).id % u64::try_from(spread.as_millis()).unwrap_or(u64::MAX).max(1);
         tokio::time::sleep(interval.saturating_sub(spread / 2) + Duration::from_millis(random)).await;
         let Some(sessions) = upgrade(&service) else { break };
+        if sessions.is_read_only() {
+            continue;
+        }
         if let Err(error) = sessions.reap().await {
             tracing::warn!(%error, "expired sessions could not be ended; they stay unusable and are tried again");
         }

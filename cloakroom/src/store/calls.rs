@@ -114,6 +114,12 @@ pub enum Refusal {
     /// All sessions of the user were ended after the person had authenticated.
     #[error("all sessions of the user were ended while this sign-in was under way: sign in again")]
     EndedMeanwhile,
+    /// The directory of users lets them in from some networks only, and this is none of them.
+    #[error("the user may not come from this address")]
+    NetworkNotAllowed,
+    /// The directory of users does not know them, and only those it knows are let in.
+    #[error("the user is not in the directory")]
+    NotInDirectory,
 }
 
 /// A session as it was found.
@@ -253,6 +259,16 @@ pub enum EndAnswer {
     EndedBefore(Ended),
     /// There is none, or it was forgotten.
     Unknown(SessionId),
+}
+
+impl EndAnswer {
+    /// How the session ended, if it ended now.
+    pub fn ended_now(self) -> Option<Ended> {
+        match self {
+            Self::EndedNow(ended) => Some(ended),
+            Self::EndedBefore(_) | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// How much to reap.

@@ -4,10 +4,13 @@
 //! tombstones, the users' sessions and fences, the expiry index. All sessions of a user are in one shard, so limits
 //! and the ending of all of them take one lock.
 
+mod transfer;
+
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     hash::{BuildHasherDefault, Hasher},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,8 +20,9 @@ use crate::{
     SessionInfo, Timestamp,
     change::Applied,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated, WhenFull, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, LastSignIn, Limit, Loaded,
+        Locked, Locks, Logged, Page, Put, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, StoredUser,
+        Tombstone, Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -27,7 +31,7 @@ use crate::{
 ///
 /// Reading and writing cost the same however many sessions there are. The audit log keeps the latest 100,000 entries.
 pub struct MemoryStore {
-    key: PartitionKey,
+    key: AdoptableKey,
     shards: Box<[Mutex<Shard>]>,
     log: Mutex<Log>,
 }
@@ -36,7 +40,7 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Result<Self> {
         let shards = (0..Partition::GROUPS).map(|_| Mutex::default()).collect();
-        Ok(Self { key: PartitionKey::generate()?, shards, log: Mutex::default() })
+        Ok(Self { key: AdoptableKey::new(PartitionKey::generate()?), shards, log: Mutex::default() })
     }
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
@@ -46,6 +50,10 @@ impl MemoryStore {
     fn shard_at(&self, group: u16) -> MutexGuard<'_, Shard> {
         // A panic while a shard is locked would be a bug of ours, between steps that cannot fail: go on.
         self.shards[usize::from(group)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard_of(&self, user: &str) -> MutexGuard<'_, Shard> {
+        self.shard_at(self.key.partition_of(user).group())
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -152,6 +160,20 @@ impl Store for MemoryStore {
     }
 }
 
+impl Directory for MemoryStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(async move { Ok(self.shard_of(user).directory.get(user).cloned()) })
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { Ok(self.shard_of(&put.user).put_user(put)) })
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(async move { self.users_after(after, limit) })
+    }
+}
+
 impl Locks for MemoryStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(async move {
@@ -223,6 +245,7 @@ impl MemoryStore {
             }
         }
         log.push(create.started(now));
+        shard.note_sign_in(info);
         shard.insert(create.record.clone());
         Created::Created { ended }
     }
@@ -312,6 +335,25 @@ impl MemoryStore {
         Ok(Page { items, next: None })
     }
 
+    /// By group, then by name.
+    fn users_after(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<StoredUser>> {
+        let after = after.map(Cursor::name).transpose()?;
+        let first = after.as_deref().map_or(0, |after| self.key.partition_of(after).group());
+        let mut items: Vec<StoredUser> = Vec::new();
+        for group in first..Partition::GROUPS {
+            let behind = after.as_deref().filter(|_| group == first).map_or(Bound::Unbounded, Bound::Excluded);
+            let shard = self.shard_at(group);
+            for (_, user) in shard.directory.range::<str, _>((behind, Bound::Unbounded)) {
+                if items.len() == limit {
+                    let next = items.last().map(|last| Cursor::behind(&last.user));
+                    return Ok(Page { items, next });
+                }
+                items.push(user.clone());
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
     async fn reap_now(&self, reap: &Reap, now: Timestamp) -> Reaped {
         /// So many sessions end under one lock; then others get their turn.
         const BATCH: usize = 64;
@@ -362,6 +404,7 @@ struct Shard {
     ended: HashMap<SessionId, Arc<Tombstone>, BuildHasherDefault<IdHasher>>,
     ended_at: BTreeSet<(Timestamp, SessionId)>,
     fences: VecDeque<(Timestamp, Arc<str>)>,
+    directory: BTreeMap<Arc<str>, StoredUser>,
 }
 
 #[derive(Default)]
@@ -450,6 +493,24 @@ impl Shard {
         Ok(living.into_iter().take(surplus).map(|(_, _, id)| id).collect())
     }
 
+    fn put_user(&mut self, put: &PutUser) -> bool {
+        match put.decide(self.directory.get(&put.user)) {
+            Put::Refuse => return false,
+            Put::Leave => {}
+            Put::Keep(user) => drop(self.directory.insert(Arc::clone(&put.user), user)),
+            Put::Delete => drop(self.directory.remove(&put.user)),
+        }
+        true
+    }
+
+    fn note_sign_in(&mut self, info: &SessionInfo) {
+        if let Some((user, sign_in)) = LastSignIn::of(info)
+            && let Some(stored) = self.directory.get_mut(user)
+        {
+            stored.last_sign_in = LastSignIn::latest(stored.last_sign_in, Some(sign_in));
+        }
+    }
+
     fn insert(&mut self, record: Record) {
         let info = &record.info;
         self.expiry.extend(info.expires_at().map(|at| (at, info.id)));
@@ -477,10 +538,21 @@ impl Shard {
 
     /// Takes a record that is there out of everything and leaves a tombstone and an audit entry.
     fn bury(&mut self, ended: Ended, log: &mut Log) {
-        let id = ended.id;
-        let Some(record) = self.live.remove(&id) else { return };
+        let Some(record) = self.remove(ended.id) else { return };
+        log.push(AuditEntry::ended(&record.info, &ended));
+        self.insert_tombstone(Tombstone { ended, secrets: record.secrets.clone() });
+    }
+
+    fn insert_tombstone(&mut self, tombstone: Tombstone) {
+        let id = tombstone.ended.id;
+        self.ended_at.insert((tombstone.ended.at, id));
+        self.ended.insert(id, Arc::new(tombstone));
+    }
+
+    /// Takes a record out of everything.
+    fn remove(&mut self, id: SessionId) -> Option<Arc<Record>> {
+        let record = self.live.remove(&id)?;
         let info = &record.info;
-        log.push(AuditEntry::ended(info, &ended));
         info.expires_at().map(|at| self.expiry.remove(&(at, id)));
         if let Some(name) = &info.user
             && let Some(user) = self.users.get_mut(name)
@@ -493,8 +565,7 @@ impl Shard {
         {
             self.idempotency.remove(key.as_bytes());
         }
-        self.ended_at.insert((ended.at, id));
-        self.ended.insert(id, Arc::new(Tombstone { ended, secrets: record.secrets.clone() }));
+        Some(record)
     }
 
     fn ids_of(&self, user: &str) -> impl DoubleEndedIterator<Item = SessionId> {

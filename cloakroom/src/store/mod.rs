@@ -24,6 +24,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 mod calls;
+mod directory;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
@@ -31,15 +32,18 @@ mod open;
 mod pages;
 #[cfg(feature = "redis")]
 mod redis;
+mod schema;
 mod sealed;
 mod shared;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
+mod transfer;
 
 pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
     Tombstone, Touch, Updated, WhenFull, Which,
 };
+pub use directory::{Directory, LastSignIn, Put, PutUser, StoredUser};
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -47,6 +51,7 @@ pub use open::open;
 pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
+pub use schema::{Schema, schema};
 pub(crate) use sealed::SealedStore;
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
@@ -56,6 +61,7 @@ pub use sql::PostgresStore;
 pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
+pub use transfer::{Copied, Imported, Item, Progress, Tally, Transfer, UserFence, copy};
 
 /// What a store's calls return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -84,7 +90,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Directory + Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -103,6 +109,9 @@ pub trait Store: Locks + fmt::Debug + Send + Sync + 'static {
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
+    ///
+    /// Where the [directory](Directory) has an entry of the user, it notes [this sign-in](LastSignIn::of) in the same
+    /// transaction.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, str::FromStr, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use crate::{AuditEntry, Error, Result, SessionId, SessionInfo, Timestamp};
 
 /// Which sessions to list: those that match every field given.
@@ -37,7 +39,8 @@ impl Query {
 }
 
 /// A place in a listing. Opaque: only the store that gave it understands it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(transparent)]
 pub struct Cursor(String);
 
 impl Cursor {
@@ -54,6 +57,17 @@ impl Cursor {
     /// Reads a part of a store's own cursor.
     pub fn parse<T: FromStr>(&self) -> Result<T> {
         self.0.parse().map_err(|_| Self::invalid())
+    }
+
+    /// The place behind a name, which may be any text.
+    pub(crate) fn behind(name: &str) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(name))
+    }
+
+    /// The name that [`behind`](Self::behind) was given.
+    pub(crate) fn name(&self) -> Result<String> {
+        let bytes = URL_SAFE_NO_PAD.decode(&self.0).map_err(|_| Self::invalid())?;
+        String::from_utf8(bytes).ok().filter(|name| !name.is_empty()).ok_or_else(Self::invalid)
     }
 
     /// What a cursor that the store did not give is answered with.
@@ -88,11 +102,12 @@ impl AuditQuery {
     }
 }
 
-/// An audit entry and its place in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An audit entry and its place in the log. Serialised, one object.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Logged {
     /// Continue after this entry from here.
     pub cursor: Cursor,
     /// The entry.
+    #[serde(flatten)]
     pub entry: AuditEntry,
 }

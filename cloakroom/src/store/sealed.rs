@@ -9,8 +9,9 @@ use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Loaded, Locked, Locks, Logged, Page, Query,
-        Reap, Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Gone, Imported, Item, Loaded, Locked,
+        Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch, Transfer,
+        Updated, Which,
     },
 };
 
@@ -184,6 +185,21 @@ impl Store for SealedStore {
 }
 
 #[deny(clippy::missing_trait_methods)]
+impl Directory for SealedStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.inner.user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.inner.put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.inner.users(after, limit)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
 impl Locks for SealedStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(async move {
@@ -200,6 +216,37 @@ impl Locks for SealedStore {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.inner.unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Transfer for SealedStore {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        Box::pin(async move {
+            let Page { items, next } = self.inner.export(after, limit).await?;
+            let items = items.into_iter().filter_map(|item| match item {
+                Item::Session(record) => self.open(record.info.id, record).map(Item::Session),
+                other @ (Item::Ended(_) | Item::Fence(_)) => Some(other),
+            });
+            Ok(Page { items: items.collect(), next })
+        })
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        Box::pin(async move {
+            let mut sealed = items.to_vec();
+            for item in &mut sealed {
+                if let Item::Session(record) = item {
+                    let record = Arc::make_mut(record);
+                    record.data.insert(SEAL_KEY, self.seals.seal(&record.info));
+                }
+            }
+            self.inner.import(&sealed).await
+        })
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        self.inner.adopt_partition_key(key)
     }
 }
 

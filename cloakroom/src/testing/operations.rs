@@ -30,6 +30,9 @@ pub(super) enum Operation {
         disable: bool,
     },
     Enable(usize),
+    /// A user, whether the settings are the right ones to take the place of, and the new ones, if any.
+    PutUser(usize, bool, Option<usize>),
+    Users(usize),
     ReapSome(usize),
     ReapAll,
     Advance(u64),
@@ -113,6 +116,9 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         1 => (user.clone(), prop::collection::vec(any::<Index>(), 0..3), any::<bool>())
             .prop_map(|(user, except, disable)| Operation::EndOfUser { user, except, disable }),
         1 => user.clone().prop_map(Operation::Enable),
+        2 => (user.clone(), prop::bool::weighted(0.8), prop::option::weighted(0.8, 0..VALUES.len()))
+            .prop_map(|(user, right, settings)| Operation::PutUser(user, right, settings)),
+        1 => (1..4_usize).prop_map(Operation::Users),
         1 => (0..4_usize).prop_map(Operation::ReapSome),
         1 => Just(Operation::ReapAll),
         4 => prop_oneof![Just(0), Just(1), 1..1500_u64, 5000..40_000_u64].prop_map(Operation::Advance),

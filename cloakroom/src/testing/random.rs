@@ -19,8 +19,8 @@ use crate::{
     Assurance, AuditEntry, Change, Digest, Ending, Error, Event, Partition, Reason, Record, SessionId, SessionInfo,
     Timestamp,
     store::{
-        AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, Query, Reap, Rotated, Rotation, Touch, Updated,
-        Which,
+        AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, PutUser, Query, Reap, Rotated, Rotation, Touch,
+        Updated, Which,
     },
 };
 
@@ -119,6 +119,8 @@ impl Comparison {
                 self.model.enable_user(USERS[*user]);
                 self.subject.store.enable_user(USERS[*user], self.now).await.map_err(|error| failed(&error))
             }
+            Operation::PutUser(user, right, settings) => self.put_user(USERS[*user], *right, *settings).await,
+            Operation::Users(page) => self.users(*page).await,
             Operation::ReapSome(limit) => self.reap_some(*limit).await,
             Operation::ReapAll => self.reap_all().await,
             Operation::Advance(millis) => {
@@ -374,6 +376,26 @@ impl Comparison {
         Ok(())
     }
 
+    async fn put_user(&mut self, user: &str, right: bool, settings: Option<usize>) -> Result<(), TestCaseError> {
+        let known = self.model.users().into_iter().find(|stored| &*stored.user == user);
+        let was = if right { known.map(|stored| stored.settings) } else { Some("never there".into()) };
+        let settings = settings.map(|settings| VALUES[settings].into());
+        let put = PutUser { user: user.into(), was, settings, last_sign_in: None };
+        let found = self.subject.store.put_user(&put).await.map_err(|error| failed(&error))?;
+        prop_assert_eq!(found, self.model.put_user(&put));
+        let found = self.subject.store.user(user).await.map_err(|error| failed(&error))?;
+        let expected = self.model.users().into_iter().find(|stored| &*stored.user == user);
+        prop_assert_eq!(found, expected);
+        Ok(())
+    }
+
+    async fn users(&self, page: usize) -> Result<(), TestCaseError> {
+        let mut found = self.subject.users_in_pages(page).await;
+        found.sort_unstable_by(|one, other| one.user.cmp(&other.user));
+        prop_assert_eq!(found, self.model.users());
+        Ok(())
+    }
+
     async fn load(&mut self, id: SessionId) -> Result<(), TestCaseError> {
         let expected = self.model.load(id, self.now);
         let found = self.subject.store.load(id, self.now).await.map_err(|error| failed(&error))?;
@@ -415,6 +437,7 @@ impl Comparison {
         }
         self.find(&Query::default(), 5).await?;
         self.audit(&AuditQuery::default(), 7).await?;
+        self.users(2).await?;
         for user in USERS {
             self.find(&Query::of_user(user), 3).await?;
             self.audit(&AuditQuery { user: Some(user.into()), session: None }, 4).await?;

@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Imported, Item, Loaded, Locked, Locks,
+        Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch, Transfer, Updated,
+        Which,
     },
 };
 
@@ -71,6 +72,9 @@ pub enum Call {
     Lock,
     Renew,
     Unlock,
+    User,
+    PutUser,
+    Users,
 }
 
 /// How often each method was called.
@@ -92,6 +96,9 @@ pub struct Counts {
     pub lock: usize,
     pub renew: usize,
     pub unlock: usize,
+    pub user: usize,
+    pub put_user: usize,
+    pub users: usize,
     /// Answered or not, a peek is no round trip.
     pub peek: usize,
 }
@@ -115,10 +122,13 @@ impl Counts {
             lock,
             renew,
             unlock,
+            user,
+            put_user,
+            users,
             peek: _,
         } = self;
-        let changes = create + update + touch + rotate + end + log + enable_user + reap;
-        changes + load + find + audit + ping + lock + renew + unlock
+        let changes = create + update + touch + rotate + end + log + enable_user + reap + put_user;
+        changes + load + find + audit + ping + lock + renew + unlock + user + users
     }
 
     fn of(&mut self, call: Call) -> &mut usize {
@@ -138,6 +148,9 @@ impl Counts {
             Call::Lock => &mut self.lock,
             Call::Renew => &mut self.renew,
             Call::Unlock => &mut self.unlock,
+            Call::User => &mut self.user,
+            Call::PutUser => &mut self.put_user,
+            Call::Users => &mut self.users,
         }
     }
 }
@@ -388,6 +401,21 @@ impl<S: Store> Store for SpyStore<S> {
 }
 
 #[deny(clippy::missing_trait_methods)]
+impl<S: Store> Directory for SpyStore<S> {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.spy(Call::User, move |store| store.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.spy(Call::PutUser, move |store| store.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.spy(Call::Users, move |store| store.users(after, limit))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
 impl<S: Store> Locks for SpyStore<S> {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         self.spy(Call::Lock, move |store| store.lock(id, lease, now))
@@ -399,6 +427,22 @@ impl<S: Store> Locks for SpyStore<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
+    }
+}
+
+/// Moving a store is no request's work: it is neither counted nor held.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Transfer for SpyStore<S> {
+    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
+        self.store.export(after, limit)
+    }
+
+    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
+        self.store.import(items)
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        self.store.adopt_partition_key(key)
     }
 }
 

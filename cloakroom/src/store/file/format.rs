@@ -1,6 +1,8 @@
 //! What the files look like: JSON, each piece of it followed by a checksum, which is a JSON string too, so that tools for
 //! JSON read them as they are.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -88,8 +90,10 @@ pub(super) fn decode_entry(file: &str, line: &[u8]) -> Result<AuditEntry, Fault>
 }
 
 /// What a user's partition remembers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredFence {
+    /// Whose it is.
+    pub(super) user: Option<Arc<str>>,
     pub(super) disabled: bool,
     #[serde(with = "optional_millis")]
     pub(super) ended_before: Option<Timestamp>,

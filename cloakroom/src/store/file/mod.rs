@@ -1,6 +1,7 @@
 //! Sessions in a directory of files.
 
 mod audit;
+mod directory;
 mod disk;
 mod fault;
 mod fields;
@@ -14,6 +15,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod transfer;
 mod writer;
 mod writes;
 
@@ -23,8 +25,9 @@ use self::{fault::Fault, journal::Journal, sweep::Sweep, transaction::Transactio
 use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Loaded, Locked, Locks, Logged, Page,
+        PutUser, Query, Reap, Reaped, Rotated, Rotation, Schema, Store, StoredUser, Touch, Updated, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -41,7 +44,7 @@ use crate::{
 /// the directory then, or take a snapshot of the file system.
 pub struct FileStore {
     directory: Arc<Path>,
-    key: PartitionKey,
+    key: AdoptableKey,
     journal: Arc<Journal>,
     writer: Writer,
 }
@@ -71,7 +74,15 @@ impl FileStore {
         let (journal, key) = opened.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&directory)))?;
         let writer = Writer::start(Arc::clone(&journal))
             .map_err(|error| Error::unavailable("no thread could be started", error))?;
-        Ok(Self { directory, key, journal, writer })
+        Ok(Self { directory, key: AdoptableKey::new(key), journal, writer })
+    }
+
+    /// Which version the directory's layout has.
+    pub(in crate::store) async fn schema(directory: impl AsRef<Path>) -> Result<Schema> {
+        let directory = open::directory_named(directory.as_ref())?;
+        let place: Arc<Path> = directory.as_path().into();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&directory)).await;
+        looked.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&place)))
     }
 
     async fn write<T: Send + 'static>(
@@ -214,6 +225,25 @@ impl Store for FileStore {
         Box::pin(async move {
             self.read(|_| Ok(())).await?;
             Ok(None)
+        })
+    }
+}
+
+impl Directory for FileStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        let (key, user) = (self.key.clone(), user.to_owned());
+        Box::pin(self.read(move |directory| directory::user(directory, &key, &user)))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        let (key, put) = (self.key.clone(), put.clone());
+        Box::pin(self.write(move |directory| directory::put(directory, &key, &put)))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(async move {
+            let after = after.map(directory::place).transpose()?;
+            self.read(move |directory| directory::list(directory, after.as_ref(), limit)).await
         })
     }
 }

@@ -16,7 +16,7 @@ use super::{
     journal::{Journal, Limits, empty_journal},
     layout,
 };
-use crate::{Digest, Error, PartitionKey, Result};
+use crate::{Digest, Error, PartitionKey, Result, store::Schema};
 
 /// The directory that the part of an address behind `file:` names.
 pub(super) fn directory_named(address: &Path) -> Result<PathBuf> {
@@ -43,10 +43,22 @@ pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>
     if is_new {
         prepare(&disk, patience).map_err(fault)?;
     }
-    let key = read_format(&disk, directory)?;
+    read_format(&disk, directory)?;
     let journal: Arc<Journal> = Arc::new(Journal::new(disk, Limits::new(patience)));
     journal.recover().map_err(fault)?;
+    // The journal may have held another key.
+    let key = read_format(journal.disk(), directory)?;
     Ok((journal, key))
+}
+
+/// Which version is there. Blocks, makes nothing.
+pub(super) fn schema(directory: &Path) -> Result<Schema> {
+    let found = match fs::metadata(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        _ if look(directory)? => None,
+        _ => Some(read_version(&Directory::new(directory), directory)?.cloakroom_file_store),
+    };
+    Ok(Schema { found, latest: VERSION })
 }
 
 const VERSION: u32 = 1;
@@ -100,22 +112,22 @@ pub(super) fn prepare(disk: &dyn Disk, patience: Duration) -> Result<(), Fault> 
         return Ok(());
     }
     let key = PartitionKey::generate().map_err(|_| Fault::Panicked)?;
-    let format = Format { cloakroom_file_store: VERSION, partition_key: Digest::from_bytes(*key.as_bytes()) };
     disk.write(layout::JOURNAL, &empty_journal()).map_err(Fault::io(layout::JOURNAL))?;
-    disk.write(NEW_FORMAT, &format::encode(&format)).map_err(Fault::io(NEW_FORMAT))?;
+    disk.write(NEW_FORMAT, &format::encode(&format(&key))).map_err(Fault::io(NEW_FORMAT))?;
     let files = [layout::JOURNAL, NEW_FORMAT, layout::FORMAT].map(String::from).into();
     disk.sync_all(&files).map_err(Fault::io("."))?;
     disk.rename(NEW_FORMAT, layout::FORMAT).map_err(Fault::io(layout::FORMAT))?;
     disk.sync_all(&files).map_err(Fault::io("."))
 }
 
+/// What says that a directory is ours.
+pub(super) fn format(key: &PartitionKey) -> Format {
+    Format { cloakroom_file_store: VERSION, partition_key: Digest::from_bytes(*key.as_bytes()) }
+}
+
 /// Checks that a directory is one that this version can work with, and answers with its key.
 pub(super) fn read_format(disk: &dyn Disk, directory: &Path) -> Result<PartitionKey> {
-    let fault = |fault: Fault| fault.into_error(directory);
-    let bytes = disk.read(layout::FORMAT).map_err(Fault::io(layout::FORMAT)).map_err(fault)?;
-    let bytes = bytes.ok_or_else(|| fault(Fault::damaged(layout::FORMAT, "it is gone")))?;
-    // A newer version may say more than this one knows, but says its number the same way.
-    let format: Format = format::decode(layout::FORMAT, &bytes).map_err(fault)?;
+    let format = read_version(disk, directory)?;
     if format.cloakroom_file_store > VERSION {
         let problem = format!(
             "was written by a newer version of cloakroom (its layout has version {}, this one knows {VERSION}): \
@@ -125,6 +137,14 @@ pub(super) fn read_format(disk: &dyn Disk, directory: &Path) -> Result<Partition
         return Err(unusable(directory, &problem));
     }
     Ok(PartitionKey::from_bytes(*format.partition_key.as_bytes()))
+}
+
+fn read_version(disk: &dyn Disk, directory: &Path) -> Result<Format> {
+    let fault = |fault: Fault| fault.into_error(directory);
+    let bytes = disk.read(layout::FORMAT).map_err(Fault::io(layout::FORMAT)).map_err(fault)?;
+    let bytes = bytes.ok_or_else(|| fault(Fault::damaged(layout::FORMAT, "it is gone")))?;
+    // A newer version may say more than this one knows, but says its number the same way.
+    format::decode(layout::FORMAT, &bytes).map_err(fault)
 }
 
 fn unusable(directory: &Path, problem: &str) -> Error {

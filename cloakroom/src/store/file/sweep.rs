@@ -110,7 +110,8 @@ impl Sweep {
         for due in due.by_ref().take(most) {
             let fence = tables::fence(directory, &due.name)?;
             if fence.ended_before == Some(due.at) {
-                tables::set_fence(directory, &due.name, fence, StoredFence { ended_before: None, ..fence });
+                let without = StoredFence { ended_before: None, ..fence.clone() };
+                tables::set_fence(directory, &due.name, &fence, without);
             } else {
                 directory.remove(Due::Fence.marker(due.at, &due.name));
             }

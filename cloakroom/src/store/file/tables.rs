@@ -71,9 +71,12 @@ pub(super) fn living(
 
 /// How a session ended, if there is a tombstone of it.
 pub(super) fn ended(directory: &Transaction<'_>, id: SessionId) -> Result<Option<Ended>, Fault> {
+    Ok(tombstone(directory, id)?.map(|tombstone| tombstone.ended))
+}
+
+pub(super) fn tombstone(directory: &Transaction<'_>, id: SessionId) -> Result<Option<Tombstone>, Fault> {
     let file = layout::tombstone(id);
-    let tombstone = directory.read(&file)?.map(|bytes| format::decode_tombstone(&file, id, &bytes)).transpose()?;
-    Ok(tombstone.map(|tombstone| tombstone.ended))
+    directory.read(&file)?.map(|bytes| format::decode_tombstone(&file, id, &bytes)).transpose()
 }
 
 /// Writes a session that is there, and sees to it that the reaper looks at it in time.
@@ -125,8 +128,21 @@ pub(super) fn bury(
     stored: Stored,
     ended: Ended,
 ) -> Result<(), Fault> {
-    let Record { info, secrets, idempotency, .. } = stored.record;
-    directory.log(&AuditEntry::ended(&info, &ended));
+    directory.log(&AuditEntry::ended(&stored.record.info, &ended));
+    remove(directory, key, &stored)?;
+    put_tombstone(directory, &Tombstone { ended, secrets: stored.record.secrets });
+    Ok(())
+}
+
+pub(super) fn put_tombstone(directory: &mut Transaction<'_>, tombstone: &Tombstone) {
+    let id = tombstone.ended.id;
+    directory.mark(Due::Tombstone.marker(tombstone.ended.at, id));
+    directory.write(layout::tombstone(id), format::encode_tombstone(tombstone));
+}
+
+/// Takes a session out of everything.
+pub(super) fn remove(directory: &mut Transaction<'_>, key: &PartitionKey, stored: &Stored) -> Result<(), Fault> {
+    let Record { info, idempotency, .. } = &stored.record;
     directory.remove(layout::session(info.id));
     if let Some(at) = stored.due {
         directory.remove(Due::Session.marker(at, info.id));
@@ -134,13 +150,11 @@ pub(super) fn bury(
     if let Some(user) = &info.user {
         directory.remove(layout::session_of_user(&digest_of(key, user), info.created_at, info.id));
     }
-    if let Some(key) = &idempotency
+    if let Some(key) = idempotency
         && first_try(directory, info.id, key)? == Some(info.id)
     {
         directory.remove(layout::first_try(info.id, key));
     }
-    directory.mark(Due::Tombstone.marker(ended.at, info.id));
-    directory.write(layout::tombstone(info.id), format::encode_tombstone(&Tombstone { ended, secrets }));
     Ok(())
 }
 
@@ -174,8 +188,8 @@ pub(super) fn fence(directory: &Transaction<'_>, user: &UserDigest) -> Result<St
 }
 
 /// Replaces a fence, and sees to it that the reaper forgets it in time.
-pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, before: StoredFence, fence: StoredFence) {
-    if before == fence {
+pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, before: &StoredFence, fence: StoredFence) {
+    if *before == fence {
         return;
     }
     if before.ended_before != fence.ended_before {
@@ -186,7 +200,7 @@ pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, befo
             directory.mark(Due::Fence.marker(at, user));
         }
     }
-    if fence == StoredFence::default() {
+    if !fence.disabled && fence.ended_before.is_none() {
         directory.remove(layout::fence(user));
     } else {
         directory.write(layout::fence(user), format::encode(&fence));

@@ -46,6 +46,7 @@ pub(super) fn create(
     }
     directory.log(&create.started(now));
     tables::insert(directory, key, record);
+    super::directory::note_sign_in(directory, key, &record.info)?;
     Ok(Created::Created { ended })
 }
 
@@ -116,14 +117,15 @@ pub(super) fn end(
     ending: &Ending,
     now: Timestamp,
 ) -> Result<Vec<EndAnswer>, Fault> {
-    let (user, except, fence) = match which {
+    let (name, except, fence) = match which {
         Which::Ids(ids) => return ids.iter().map(|id| end_one(directory, key, *id, ending, now)).collect(),
-        Which::OfUser { user, except, fence } => (tables::digest_of(key, user), except, *fence),
+        Which::OfUser { user, except, fence } => (user, except, *fence),
     };
+    let user = tables::digest_of(key, name);
     let before = tables::fence(directory, &user)?;
     let disabled = before.disabled || fence == Fence::Disabled;
-    let after = StoredFence { disabled, ended_before: before.ended_before.max(Some(now)) };
-    tables::set_fence(directory, &user, before, after);
+    let ended_before = before.ended_before.max(Some(now));
+    tables::set_fence(directory, &user, &before, StoredFence { user: Some(name.clone()), disabled, ended_before });
     let mut answers = Vec::new();
     for session in tables::sessions_of(directory, &user)? {
         if !except.contains(&session.name) {
@@ -137,7 +139,7 @@ pub(super) fn end(
 pub(super) fn enable_user(directory: &mut Transaction<'_>, key: &PartitionKey, user: &str) -> Result<(), Fault> {
     let user = tables::digest_of(key, user);
     let before = tables::fence(directory, &user)?;
-    tables::set_fence(directory, &user, before, StoredFence { disabled: false, ..before });
+    tables::set_fence(directory, &user, &before, StoredFence { disabled: false, ..before.clone() });
     Ok(())
 }
 

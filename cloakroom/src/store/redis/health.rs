@@ -8,7 +8,7 @@ use super::{
     scripts::{Call, Effect},
     servers::Servers,
 };
-use crate::{Clock, Error, PartitionKey, Result, SystemClock, Timestamp};
+use crate::{Clock, Error, PartitionKey, Result, SystemClock, Timestamp, store::Schema};
 
 const OLDEST: u32 = 7;
 /// Of what is stored; a later one that means something else gets another number.
@@ -39,6 +39,22 @@ pub(super) async fn prepare(servers: &Servers, keys: &Keys) -> Result<PartitionK
     }
     let key = key.and_then(|key| key.try_into().ok());
     key.map(PartitionKey::from_bytes).ok_or_else(|| unusable("it has lost its partition key: restore it from a backup"))
+}
+
+/// Which version the layout of what is stored has.
+pub(super) async fn schema(servers: &Servers, keys: &Keys) -> Result<Schema> {
+    let number = |layout: &str| layout.parse().map_err(|_| unusable("what it says of its layout is no number"));
+    let layout = stored(servers, keys).await?.0.map(|layout| String::from_utf8_lossy(&layout).into_owned());
+    Ok(Schema { found: layout.as_deref().map(number).transpose()?, latest: number(LAYOUT)? })
+}
+
+/// Keeps another key than the one the store was made with.
+pub(super) async fn set_partition_key(servers: &Servers, keys: &Keys, key: &PartitionKey) -> Result<()> {
+    let (meta, slot) = keys.meta();
+    let mut put = cmd("HSET");
+    put.arg(&meta).arg("partition_key").arg(key.as_bytes());
+    servers.run(&Call::read(slot, put).with(Effect::Repeatable)).await?;
+    Ok(())
 }
 
 /// Whether the servers can be used now. Of their clocks, the one that is furthest off.
@@ -73,8 +89,7 @@ async fn look_at_all(servers: &Servers) -> Result<Vec<Server>> {
     // One server has no slots to find it by, nor needs any.
     let slots = servers.slot_of_each().await;
     if slots.is_empty() {
-        let message = "no node of the Redis Cluster answered: is one of those in the address up?".into();
-        return Err(Error::Unavailable { message, source: None });
+        return Err(Error::Unavailable { message: servers.nobody(), source: None });
     }
     let ask = |command: fn() -> Cmd| {
         let slots = slots.clone();

@@ -106,6 +106,10 @@ impl Place {
         &self.0
     }
 
+    pub(super) fn id(&self) -> SessionId {
+        SessionId::from_bytes(*self.0.last_chunk().expect("a place ends with an id"))
+    }
+
     pub(super) fn belongs_to(&self, user: &str, key: &PartitionKey) -> bool {
         self.0[..Self::USER] == user_digest(Some(user), key)
     }

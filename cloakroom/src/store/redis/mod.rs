@@ -5,6 +5,7 @@
 
 mod address;
 mod cluster_map;
+mod directory;
 mod health;
 mod keys;
 mod link;
@@ -17,13 +18,15 @@ mod servers;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod transfer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use redis::Value;
 
 use self::{
-    address::Address,
+    address::{Address, Layout},
     keys::{Keys, Place},
     reply::{Damaged, Reply},
     rows::Note,
@@ -34,8 +37,9 @@ use crate::{
     AuditEntry, Change, Ended, Ending, Error, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
     SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Touch, Updated, WhenFull, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, Limit, Loaded, Locked,
+        Locks, Logged, Page, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, StoredUser,
+        Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -80,8 +84,8 @@ pub struct RedisStore {
 struct Inner {
     servers: Servers,
     keys: Keys,
-    partition_key: PartitionKey,
-    cluster: bool,
+    partition_key: AdoptableKey,
+    layout: Layout,
 }
 
 impl RedisStore {
@@ -93,16 +97,29 @@ impl RedisStore {
     /// [`Error::Store`] if it is too old, refuses the user, or belongs to a cluster and the address does not say so.
     pub async fn open(url: &str) -> Result<Self> {
         let address = Address::parse(url)?;
-        let (keys, cluster) = (Keys::new(&address.prefix), address.cluster);
+        let (keys, layout) = (Keys::new(&address.prefix), address.layout.clone());
         let servers = Servers::new(address);
-        let partition_key = health::prepare(&servers, &keys).await?;
-        Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, cluster }) })
+        let partition_key = AdoptableKey::new(health::prepare(&servers, &keys).await?);
+        Ok(Self { inner: Arc::new(Inner { servers, keys, partition_key, layout }) })
+    }
+}
+
+impl RedisStore {
+    /// Which version the layout of what is stored has.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        let address = Address::parse(url)?;
+        let keys = Keys::new(&address.prefix);
+        health::schema(&Servers::new(address), &keys).await
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.inner.cluster { "cluster, " } else { "" };
+        let kind = match self.inner.layout {
+            Layout::One => "",
+            Layout::Cluster => "cluster, ",
+            Layout::Sentinels(_) => "sentinels, ",
+        };
         write!(f, "RedisStore({kind}prefix {:?})", self.inner.keys.prefix())
     }
 }
@@ -189,6 +206,20 @@ impl Store for RedisStore {
     }
 }
 
+impl Directory for RedisStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(self.inner.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.inner.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(self.inner.users(after, limit))
+    }
+}
+
 impl Locks for RedisStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(self.inner.lock(id, lease, now))
@@ -211,7 +242,11 @@ impl Inner {
         let group = id.partition().group();
         let elsewhere = create.replaces.filter(|replaced| replaced.partition().group() != group);
         let arguments = self.creation(create, elsewhere, now);
-        let call = self.on_group(&scripts::CREATE, group, &[id], arguments).waiting(self.keys.of_group("wait", group));
+        let mut keys = self.keys.group(group);
+        let [_, settings, signed_in] = self.keys.of_users(group);
+        keys.extend([self.keys.of_session(id), settings, signed_in]);
+        let call = Call::script(keys::slot_of_group(group), &scripts::CREATE, keys, arguments);
+        let call = call.waiting(self.keys.of_group("wait", group));
         let (word, mut rest) = self.servers.run(&call).await?.tagged()?;
         let first = rest.drain(..).next().unwrap_or_default();
         let mut ended = match (word.as_str(), create.limit) {
@@ -267,6 +302,7 @@ impl Inner {
             .text(from)
             .text(to)
             .optional(remark.as_deref())
+            .text(directory::sign_in_of(info))
             .extend(rows::fields(record))
     }
 

@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{
     Assurance, AuditEntry, Client, Data, Digest, Ended, Json, Lease, Predecessor, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp, store::Tombstone,
+    SessionId, SessionInfo, Timestamp,
+    store::{LastSignIn, Tombstone},
 };
 
 const DATA: &[u8] = b"d:";
@@ -210,6 +211,24 @@ pub(super) fn tombstone(id: SessionId, answer: Vec<Value>) -> Result<Tombstone, 
     Ok(Tombstone { ended, secrets: secrets([current, issued_at, rotations, predecessors])? })
 }
 
+/// Fields and values of a tombstone.
+pub(super) fn tombstone_fields(tombstone: &Tombstone) -> Vec<Vec<u8>> {
+    let Tombstone { ended, secrets } = tombstone;
+    let who = Who { user: ended.user.clone(), ..Who::default() };
+    let mut fields = vec![
+        ("t", ended.at.as_millis().to_string().into_bytes()),
+        ("c", ended.reason.code().into()),
+        ("w", to_json(&who)),
+        ("k", secrets.current.as_bytes().to_vec()),
+        ("q", secrets.issued_at.as_millis().to_string().into_bytes()),
+        ("r", secrets.rotations.to_string().into_bytes()),
+        ("g", pack(&secrets.predecessors)),
+    ];
+    fields.extend(ended.by.as_ref().map(|by| ("b", by.as_bytes().to_vec())));
+    fields.extend(ended.note.as_ref().map(|note| ("m", note.as_bytes().to_vec())));
+    fields.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value]).collect()
+}
+
 fn secrets([current, issued_at, rotations, predecessors]: [Value; 4]) -> Result<Secrets, Damaged> {
     Ok(Secrets {
         current: digest(&current.bytes()?)?,
@@ -280,6 +299,19 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 
 pub(super) fn from_json<T: DeserializeOwned>(value: Value) -> Result<T, Damaged> {
     serde_json::from_slice(&value.bytes()?).map_err(|_| Damaged("a part written as JSON"))
+}
+
+/// When somebody signed in, and where from.
+pub(super) fn sign_in(sign_in: LastSignIn) -> String {
+    let LastSignIn { at, ip } = sign_in;
+    format!("{} {}", at.as_millis(), ip.map(|ip| ip.to_string()).unwrap_or_default())
+}
+
+pub(super) fn read_sign_in(text: &str) -> Result<LastSignIn, Damaged> {
+    const WHAT: Damaged = Damaged("a time of signing in");
+    let (millis, ip) = text.split_once(' ').ok_or(WHAT)?;
+    let ip = if ip.is_empty() { None } else { Some(ip.parse().map_err(|_| WHAT)?) };
+    Ok(LastSignIn { at: Timestamp::from_millis(millis.parse().map_err(|_| WHAT)?), ip })
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, Damaged> {

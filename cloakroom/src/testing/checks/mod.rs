@@ -4,6 +4,7 @@
 pub(super) mod fixtures;
 
 mod changes;
+mod directory;
 mod endings;
 mod expiry;
 mod index;
@@ -15,6 +16,7 @@ mod reaping;
 mod rotation;
 mod secrecy;
 mod touches;
+mod transfer;
 mod values;
 
 use crate::{store::BoxFuture, testing::Subject};

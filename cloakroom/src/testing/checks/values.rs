@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::fixtures::{NOW, anonymous, at, change, digest, json, set};
+use super::fixtures::{NOW, Start, anonymous, at, change, digest, json, set};
 use crate::{
     Assurance, AuditEntry, Ending, Event, Lease, Predecessor, Reason, RecentChanges,
     store::{AuditQuery, EndAnswer, Fence, Query, Which},
@@ -90,7 +90,7 @@ const KEYS: &[&str] = &[
 ];
 
 /// Users that a collation, a trim or a normalisation would take for one another.
-const USERS: &[&str] = &[
+pub(super) const USERS: &[&str] = &[
     "anna",
     "Anna",
     "ANNA",
@@ -221,8 +221,22 @@ pub(super) async fn i17_users_are_compared_byte_for_byte(subject: &Subject) {
 }
 
 pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
+    let start = with_every_field(subject.sign_in("анна 😀"));
+    let expected = start.create.record.clone();
+    let id = subject.begin(start).await;
+    assert_eq!(*subject.record(id, NOW).await, expected);
+    assert_eq!(subject.find(&Query::of_user("анна 😀"), NOW).await, [expected.info]);
+
+    let bare = anonymous();
+    let expected = bare.create.record.clone();
+    let id = subject.begin(bare).await;
+    assert_eq!(*subject.record(id, NOW).await, expected);
+}
+
+/// With something in every field, and not what is usual there.
+pub(super) fn with_every_field(start: Start) -> Start {
     let elsewhere = anonymous().id();
-    let mut start = subject.sign_in("анна 😀").data("a", "1").idempotency(digest(9)).with(|info| {
+    let mut start = start.data("a", "1").idempotency(digest(9)).with(|info| {
         info.full_name = Some("Anna 'the \"cat\"' O\\Neil; --".into());
         info.user_type = Some("".into());
         info.created_at = at(-7);
@@ -250,15 +264,7 @@ pub(super) async fn i17_every_field_comes_back(subject: &Subject) {
         Predecessor { digest: digest(0), grace_ends: None },
         Predecessor { digest: digest(255), grace_ends: Some(at(-1)) },
     ];
-    let expected = record.clone();
-    let id = subject.begin(start).await;
-    assert_eq!(*subject.record(id, NOW).await, expected);
-    assert_eq!(subject.find(&Query::of_user("анна 😀"), NOW).await, [expected.info]);
-
-    let bare = anonymous();
-    let expected = bare.create.record.clone();
-    let id = subject.begin(bare).await;
-    assert_eq!(*subject.record(id, NOW).await, expected);
+    start
 }
 
 pub(super) async fn i17_addresses_keep_their_family(subject: &Subject) {

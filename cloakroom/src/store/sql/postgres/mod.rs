@@ -1,15 +1,15 @@
 //! Sessions in PostgreSQL.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
     Arguments, AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
-    error::DatabaseError,
+    error::{BoxDynError, DatabaseError},
     postgres::{PgArguments, PgRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
-use crate::{PartitionKey, Result, Timestamp};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
+use crate::{PartitionKey, Result, Timestamp, store::Schema};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
@@ -45,6 +45,11 @@ impl PostgresStore {
         Self::open_address(Address::parse(url, "schema")?).await
     }
 
+    /// Which version the tables have.
+    pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
+        Self::schema_at(Address::parse(url, "schema")?).await
+    }
+
     /// Uses the application's own pool, and the schema `cloakroom`. The pool decides how long to wait for a connection. After
     /// each call it asks the server whether the connection is still alive, and before each call unless
     /// `test_before_acquire(false)` is set, which spares a round trip.
@@ -65,7 +70,7 @@ impl PostgresStore {
 pub struct Postgres;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version with 64-bit transaction numbers, as the server writes it.
 const OLDEST: i32 = 130_000;
@@ -76,17 +81,49 @@ impl Dialect for Postgres {
     const NAME: &'static str = "PostgreSQL";
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
-        let places = args.iter().map(|arg| match arg {
-            Arg::Entries(_) => 2,
-            Arg::Touches(_) => 3,
-            _ => 1,
-        });
-        let places: Vec<_> = (1..=places.sum::<usize>()).map(|place| format!("${place}")).collect();
-        format!("SELECT * FROM \"{namespace}\".{routine}_1({})", places.join(", "))
+        let places: Vec<_> = (1..=places(args)).map(|place| format!("${place}")).collect();
+        format!("SELECT * FROM \"{namespace}\".{}({})", numbered(routine), places.join(", "))
     }
 
     async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
         sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
+    }
+
+    fn prepare(namespace: &Namespace, statement: &str) -> String {
+        let mut prepared = String::with_capacity(statement.len() * 2);
+        let mut place = 0;
+        for character in statement.chars() {
+            match character {
+                '~' => write!(prepared, "\"{namespace}\"."),
+                '?' => {
+                    place += 1;
+                    write!(prepared, "${place}")
+                }
+                other => prepared.write_char(other),
+            }
+            .expect("a string takes everything");
+        }
+        prepared
+    }
+
+    const BEGIN_READ: &'static [&'static str] = &["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"];
+    const BEGIN_WRITE: &'static [&'static str] = &["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"];
+
+    const SESSION_COLUMNS: &'static [(&'static str, &'static str)] =
+        &[("logged_in", "pg_current_xact_id()::text::bigint")];
+
+    const KEEP_DISABLED: &'static str = "ON CONFLICT DO NOTHING";
+    const KEEP_LATER_FENCE: &'static str = "ON CONFLICT (user_id) DO UPDATE SET \
+        ended_before = greatest(user_fence.ended_before, excluded.ended_before)";
+
+    async fn command(connection: &mut PgConnection, command: &'static str) -> Result<(), SqlError> {
+        sqlx::raw_sql(command).execute(connection).await.map(drop)
+    }
+
+    const LATEST: usize = MIGRATIONS.len();
+
+    async fn find_version(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
+        version(connection, namespace).await
     }
 
     async fn open(connection: &mut PgConnection, namespace: &Namespace) -> Result<Opened, SqlError> {
@@ -156,6 +193,20 @@ impl Dialect for Postgres {
     }
 }
 
+/// How many parameters these are.
+fn places(args: &[Arg]) -> usize {
+    let places = args.iter().map(|arg| match arg {
+        Arg::Entries(_) => 2,
+        Arg::Touches(_) => 3,
+        Arg::Calls(calls) => {
+            let counts = calls[0].iter().filter(|arg| matches!(arg, Arg::Texts(_) | Arg::Entries(_))).count();
+            places(&calls[0]) + counts
+        }
+        _ => 1,
+    });
+    places.sum()
+}
+
 fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
     let mut bound = PgArguments::default();
     for arg in args {
@@ -178,10 +229,46 @@ fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
                     touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect();
                 bound.add(ids).and_then(|()| bound.add(seen_at)).and_then(|()| bound.add(grace_ends))
             }
+            Arg::Calls(calls) => (0..calls[0].len()).try_for_each(|place| bind_column(&mut bound, calls, place)),
         }
         .map_err(SqlError::Encode)?;
     }
     Ok(bound)
+}
+
+/// The arguments that several calls have in one place, as an array. Lists are joined: how long each is follows them.
+fn bind_column(bound: &mut PgArguments, calls: &[Arc<[Arg]>], place: usize) -> Result<(), BoxDynError> {
+    fn all<'a, T>(calls: &'a [Arc<[Arg]>], place: usize, take: impl Fn(&'a Arg) -> Option<T>) -> Vec<T> {
+        calls.iter().filter_map(|args| take(&args[place])).collect()
+    }
+    macro_rules! all {
+        ($kind:ident, $value:ident => $taken:expr) => {
+            all(calls, place, |arg| if let Arg::$kind($value) = arg { Some($taken) } else { None })
+        };
+    }
+    match &calls[0][place] {
+        Arg::Int(_) => bound.add(all!(Int, number => *number)),
+        Arg::Bool(_) => bound.add(all!(Bool, is_so => *is_so)),
+        Arg::Text(_) => bound.add(all!(Text, text => text.as_deref())),
+        Arg::Bytes(_) => bound.add(all!(Bytes, bytes => bytes.as_deref())),
+        Arg::Texts(_) => {
+            let lists = all!(Texts, texts => texts);
+            bound.add(lists.iter().flat_map(|texts| texts.iter()).map(|text| &**text).collect::<Vec<&str>>())?;
+            bound.add(lists.iter().map(|texts| count(texts)).collect::<Vec<i64>>())
+        }
+        Arg::Entries(_) => {
+            let lists = all!(Entries, entries => entries);
+            let entries = || lists.iter().flat_map(|entries| entries.iter());
+            bound.add(entries().map(|(key, _)| &**key).collect::<Vec<&str>>())?;
+            bound.add(entries().map(|(_, value)| value.as_deref()).collect::<Vec<Option<&str>>>())?;
+            bound.add(lists.iter().map(|entries| count(entries)).collect::<Vec<i64>>())
+        }
+        Arg::ByteLists(_) | Arg::Touches(_) | Arg::Calls(_) => Err("no routine takes lists of these".into()),
+    }
+}
+
+fn count<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).unwrap_or(i64::MAX)
 }
 
 /// Which version of the schema is there; 0 if none.

@@ -417,6 +417,46 @@ BEGIN
     RETURN QUERY SELECT * FROM ~record_1('applied', p_id);
 END $$;
 
+-- Changes of different sessions in one transaction. Lists of all are joined, and how long each is follows them. A row
+-- begins the answer to each. A session that somebody else has locked is left out, so that nobody waits for it, nor in a
+-- circle.
+CREATE FUNCTION ~update_many_1(
+    p_ids bytea[], p_nows bigint[], p_changes bytea[], p_leases bigint[], p_if_versions bigint[],
+    p_relied_keys text[], p_relied_values text[], p_relied_counts bigint[], p_remove_all boolean[],
+    p_remove text[], p_remove_counts bigint[], p_keys text[], p_values text[], p_key_counts bigint[],
+    p_max_bytes bigint[], p_is_audited boolean[],
+    p_sets_full_name boolean[], p_full_name text[], p_sets_user_type boolean[], p_user_type text[],
+    p_sets_idle_timeout boolean[], p_idle_timeout bigint[], p_sets_ends_at boolean[], p_ends_at bigint[]
+) RETURNS SETOF ~answer_1 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    call ~answer_1;
+    relied bigint := 1;
+    removed bigint := 1;
+    entries bigint := 1;
+BEGIN
+    FOR n IN 1 .. cardinality(p_ids) LOOP
+        call.kind := 'call';
+        RETURN NEXT call;
+        PERFORM FROM ~session WHERE id = p_ids[n] FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND AND EXISTS (SELECT FROM ~session WHERE id = p_ids[n]) THEN
+            call.kind := 'locked';
+            RETURN NEXT call;
+        ELSE
+            RETURN QUERY SELECT * FROM ~update_1(
+                p_ids[n], p_nows[n], p_changes[n], p_leases[n], p_if_versions[n],
+                p_relied_keys[relied : relied + p_relied_counts[n] - 1],
+                p_relied_values[relied : relied + p_relied_counts[n] - 1], p_remove_all[n],
+                p_remove[removed : removed + p_remove_counts[n] - 1],
+                p_keys[entries : entries + p_key_counts[n] - 1], p_values[entries : entries + p_key_counts[n] - 1],
+                p_max_bytes[n], p_is_audited[n], p_sets_full_name[n], p_full_name[n], p_sets_user_type[n],
+                p_user_type[n], p_sets_idle_timeout[n], p_idle_timeout[n], p_sets_ends_at[n], p_ends_at[n]);
+        END IF;
+        relied := relied + p_relied_counts[n];
+        removed := removed + p_remove_counts[n];
+        entries := entries + p_key_counts[n];
+    END LOOP;
+END $$;
+
 CREATE FUNCTION ~touch_1(p_ids bytea[], p_seen_at bigint[], p_grace_ends bigint[], p_now bigint)
 RETURNS TABLE (id bytea) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

@@ -11,8 +11,8 @@ use super::Dialect;
 use crate::{
     AuditEntry, Data, Ended, Error, Json, Record, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        Gone, Loaded, Tombstone,
-        sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow},
+        Gone, Loaded, StoredUser, Tombstone, UserFence,
+        sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow, UserRow},
     },
 };
 
@@ -30,6 +30,25 @@ pub(super) struct Answer<'a, D: Dialect> {
 impl<D: Dialect> Answers<D> {
     pub(super) fn new(rows: Vec<<D::Db as Database>::Row>) -> Self {
         Self { rows }
+    }
+
+    /// The answers of so many calls that travelled together; a row of its own begins each.
+    pub(super) fn apart(rows: Vec<<D::Db as Database>::Row>, calls: usize) -> Result<Vec<Self>> {
+        let mut answers: Vec<Self> = Vec::with_capacity(calls);
+        for row in rows {
+            let first: Answer<'_, D> = Answer { row: &row, dialect: PhantomData };
+            if first.is("call")? {
+                answers.push(Self::new(Vec::new()));
+                continue;
+            }
+            answers.last_mut().ok_or_else(|| unexpected::<D>("what nobody asked for"))?.rows.push(row);
+        }
+        if answers.len() == calls { Ok(answers) } else { Err(unexpected::<D>("fewer answers than calls")) }
+    }
+
+    /// Whether the call was not carried out because somebody else has the session's row.
+    pub(super) fn is_locked(&self) -> Result<bool> {
+        Ok(self.kind()?.as_deref() == Some("locked"))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -89,6 +108,13 @@ pub(super) fn record<D: Dialect>(answers: &Answers<D>) -> Result<Arc<Record>> {
     Ok(Arc::new(first.head()?.with_data(answers.data()?)))
 }
 
+/// A row of the values of several sessions.
+pub(super) fn entry_of_session<D: Dialect>(answer: &Answer<'_, D>) -> Result<(SessionId, Arc<str>, Json)> {
+    let id = answer.bytes_of("session")?.try_into().map_err(|_| unexpected::<D>("an id that is none"))?;
+    let (key, value) = answer.entry()?.ok_or_else(|| missing::<D>("data_key"))?;
+    Ok((SessionId::from_bytes(id), key, value))
+}
+
 impl<D: Dialect> Answer<'_, D> {
     pub(super) fn is(&self, kind: &str) -> Result<bool> {
         Ok(self.text("kind")?.as_deref() == Some(kind))
@@ -144,6 +170,16 @@ impl<D: Dialect> Answer<'_, D> {
         row.decode().map_err(damaged::<D>)
     }
 
+    pub(super) fn user(&self) -> Result<StoredUser> {
+        let row = UserRow {
+            user: self.text_of("user_id")?,
+            settings: self.text_of("settings")?,
+            signed_in_at: self.int("signed_in_at")?,
+            signed_in_from: self.text("signed_in_from")?.map(|ip| ip.as_ref().to_owned()),
+        };
+        row.decode().map_err(damaged::<D>)
+    }
+
     /// How a session ended that the server says expired.
     pub(super) fn expired(&self, now: Timestamp) -> Result<Ended> {
         self.info()?.expired(now).ok_or_else(|| unexpected::<D>("an expired session that lives"))
@@ -172,6 +208,14 @@ impl<D: Dialect> Answer<'_, D> {
 
     fn bytes_of(&self, column: &str) -> Result<Vec<u8>> {
         self.bytes(column)?.ok_or_else(|| missing::<D>(column))
+    }
+
+    pub(super) fn fence(&self) -> Result<UserFence> {
+        Ok(UserFence {
+            user: self.text_of("user_id")?,
+            disabled: D::bool(self.row, "disabled").map_err(undecoded::<D>)?.ok_or_else(|| missing::<D>("disabled"))?,
+            ended_before: self.int("ended_before")?.map(Timestamp::from_millis),
+        })
     }
 
     fn entry(&self) -> Result<Option<(Arc<str>, Json)>> {

@@ -18,6 +18,8 @@ pub enum Arg {
     Entries(Vec<(Arc<str>, Option<Arc<str>>)>),
     /// In the order of their ids.
     Touches(Vec<Touch>),
+    /// Arguments of several calls of another routine, each as many and of the same kinds. There is one at least.
+    Calls(Vec<Arc<[Arg]>>),
 }
 
 impl Arg {
@@ -34,6 +36,22 @@ impl Arg {
         Self::Int(Some(i64::try_from(count).unwrap_or(i64::MAX)))
     }
 
+    /// About how many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Int(_) | Self::Bool(_) => 8,
+            Self::Text(text) => text.as_ref().map_or(0, |text| text.len()),
+            Self::Bytes(bytes) => bytes.as_ref().map_or(0, Vec::len),
+            Self::Texts(texts) => texts.iter().map(|text| text.len()).sum(),
+            Self::ByteLists(lists) => lists.iter().map(Vec::len).sum(),
+            Self::Entries(entries) => {
+                entries.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+            }
+            Self::Touches(touches) => size_of_val(touches.as_slice()),
+            Self::Calls(calls) => calls.iter().flat_map(|args| args.iter()).map(Self::weight).sum(),
+        }
+    }
+
     pub(super) fn text(text: &str) -> Self {
         Self::Text(Some(text.into()))
     }
@@ -48,6 +66,15 @@ impl Arg {
 
     pub(super) fn digest(digest: &Digest) -> Self {
         Self::Bytes(Some(digest.as_bytes().to_vec()))
+    }
+
+    /// About how many bytes it sends.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.as_ref().map_or(1, |text| text.len()),
+            Self::Bytes(bytes) => bytes.as_ref().map_or(1, Vec::len),
+            _ => 8,
+        }
     }
 
     /// Each id once, in order: the one in which rows are locked.

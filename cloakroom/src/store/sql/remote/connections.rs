@@ -16,20 +16,22 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Arg, Dialect, Namespace, Opened, Severity};
-use crate::{Error, PartitionKey, Result};
+use super::{Answers, Arg, Dialect, Namespace, Opened, Severity};
+use crate::{Error, PartitionKey, Result, store::BoxFuture};
 
 type Rows<D> = Vec<<<D as Dialect>::Db as Database>::Row>;
 type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::Options;
 
 /// How long a call may take, waiting for a connection included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for the server to take a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long until a server that is short of connections is asked for one again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a transaction that moves many sessions may take.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether repeating a call that was cut off leaves its outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +40,63 @@ pub(super) enum Kind {
     Write,
 }
 
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Several statements that belong together.
+pub(super) struct Transaction<'c, D: Dialect> {
+    connection: &'c mut PoolConnection<D::Db>,
+    namespace: &'c Namespace,
+    /// Why it cannot go on. The connection is closed then, which undoes what was done.
+    lost: Option<SqlError>,
+}
+
+impl<D: Dialect> Transaction<'_, D> {
+    /// Runs one statement, in which `~` stands for what our tables begin with and `?` for one of `args`.
+    pub(super) async fn run(&mut self, statement: &str, args: &[Arg]) -> Result<Answers<D>> {
+        let statement: Arc<str> = D::prepare(self.namespace, statement).into();
+        let rows = D::run(self.connection, statement, args).await;
+        rows.map(Answers::new).map_err(|error| self.lose(error))
+    }
+
+    async fn whole<T>(
+        &mut self,
+        access: Access,
+        work: &(impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync),
+    ) -> Result<T> {
+        let begin = if access == Access::Read { D::BEGIN_READ } else { D::BEGIN_WRITE };
+        for command in begin {
+            self.command(command).await?;
+        }
+        let outcome = work(self).await;
+        if self.lost.is_none() {
+            self.command(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+        }
+        outcome
+    }
+
+    async fn command(&mut self, command: &'static str) -> Result<()> {
+        D::command(self.connection, command).await.map_err(|error| self.lose(error))
+    }
+
+    /// The error is told by whoever runs the transaction.
+    fn lose(&mut self, error: SqlError) -> Error {
+        self.lost = Some(error);
+        Error::Store { message: format!("a transaction in {} failed", D::NAME), source: None }
+    }
+}
+
 /// Connections to one server, and where in it the sessions are.
 pub(super) struct Connections<D: Dialect> {
     pool: Pool<D::Db>,
     /// Connections of our own wait here for their next call: the pool would ask the server after each call whether it
     /// is still there. Connections of the application go back into its pool.
     shelf: Option<Shelf<D>>,
+    max: usize,
     namespace: Namespace,
 }
 
@@ -54,7 +107,7 @@ struct Shelf<D: Dialect> {
 }
 
 /// A connection while a call uses it.
-struct Borrowed<D: Dialect> {
+pub(super) struct Borrowed<D: Dialect> {
     connection: PoolConnection<D::Db>,
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -68,12 +121,19 @@ impl<D: Dialect> Connections<D> {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);
-        let turns = Arc::new(Semaphore::new(max as usize));
-        Self { pool, shelf: Some(Shelf { idle: Mutex::default(), returned: Notify::new(), turns }), namespace }
+        let max = max as usize;
+        let turns = Arc::new(Semaphore::new(max));
+        Self { pool, shelf: Some(Shelf { idle: Mutex::default(), returned: Notify::new(), turns }), max, namespace }
     }
 
     pub(super) fn shared(pool: Pool<D::Db>, namespace: Namespace) -> Self {
-        Self { pool, shelf: None, namespace }
+        let max = pool.options().get_max_connections() as usize;
+        Self { pool, shelf: None, max, namespace }
+    }
+
+    /// How many there can be.
+    pub(super) fn max(&self) -> usize {
+        self.max
     }
 
     pub(super) fn namespace(&self) -> &Namespace {
@@ -97,29 +157,49 @@ impl<D: Dialect> Connections<D> {
         task.await.unwrap_or_else(|stopped| Err(Error::store("opening the store stopped midway", stopped)))
     }
 
+    /// Which version the schema has; 0 if there is none.
+    pub(super) async fn version(&self) -> Result<usize> {
+        let mut borrowed = self.borrow(false).await.map_err(|fault| fault.into_error::<D>(Kind::Read))?;
+        match timeout(CALL_TIMEOUT, D::find_version(&mut borrowed.connection, &self.namespace)).await {
+            Ok(Ok(version)) => Ok(version),
+            Ok(Err(error)) => Err(Fault::of::<D>(error, Duration::ZERO).into_error::<D>(Kind::Read)),
+            Err(_) => Err(Fault::Slow { after: CALL_TIMEOUT, was_sent: false }.into_error::<D>(Kind::Read)),
+        }
+    }
+
     /// Calls a routine. In a task of its own: a caller that loses interest tears nothing, and leaves no connection in the
     /// middle of an answer.
     pub(super) async fn call(this: &Arc<Self>, kind: Kind, routine: &'static str, args: Vec<Arg>) -> Result<Rows<D>> {
         let this = Arc::clone(this);
-        let task = tokio::spawn(async move {
-            let statement: Arc<str> = D::statement(&this.namespace, routine, &args).into();
-            this.run(statement, &args).await.map_err(|fault| fault.into_error::<D>(kind))
-        });
+        let task =
+            tokio::spawn(
+                async move { this.run(None, routine, &args).await.map_err(|fault| fault.into_error::<D>(kind)) },
+            );
         task.await.unwrap_or_else(|stopped| Err(Error::store("a call to the store stopped midway", stopped)))
     }
 
-    /// Every call may be repeated: see what the contract says of retries.
-    async fn run(&self, statement: Arc<str>, args: &[Arg]) -> Result<Rows<D>, Fault> {
+    /// Calls a routine, on the connection that was borrowed for it if there is one. Every call may be repeated: see what the
+    /// contract says of retries.
+    pub(super) async fn run(
+        &self,
+        mut borrowed: Option<Borrowed<D>>,
+        routine: &'static str,
+        args: &[Arg],
+    ) -> Result<Rows<D>, Fault> {
         const TRIES: usize = 3;
+        let statement: Arc<str> = D::statement(&self.namespace, routine, args).into();
         let started = Instant::now();
         let mut was_sent = false;
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut borrowed = match self.borrow(tries > 1).await {
-                Ok(borrowed) => borrowed,
-                Err(fault) if was_sent => return Err(fault.after_sending(started.elapsed())),
-                Err(fault) => return Err(fault),
+            let mut borrowed = match borrowed.take() {
+                Some(borrowed) => borrowed,
+                None => match self.borrow(tries > 1).await {
+                    Ok(borrowed) => borrowed,
+                    Err(fault) if was_sent => return Err(fault.after_sending(started.elapsed())),
+                    Err(fault) => return Err(fault),
+                },
             };
             let left = CALL_TIMEOUT.saturating_sub(started.elapsed());
             let error = match timeout(left, D::run(&mut borrowed.connection, Arc::clone(&statement), args)).await {
@@ -148,8 +228,45 @@ impl<D: Dialect> Connections<D> {
         }
     }
 
+    /// Runs `work` in one transaction, again if the server undid it or the connection broke: it must be harmless when
+    /// repeated. In a task of its own, as [`call`](Self::call).
+    pub(super) async fn transaction<T: Send + 'static>(
+        this: &Arc<Self>,
+        access: Access,
+        work: impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
+    ) -> Result<T> {
+        const TRIES: usize = 3;
+        let this = Arc::clone(this);
+        let task = tokio::spawn(async move {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let started = Instant::now();
+                let mut borrowed = this.borrow(tries > 1).await.map_err(|fault| fault.into_error::<D>(Kind::Read))?;
+                let mut transaction =
+                    Transaction { connection: &mut borrowed.connection, namespace: &this.namespace, lost: None };
+                let outcome = timeout(TRANSACTION_TIMEOUT, transaction.whole(access, &work)).await;
+                let lost = transaction.lost.take();
+                let fault = match (outcome, lost) {
+                    (Ok(outcome), None) => {
+                        this.give_back(borrowed);
+                        return outcome;
+                    }
+                    (Ok(_), Some(error)) => Fault::of::<D>(error, started.elapsed()),
+                    (Err(_), _) => Fault::Slow { after: started.elapsed(), was_sent: true },
+                };
+                borrowed.discard();
+                if tries == TRIES || !matches!(fault, Fault::Cut { .. } | Fault::Undone { .. }) {
+                    let kind = if access == Access::Read { Kind::Read } else { Kind::Write };
+                    return Err(fault.into_error::<D>(kind));
+                }
+            }
+        });
+        task.await.unwrap_or_else(|stopped| Err(Error::store("a transaction stopped midway", stopped)))
+    }
+
     /// A connection that nobody else uses; `tested` if it must be alive for sure.
-    async fn borrow(&self, tested: bool) -> Result<Borrowed<D>, Fault> {
+    pub(super) async fn borrow(&self, tested: bool) -> Result<Borrowed<D>, Fault> {
         let started = Instant::now();
         let out_of_time = || Fault::Slow { after: started.elapsed(), was_sent: false };
         let turn = match &self.shelf {
@@ -204,7 +321,7 @@ impl<D: Dialect> Connections<D> {
         }
     }
 
-    fn give_back(&self, borrowed: Borrowed<D>) {
+    pub(super) fn give_back(&self, borrowed: Borrowed<D>) {
         let Borrowed { connection, turn } = borrowed;
         if let Some(shelf) = &self.shelf {
             shelf.lock().push(connection);
@@ -305,7 +422,26 @@ impl Fault {
         }
     }
 
-    fn into_error<D: Dialect>(self, kind: Kind) -> Error {
+    /// Whether it says nothing of what was called.
+    pub(super) fn is_of_the_connection(&self) -> bool {
+        matches!(self, Self::Slow { .. } | Self::Cut { .. } | Self::Unreachable { .. } | Self::Closed)
+    }
+
+    /// The same, for somebody else whom it concerns.
+    pub(super) fn copy(&self) -> Self {
+        let copied = |source: &SqlError| SqlError::Protocol(source.to_string());
+        match self {
+            Self::Slow { after, was_sent } => Self::Slow { after: *after, was_sent: *was_sent },
+            Self::Cut { source, after } => Self::Cut { source: copied(source), after: *after },
+            Self::Unreachable { source } => Self::Unreachable { source: copied(source) },
+            Self::Undone { source } => Self::Undone { source: copied(source) },
+            Self::Unavailable { source } => Self::Unavailable { source: copied(source) },
+            Self::Broken { source } => Self::Broken { source: copied(source) },
+            Self::Closed => Self::Closed,
+        }
+    }
+
+    pub(super) fn into_error<D: Dialect>(self, kind: Kind) -> Error {
         let name = D::NAME;
         match self {
             Self::Slow { after, was_sent: true } | Self::Cut { after, .. } if kind == Kind::Write => {
@@ -316,7 +452,10 @@ impl Fault {
             }
             Self::Cut { source, .. } => Error::unavailable(format_args!("the connection to {name} broke"), source),
             Self::Unreachable { source } => Error::unavailable(
-                format_args!("no connection to {name}: see that it runs, is reachable, and has connections to spare"),
+                format!(
+                    "no connection to {name} ({}): see that it runs, is reachable, and has connections to spare",
+                    root(&source)
+                ),
                 source,
             ),
             Self::Undone { source } => {

@@ -25,6 +25,37 @@ pub trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
         args: &[Arg],
     ) -> impl Future<Output = Result<Vec<<Self::Db as Database>::Row>, SqlError>> + Send;
 
+    /// A statement of ours: `~` stands for what our tables begin with, `?` for a value.
+    fn prepare(namespace: &Namespace, statement: &str) -> String;
+
+    /// What begins a transaction that sees one state of the database, and one that sees what it waited for.
+    const BEGIN_READ: &'static [&'static str];
+    /// As [`BEGIN_READ`](Self::BEGIN_READ).
+    const BEGIN_WRITE: &'static [&'static str];
+
+    /// Columns of a session that are about this database alone, and what they begin with.
+    const SESSION_COLUMNS: &'static [(&'static str, &'static str)];
+
+    /// Ends the insertion of a user who may be disabled already.
+    const KEEP_DISABLED: &'static str;
+    /// Ends the insertion of a fence where there may be one already.
+    const KEEP_LATER_FENCE: &'static str;
+
+    /// Runs a command that has neither values nor an answer.
+    fn command(
+        connection: &mut <Self::Db as Database>::Connection,
+        command: &'static str,
+    ) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// The version of the schema that this library makes.
+    const LATEST: usize;
+
+    /// Which version of the schema is there; 0 if none.
+    fn find_version(
+        connection: &mut <Self::Db as Database>::Connection,
+        namespace: &Namespace,
+    ) -> impl Future<Output = Result<usize, SqlError>> + Send;
+
     /// Looks whether the server is one we know, brings the schema up to date, and reads the partition key. Safe on
     /// any number of nodes at once.
     fn open(
@@ -68,6 +99,15 @@ pub enum Severity {
     Unavailable,
     /// Somebody must look.
     Broken,
+}
+
+/// A routine's name with the number of the schema that made it.
+pub(in crate::store::sql) fn numbered(routine: &str) -> String {
+    let schema = match routine {
+        "user" | "users" | "put_user" => 2,
+        _ => 1,
+    };
+    format!("{routine}_{schema}")
 }
 
 /// The value, if the row has such a column.

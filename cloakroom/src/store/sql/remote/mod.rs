@@ -8,7 +8,10 @@ mod answers;
 mod arguments;
 mod connections;
 mod dialect;
+mod directory;
 mod reads;
+mod together;
+mod transfer;
 mod writes;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -16,24 +19,26 @@ use std::{fmt, sync::Arc, time::Duration};
 pub(super) use self::{
     address::{Address, Namespace},
     arguments::Arg,
-    dialect::{Dialect, Opened, Severity, if_there},
+    dialect::{Dialect, Opened, Severity, if_there, numbered},
 };
 use self::{
     answers::{Answers, record},
-    connections::{Connections, Kind},
+    connections::{Access, Connections, Kind, Transaction},
+    together::Together,
 };
 use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
     },
 };
 
 /// Sessions in a database server.
 pub struct SqlStore<D: Dialect> {
     connections: Arc<Connections<D>>,
-    key: PartitionKey,
+    changes: Arc<Together<D>>,
+    key: AdoptableKey,
 }
 
 impl<D: Dialect> SqlStore<D> {
@@ -41,6 +46,14 @@ impl<D: Dialect> SqlStore<D> {
     pub(super) async fn open_address(address: Address<D>) -> Result<Self> {
         let Address { options, namespace, max_connections } = address;
         Self::start(Connections::own(options, namespace, max_connections)).await
+    }
+
+    /// Which version the tables at an address have.
+    pub(super) async fn schema_at(address: Address<D>) -> Result<Schema> {
+        let Address { options, namespace, .. } = address;
+        let version = |version| u32::try_from(version).unwrap_or(u32::MAX);
+        let found = Arc::new(Connections::<D>::own(options, namespace, 1)).version().await?;
+        Ok(Schema { found: (found > 0).then(|| version(found)), latest: version(D::LATEST) })
     }
 
     /// Borrows the application's connections.
@@ -51,7 +64,8 @@ impl<D: Dialect> SqlStore<D> {
     async fn start(connections: Connections<D>) -> Result<Self> {
         let connections = Arc::new(connections);
         let key = Arc::clone(&connections).open().await?;
-        Ok(Self { connections, key })
+        let changes = Arc::new(Together::new(Arc::clone(&connections)));
+        Ok(Self { connections, changes, key: AdoptableKey::new(key) })
     }
 
     async fn read(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
@@ -60,6 +74,15 @@ impl<D: Dialect> SqlStore<D> {
 
     async fn write(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {
         Connections::call(&self.connections, Kind::Write, routine, args).await.map(Answers::new)
+    }
+
+    /// Runs `work`, which may be repeated, in one transaction.
+    async fn transaction<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl for<'t, 'c> Fn(&'t mut Transaction<'c, D>) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
+    ) -> Result<T> {
+        Connections::transaction(&self.connections, access, work).await
     }
 }
 

@@ -32,7 +32,7 @@ impl<D: Dialect> SqlStore<D> {
             Arg::maybe_text(note.as_ref()),
         ];
         args.extend(refusals(limit).map(|refusal| Arg::text(&create.refusal_note(refusal))));
-        args.extend(columns(record));
+        args.extend(columns(record).into_iter().map(|(_, arg)| arg));
         args.push(Arg::entries(record.data.iter()));
         let answers = self.write("create", args).await?;
 
@@ -85,7 +85,7 @@ impl<D: Dialect> SqlStore<D> {
             Arg::Bool(ends_at.is_some()),
             Arg::maybe_at(ends_at.flatten()),
         ];
-        let answers = self.write("update", args).await?;
+        let answers = self.changes.change(id, args).await?;
         Ok(match answers.kind()?.as_deref() {
             Some("applied") => Updated::Applied(record(&answers)?),
             Some("conflict") => Updated::Conflict(record(&answers)?),
@@ -235,7 +235,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    fn lock_of_user(&self, user: &str) -> Arg {
+    pub(super) fn lock_of_user(&self, user: &str) -> Arg {
         lock_number(self.key.keyed_digest(user.as_bytes()).as_bytes())
     }
 }
@@ -253,37 +253,38 @@ fn refusals(limit: Option<Limit>) -> [Refusal; 3] {
     [Refusal::UserDisabled, Refusal::EndedMeanwhile, Refusal::LimitReached { max }]
 }
 
-fn columns(record: &Record) -> Vec<Arg> {
+/// The columns of a session that hold what it is, in the order in which they are created.
+pub(super) fn columns(record: &Record) -> Vec<(&'static str, Arg)> {
     let Record { info, data: _, secrets, recent_changes, lease, idempotency } = record;
     vec![
-        Arg::id(info.id),
-        Arg::maybe_text(info.user.as_ref()),
-        Arg::maybe_text(info.full_name.as_ref()),
-        Arg::maybe_text(info.user_type.as_ref()),
-        Arg::at(info.created_at),
-        Arg::at(info.last_seen_at),
-        Arg::Int(info.idle_timeout.map(duration_column)),
-        Arg::maybe_at(info.ends_at),
-        Arg::maybe_at(info.authenticated_at),
-        Arg::maybe_text(info.methods.as_ref()),
-        Arg::Int(info.level.map(|level| level.number().into())),
-        Arg::Bool(info.remember),
-        Arg::Text(ip_column(info.client.ip).map(Into::into)),
-        Arg::maybe_text(info.client.user_agent.as_ref()),
-        Arg::maybe_text(info.client.device.as_ref()),
-        Arg::maybe_text(info.client.country.as_ref()),
-        Arg::maybe_text(info.impersonated_by.as_ref()),
-        Arg::Bytes(info.returns_to.map(|id| id.as_bytes().to_vec())),
-        Arg::maybe_text(info.audit_user.as_ref()),
-        Arg::Int(Some(info.version.cast_signed())),
-        Arg::digest(&secrets.current),
-        Arg::at(secrets.issued_at),
-        Arg::Int(Some(secrets.rotations.into())),
-        Arg::Bytes(Some(pack_predecessors(secrets))),
-        Arg::Bytes(Some(pack_changes(recent_changes))),
-        Arg::Int(Some(lease.number.cast_signed())),
-        Arg::at(lease.until),
-        Arg::Bytes(idempotency.as_ref().map(|key| key.as_bytes().to_vec())),
+        ("id", Arg::id(info.id)),
+        ("user_id", Arg::maybe_text(info.user.as_ref())),
+        ("full_name", Arg::maybe_text(info.full_name.as_ref())),
+        ("user_type", Arg::maybe_text(info.user_type.as_ref())),
+        ("created_at", Arg::at(info.created_at)),
+        ("last_seen_at", Arg::at(info.last_seen_at)),
+        ("idle_timeout", Arg::Int(info.idle_timeout.map(duration_column))),
+        ("ends_at", Arg::maybe_at(info.ends_at)),
+        ("authenticated_at", Arg::maybe_at(info.authenticated_at)),
+        ("methods", Arg::maybe_text(info.methods.as_ref())),
+        ("level", Arg::Int(info.level.map(|level| level.number().into()))),
+        ("remember", Arg::Bool(info.remember)),
+        ("ip", Arg::Text(ip_column(info.client.ip).map(Into::into))),
+        ("user_agent", Arg::maybe_text(info.client.user_agent.as_ref())),
+        ("device", Arg::maybe_text(info.client.device.as_ref())),
+        ("country", Arg::maybe_text(info.client.country.as_ref())),
+        ("impersonated_by", Arg::maybe_text(info.impersonated_by.as_ref())),
+        ("returns_to", Arg::Bytes(info.returns_to.map(|id| id.as_bytes().to_vec()))),
+        ("audit_user", Arg::maybe_text(info.audit_user.as_ref())),
+        ("version", Arg::Int(Some(info.version.cast_signed()))),
+        ("secret", Arg::digest(&secrets.current)),
+        ("secret_issued_at", Arg::at(secrets.issued_at)),
+        ("rotations", Arg::Int(Some(secrets.rotations.into()))),
+        ("predecessors", Arg::Bytes(Some(pack_predecessors(secrets)))),
+        ("recent_changes", Arg::Bytes(Some(pack_changes(recent_changes)))),
+        ("lease_number", Arg::Int(Some(lease.number.cast_signed()))),
+        ("lease_until", Arg::at(lease.until)),
+        ("idempotency", Arg::Bytes(idempotency.as_ref().map(|key| key.as_bytes().to_vec()))),
     ]
 }
 

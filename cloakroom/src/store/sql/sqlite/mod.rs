@@ -1,5 +1,6 @@
 //! Sessions in one SQLite file.
 
+mod directory;
 mod fault;
 mod open;
 mod reads;
@@ -8,6 +9,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod transfer;
 mod writes;
 
 use std::{
@@ -30,8 +32,9 @@ use self::{
 use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Store, Touch, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Loaded, Locked, Locks, Logged, Page,
+        PutUser, Query, Reap, Reaped, Rotated, Rotation, Schema, Store, StoredUser, Touch, Updated, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -45,7 +48,7 @@ use crate::{
 /// locks of the whole process on it. For a backup, use `VACUUM INTO` or the command `sqlite3 FILE .backup`.
 pub struct SqliteStore {
     file: Arc<Path>,
-    key: PartitionKey,
+    key: AdoptableKey,
     threads: Threads,
 }
 
@@ -78,7 +81,15 @@ impl SqliteStore {
             .spawn(move || drop(answer.send(open::open(&place, readers(), busy_timeout))))
             .map_err(no_thread)?;
         let Opened { writer, readers, key } = opened.await.map_err(|_| stopped(&file))??;
-        Ok(Self { threads: Threads::start(writer, readers).map_err(no_thread)?, file, key })
+        Ok(Self { threads: Threads::start(writer, readers).map_err(no_thread)?, file, key: AdoptableKey::new(key) })
+    }
+
+    /// Which version the file's schema has.
+    pub(in crate::store) async fn schema(file: impl AsRef<Path>) -> Result<Schema> {
+        let file = open::file_named(file.as_ref())?;
+        let place = file.clone();
+        let looked = tokio::task::spawn_blocking(move || open::schema(&file, Self::BUSY_TIMEOUT)).await;
+        looked.unwrap_or_else(|_| Err(stopped(&place)))
     }
 
     async fn write<T: Send + 'static>(
@@ -116,6 +127,25 @@ fn stopped(file: &Path) -> Error {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SqliteStore({})", self.file.display())
+    }
+}
+
+impl Directory for SqliteStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        let user = user.to_owned();
+        Box::pin(self.read(move |db| directory::user(db, &user)))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        let put = put.clone();
+        Box::pin(self.write(move |db| directory::put(db, &put)))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(async move {
+            let after = after.map(Cursor::name).transpose()?;
+            self.read(move |db| directory::list(db, after.as_deref(), limit)).await
+        })
     }
 }
 

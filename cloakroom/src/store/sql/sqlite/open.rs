@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 use super::fault::Fault;
-use crate::{Error, PartitionKey, Result};
+use crate::{Error, PartitionKey, Result, store::Schema};
 
 /// Connections on one file, and the key it holds.
 #[derive(Debug)]
@@ -61,13 +61,29 @@ pub(super) fn open(file: &Path, readers: usize, patience: Duration) -> Result<Op
     Ok(Opened { writer, readers, key })
 }
 
+/// Which version is there. Blocks, makes and changes nothing.
+pub(super) fn schema(file: &Path, patience: Duration) -> Result<Schema> {
+    let latest = LATEST.unsigned_abs();
+    if matches!(fs::metadata(file), Err(error) if error.kind() == ErrorKind::NotFound) {
+        return Ok(Schema { found: None, latest });
+    }
+    make_file(file)?;
+    let mut db = connect(file, patience).map_err(|fault| fault.into_error(file))?;
+    let header = version(&mut db).map_err(|fault| fault.into_error(file))?;
+    let found = match header {
+        Header { application: APPLICATION, version, .. } => u32::try_from(version).ok(),
+        _ => header.check(file).map(|_| None)?,
+    };
+    Ok(Schema { found, latest })
+}
+
 /// `Clok`, in the header of every file that is ours.
 const APPLICATION: i32 = 0x436c_6f6b;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
-const LATEST: i32 = 1;
+const LATEST: i32 = 2;
 
 const PARTITION_KEY: &str = "partition_key";
 
@@ -197,6 +213,12 @@ fn partition_key(db: &Connection) -> Result<Option<PartitionKey>, Fault> {
     let select = "SELECT value FROM meta WHERE name = ?1 AND length(value) = 32";
     let key = db.query_row(select, [PARTITION_KEY], |row| row.get(0)).optional()?;
     Ok(key.map(PartitionKey::from_bytes))
+}
+
+/// Keeps another key than the one the file was made with.
+pub(super) fn set_partition_key(db: &Connection, key: &PartitionKey) -> Result<(), Fault> {
+    db.execute("UPDATE meta SET value = ?2 WHERE name = ?1", (PARTITION_KEY, key.as_bytes()))?;
+    Ok(())
 }
 
 fn unusable(file: &Path, problem: &str) -> Error {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{fault::Fault, tables};
+use super::{directory, fault::Fault, tables};
 use crate::{
     AuditEntry, Change, Ended, Ending, Event, Lease, Reason, SessionId, SessionInfo, Timestamp,
     change::Applied,
@@ -44,6 +44,7 @@ pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result
     }
     tables::insert_audit(db, &create.started(now))?;
     tables::insert_session(db, record)?;
+    directory::note_sign_in(db, &record.info)?;
     Ok(Created::Created { ended })
 }
 

@@ -1,0 +1,118 @@
+//! Passing the audit log on: to the application's own log, to a queue, to another system.
+
+use std::{error::Error as StdError, io, sync::Arc, time::Duration};
+
+use super::Sessions;
+use crate::{
+    Error, Result,
+    store::{AuditQuery, BoxFuture, Cursor, Logged},
+};
+
+/// Where audit entries go beside the store. See [`Sessions::follow_audit`].
+pub trait AuditSink: Send + Sync + 'static {
+    /// Takes entries, oldest first. A sink that must not see an entry twice after a restart keeps the cursor of the
+    /// last one, in one transaction with what it does. An error brings the same entries again, a little later.
+    fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Box<dyn StdError + Send + Sync>>>;
+}
+
+/// A sink that makes each entry an event of [`tracing`], at level `INFO` under the target `cloakroom::audit`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TracingSink;
+
+impl AuditSink for TracingSink {
+    fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Box<dyn StdError + Send + Sync>>> {
+        for Logged { cursor, entry } in entries {
+            tracing::info!(
+                target: "cloakroom::audit",
+                cursor = cursor.as_str(),
+                at = %entry.at,
+                event = %entry.event,
+                session = %entry.session,
+                user = entry.user.as_deref(),
+                impersonated_by = entry.impersonated_by.as_deref(),
+                audit_user = entry.audit_user.as_deref(),
+                ip = entry.ip.map(tracing::field::display),
+                reason = entry.reason.map(tracing::field::display),
+                by = entry.by.as_deref(),
+                note = entry.note.as_deref(),
+            );
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// How many entries are read, and passed on, at a time.
+const BATCH: usize = 500;
+/// How often a follower looks for what is new.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Sessions {
+    /// Passes every audit entry on to a sink, in the log's order, until [`shutdown`](Self::shutdown): those behind
+    /// `after`, or all that are kept, and then what comes, within a second or so. Entries are written with what they
+    /// tell of, whether or not anybody follows, so none is missed; one may come twice.
+    ///
+    /// Must be called within a Tokio runtime. It follows the whole log, on whichever node it was written: one
+    /// process does, not each.
+    pub fn follow_audit(&self, sink: impl AuditSink, after: Option<Cursor>) -> Result<()> {
+        let problem = "call it within a Tokio runtime".to_owned();
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|_| Error::InvalidArgument { what: "Sessions::follow_audit", problem })?;
+        let service = Arc::downgrade(&self.0);
+        let task = runtime.spawn(async move {
+            let mut after = after;
+            let mut failing = false;
+            loop {
+                let Some(sessions) = service.upgrade().map(Sessions) else { break };
+                match sessions.pass_audit(&sink, &mut after).await {
+                    Ok(()) => failing = false,
+                    Err(error) if failing => tracing::debug!(%error, "audit entries still cannot be passed on"),
+                    Err(error) => {
+                        tracing::warn!(%error, "audit entries cannot be passed on; they are tried again");
+                        failing = true;
+                    }
+                }
+                drop(sessions);
+                tokio::time::sleep(INTERVAL).await;
+            }
+        });
+        self.keep_task(task);
+        Ok(())
+    }
+
+    /// Passes what the log holds behind `after` on to a sink, once, and moves `after` behind what the sink took.
+    pub async fn pass_audit(&self, sink: &dyn AuditSink, after: &mut Option<Cursor>) -> Result<()> {
+        loop {
+            let page = self.audit(&AuditQuery::default(), after.as_ref(), BATCH).await?;
+            if let Some(last) = page.items.last() {
+                let taken = sink.take(&page.items).await;
+                taken.map_err(|error| Error::unavailable("a sink of the audit log failed", error))?;
+                *after = Some(last.cursor.clone());
+            }
+            match page.next {
+                None => return Ok(()),
+                Some(next) => *after = Some(next),
+            }
+        }
+    }
+
+    /// Writes the audit entries that match as JSON Lines, oldest first: a JSON object a line, as [`Logged`] is
+    /// serialised. Answers how many.
+    pub async fn export_audit(&self, query: &AuditQuery, mut to: impl io::Write) -> Result<u64> {
+        let failed = |error: io::Error| Error::unavailable("the audit log could not be written out", error);
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let page = self.audit(query, after.as_ref(), BATCH).await?;
+            for logged in &page.items {
+                serde_json::to_writer(&mut to, logged).map_err(|error| failed(error.into()))?;
+                to.write_all(b"\n").map_err(failed)?;
+                count += 1;
+            }
+            after = page.next;
+            if after.is_none() {
+                to.flush().map_err(failed)?;
+                return Ok(count);
+            }
+        }
+    }
+}
