@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use cloakroom::{
-    Assurance, AuditEntry, Client, Ending, Error, Event, Found, Impersonate, ImpersonationRefusal, Reason, Session,
-    SessionId, SessionInfo, SignIn, Start, Started, Token,
+    Assurance, AuditEntry, Builder, Client, Ending, Error, Event, Found, Impersonate, ImpersonationRefusal, Reason,
+    Session, SessionId, SessionInfo, SignIn, Start, Started, Token, User, UserPatch,
     store::{AuditQuery, Limit, Query, Refusal},
     testing::Call,
 };
@@ -321,6 +321,49 @@ async fn set_impersonated_follows_the_deployments_own_policy() {
         assert!(matches!(error, Error::ImpersonationRefused(ImpersonationRefusal::Policy)), "{error:?}");
     }
     world.sessions.impersonate(&support.token, customer()).await.unwrap();
+}
+
+#[tokio::test]
+async fn set_impersonated_asks_the_directory_of_users() {
+    let world = world_with(Builder::stored_users);
+    let sessions = &world.sessions;
+    let user = |user_type: &str| User { user_type: Some(user_type.into()), ..User::default() };
+    let anna = User { full_name: Some("Anna Berg".into()), ..user("customer") };
+    for (name, settings) in [
+        ("anna", anna),
+        ("alice", user("administrator")),
+        ("bert", User { enabled: false, ..user("customer") }),
+        ("root", User { allowed_networks: vec!["192.0.2.0/24".parse().unwrap()], ..user("administrator") }),
+    ] {
+        sessions.put_user(name, settings, None).await.unwrap();
+    }
+    let client = Client { ip: Some("192.0.2.9".parse().unwrap()), ..Client::default() };
+    let root = sessions.start(SignIn::new("root").client(client)).await.unwrap();
+
+    // What it says of somebody's type goes before what the call says.
+    let as_alice = Impersonate::new("alice", "x").user_type("customer");
+    for (impersonate, why) in
+        [(Impersonate::new("nobody", "x"), ImpersonationRefusal::UnknownUser), (as_alice, ImpersonationRefusal::Policy)]
+    {
+        let error = sessions.impersonate(&root.token, impersonate).await.unwrap_err();
+        assert!(matches!(error, Error::ImpersonationRefused(found) if found == why), "{error:?}");
+        assert_eq!(log_of(&world, root.token.id()).await.pop().unwrap().event, Event::Refused);
+    }
+    let disabled = sessions.impersonate(&root.token, Impersonate::new("bert", "x")).await.unwrap_err();
+    assert!(matches!(disabled, Error::Refused(Refusal::UserDisabled)), "{disabled:?}");
+
+    let elsewhere = Client { ip: Some("198.51.100.1".parse().unwrap()), ..Client::default() };
+    let away = sessions.impersonate(&root.token, as_anna().client(elsewhere)).await.unwrap_err();
+    assert!(matches!(away, Error::Refused(Refusal::NetworkNotAllowed)), "where the actor is decides: {away:?}");
+    let acting = sessions.impersonate(&root.token, as_anna()).await.unwrap();
+    let shown = &acting.record.info;
+    assert_eq!((shown.full_name.as_deref(), shown.user_type.as_deref()), (Some("Anna Berg"), Some("customer")));
+    let last_sign_in = sessions.user("anna").await.unwrap().unwrap().last_sign_in;
+    assert_eq!(last_sign_in, None, "she did not sign in");
+
+    let patch = UserPatch { enabled: Some(false), ..UserPatch::default() };
+    sessions.patch_user("root", &patch, None).await.unwrap();
+    assert_eq!(reason(&world, &acting.token).await, Reason::UserDisabled);
 }
 
 #[tokio::test]
