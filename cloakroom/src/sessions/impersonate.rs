@@ -143,7 +143,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`Error::ImpersonationRefused`] where it is not allowed, and [`Error::Refused`] where the other is disabled: both
+    /// [`Error::ImpersonationRefused`] where it is not allowed, or where the [directory](crate::Builder::users) does not know
+    /// the other, and [`Error::Refused`] where the other is disabled: both
     /// are in the audit log. [`Error::Ended`] and [`Error::UnknownSession`] if the token opens nothing.
     pub async fn impersonate(&self, token: &Token, impersonate: Impersonate) -> Result<Started> {
         for (what, text) in [
@@ -156,16 +157,22 @@ impl Sessions {
         check_text("reason", Some(&*impersonate.reason), false)?;
         let now = self.now();
         let original = living(self.attended(token, now, true).await?)?;
-        let (actor, target) = match self.may_impersonate(&original.info, &impersonate).await? {
-            Ok(both) => both,
+        let Some(target) = self.target_facts(&impersonate).await? else {
+            let why = ImpersonationRefusal::UnknownUser;
+            return Err(self.refuse(&original.info, &impersonate, why, now).await);
+        };
+        let actor = match self.may_impersonate(&original.info, &impersonate, &target) {
+            Ok(actor) => actor,
             Err(why) => return Err(self.refuse(&original.info, &impersonate, why, now).await),
         };
 
-        let (mut create, acting) = self.acting(&original.info, actor, target, impersonate, now)?;
+        let (mut create, acting) = self.acting(&original.info, actor, impersonate, target, now)?;
         if let Err(refusal) = self.admit(&mut create, now).await? {
             self.log_refusal(&create.refused(refusal, now)).await;
             return Err(refusal.into());
         }
+        // The other's limit is for their own sessions.
+        create.limit = None;
         let sessions = self.clone();
         let token = token.clone();
         // Steps that belong together: a client that goes away between them must not leave one without the other.
@@ -205,48 +212,48 @@ impl Sessions {
         Ok(Returned { token, record })
     }
 
+    /// What is known of the person whom somebody wants to act as: what the directory says of them, or what the call says
+    /// where there is none. Nothing if the directory does not know them.
+    async fn target_facts(&self, impersonate: &Impersonate) -> Result<Option<Target>> {
+        let Impersonate { user, full_name, user_type, .. } = impersonate;
+        let said = |full_name: &Option<Arc<str>>, user_type: &Option<Arc<str>>| Target {
+            user: Arc::clone(user),
+            full_name: full_name.clone(),
+            user_type: user_type.clone(),
+        };
+        if self.0.known_users.is_none() {
+            return Ok(Some(said(full_name, user_type)));
+        }
+        // Not what the call says: a policy that protects a type of users must not be talked out of it.
+        Ok(self.find_user(user).await?.map(|known| said(&known.full_name, &known.user_type)))
+    }
+
     /// Who acts, if they may.
-    async fn may_impersonate(
+    fn may_impersonate(
         &self,
         actor: &SessionInfo,
         impersonate: &Impersonate,
-    ) -> Result<Result<(Arc<str>, Target), ImpersonationRefusal>> {
-        let Some(user) = &actor.user else { return Ok(Err(ImpersonationRefusal::NobodySignedIn)) };
+        target: &Target,
+    ) -> Result<Arc<str>, ImpersonationRefusal> {
+        let Some(user) = &actor.user else { return Err(ImpersonationRefusal::NobodySignedIn) };
         if actor.impersonated_by.is_some() || actor.audit_user.is_some() {
-            return Ok(Err(ImpersonationRefusal::Nested));
+            return Err(ImpersonationRefusal::Nested);
         }
         if impersonate.reason.trim().is_empty() {
-            return Ok(Err(ImpersonationRefusal::NoReason));
+            return Err(ImpersonationRefusal::NoReason);
         }
         if *user == impersonate.user {
-            return Ok(Err(ImpersonationRefusal::Oneself));
+            return Err(ImpersonationRefusal::Oneself);
         }
         let most = self.config().impersonation_limit;
         if impersonate.lasts.as_millis() == 0 || impersonate.lasts > most {
-            return Ok(Err(ImpersonationRefusal::TooLong { most }));
+            return Err(ImpersonationRefusal::TooLong { most });
         }
-        let Some(target) = self.target(impersonate).await? else { return Ok(Err(ImpersonationRefusal::UnknownUser)) };
         let ImpersonationPolicy(allows) = &self.config().impersonation_policy;
-        if !allows(actor, &target) {
-            return Ok(Err(ImpersonationRefusal::Policy));
+        if !allows(actor, target) {
+            return Err(ImpersonationRefusal::Policy);
         }
-        Ok(Ok((Arc::clone(user), target)))
-    }
-
-    /// What is known of the other: what the directory says goes before what the call says. None if there is a directory that
-    /// does not know them.
-    async fn target(&self, impersonate: &Impersonate) -> Result<Option<Target>> {
-        let Impersonate { user, full_name, user_type, .. } = impersonate;
-        let known = self.find_user(user).await?;
-        if known.is_none() && self.has_directory() {
-            return Ok(None);
-        }
-        let (known_name, known_type) = known.map(|known| (known.full_name.clone(), known.user_type.clone())).unzip();
-        Ok(Some(Target {
-            user: Arc::clone(user),
-            full_name: known_name.flatten().or_else(|| full_name.clone()),
-            user_type: known_type.flatten().or_else(|| user_type.clone()),
-        }))
+        Ok(Arc::clone(user))
     }
 
     /// Puts a refusal into the audit log, and answers with the error that says so.
@@ -273,8 +280,8 @@ impl Sessions {
         &self,
         original: &SessionInfo,
         actor: Arc<str>,
-        target: Target,
         impersonate: Impersonate,
+        target: Target,
         now: Timestamp,
     ) -> Result<(Create, Token)> {
         let Target { user, full_name, user_type } = target;

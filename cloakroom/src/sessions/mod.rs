@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod clear;
+mod clock_offset;
 mod directory;
 mod end;
 mod follow;
@@ -38,6 +39,7 @@ mod users;
 mod watch;
 
 pub use clear::Clear;
+pub use clock_offset::ClockOffset;
 pub use directory::DirectoryEntry;
 pub use follow::{AuditSink, TracingSink};
 pub use impersonate::{Impersonate, Returned, Target};
@@ -80,6 +82,7 @@ struct Inner {
     /// Those of the store's records, if it seals them.
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
+    clock_offset: clock_offset::LastOffset,
     watchers: watch::Watchers,
     #[cfg(feature = "geoip")]
     countries: Option<crate::client::Countries>,
@@ -586,6 +589,7 @@ impl Builder {
             config: self.config,
             seals,
             touches: Arc::default(),
+            clock_offset: clock_offset::LastOffset::default(),
             watchers: watch::Watchers::default(),
             #[cfg(feature = "geoip")]
             countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,

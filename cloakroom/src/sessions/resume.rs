@@ -53,10 +53,10 @@ impl Sessions {
         self.resume_at(token, ip, self.now(), false).await
     }
 
+    /// What lies beyond the record is boxed: it is rare, and needs much room.
     async fn resume_at(&self, token: &Token, ip: Option<IpAddr>, now: Timestamp, counts: bool) -> Result<Found> {
         let found = self.attended(token, now, counts).await?;
         match (&self.0.known_users, found) {
-            // Boxed, so that those without a directory do not make room for it.
             (Some(known), Found::Live(record)) => Box::pin(self.judge(known, record, ip, now)).await,
             (_, found) => Ok(found),
         }
@@ -64,16 +64,16 @@ impl Sessions {
 
     /// What a token opens, whatever the directory says of its holder.
     pub(super) async fn attended(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
-        match self.look_up(token, now).await? {
-            // Boxed: it is rare, and needs much room.
+        let found = self.found_at(token, now).await?;
+        match &found {
             Found::Live(record) if record.info.returns_to.is_some() => {
-                Box::pin(self.while_actor_is_there(record, now, counts)).await
+                Box::pin(self.while_actor_is_there(Arc::clone(record), now, counts)).await
             }
-            found => Ok(found),
+            _ => Ok(found),
         }
     }
 
-    async fn look_up(&self, token: &Token, now: Timestamp) -> Result<Found> {
+    async fn found_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
         match self.load(token.id(), now).await? {
             Loaded::Live(record) => match self.present(token, &record.secrets, now) {
                 Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),

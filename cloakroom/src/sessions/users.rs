@@ -115,11 +115,6 @@ impl Sessions {
         }
     }
 
-    /// Whether there is a directory.
-    pub(super) fn has_directory(&self) -> bool {
-        self.0.known_users.is_some()
-    }
-
     /// What the directory says of a user now; `None` if it does not know them, or there is none.
     pub(crate) async fn find_user(&self, user: &str) -> Result<Option<Arc<User>>> {
         match &self.0.known_users {

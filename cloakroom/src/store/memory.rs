@@ -20,9 +20,9 @@ use crate::{
     SessionInfo, Timestamp,
     change::Applied,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, LastSignIn, Limit, Loaded,
-        Locked, Locks, Logged, Page, Put, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, StoredUser,
-        Tombstone, Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Fence, Finding, Gone,
+        LastSignIn, Limit, Loaded, Locked, Locks, Logged, Page, Put, PutUser, Query, Reap, Reaped, Refusal, Rotated,
+        Rotation, Store, StoredUser, Tombstone, Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -171,6 +171,13 @@ impl Directory for MemoryStore {
 
     fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
         Box::pin(async move { self.users_after(after, limit) })
+    }
+}
+
+impl Examine for MemoryStore {
+    fn examine(&self, _now: Timestamp, _repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let text = "Sessions live in this process's memory and go when it ends: there is nothing to check.";
+        Box::pin(async move { Ok(vec![Finding::fine("memory", text)]) })
     }
 }
 

@@ -12,8 +12,8 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
         Error::Ended(ended) => ended.reason.text().to_owned(),
         Error::UnknownSession
         | Error::Refused(_)
-        | Error::ImpersonationRefused(_)
         | Error::ReauthenticationRequired { .. }
+        | Error::ImpersonationRefused(_)
         | Error::TooLarge { .. }
         | Error::HeadSent
         | Error::ReadOnly => error.to_string(),
@@ -70,9 +70,9 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Refused(Refusal::NotInDirectory) => (StatusCode::FORBIDDEN, "not_in_directory"),
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
-        Error::ImpersonationRefused(_) => (StatusCode::FORBIDDEN, "impersonation_refused"),
         Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),
         Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+        Error::ImpersonationRefused(_) => (StatusCode::FORBIDDEN, "impersonation_refused"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
         Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")

@@ -324,46 +324,26 @@ async fn set_impersonated_follows_the_deployments_own_policy() {
 }
 
 #[tokio::test]
-async fn set_impersonated_asks_the_directory_of_users() {
+async fn set_impersonated_goes_by_the_networks_of_who_acts() {
     let world = world_with(Builder::stored_users);
     let sessions = &world.sessions;
-    let user = |user_type: &str| User { user_type: Some(user_type.into()), ..User::default() };
-    let anna = User { full_name: Some("Anna Berg".into()), ..user("customer") };
-    for (name, settings) in [
-        ("anna", anna),
-        ("alice", user("administrator")),
-        ("bert", User { enabled: false, ..user("customer") }),
-        ("root", User { allowed_networks: vec!["192.0.2.0/24".parse().unwrap()], ..user("administrator") }),
-    ] {
-        sessions.put_user(name, settings, None).await.unwrap();
+    let from = |ip: &str| Client { ip: Some(ip.parse().unwrap()), ..Client::default() };
+    for (user, network) in [("root", "192.0.2.0/24"), ("anna", "203.0.113.0/24")] {
+        let settings = User { allowed_networks: vec![network.parse().unwrap()], ..User::default() };
+        sessions.put_user(user, settings, None).await.unwrap();
     }
-    let client = Client { ip: Some("192.0.2.9".parse().unwrap()), ..Client::default() };
-    let root = sessions.start(SignIn::new("root").client(client)).await.unwrap();
+    let root = sessions.start(SignIn::new("root").client(from("192.0.2.9"))).await.unwrap();
+    let away = sessions.impersonate(&root.token, as_anna().client(from("203.0.113.1"))).await.unwrap_err();
+    assert!(matches!(away, Error::Refused(Refusal::NetworkNotAllowed)), "{away:?}");
 
-    // What it says of somebody's type goes before what the call says.
-    let as_alice = Impersonate::new("alice", "x").user_type("customer");
-    for (impersonate, why) in
-        [(Impersonate::new("nobody", "x"), ImpersonationRefusal::UnknownUser), (as_alice, ImpersonationRefusal::Policy)]
-    {
-        let error = sessions.impersonate(&root.token, impersonate).await.unwrap_err();
-        assert!(matches!(error, Error::ImpersonationRefused(found) if found == why), "{error:?}");
-        assert_eq!(log_of(&world, root.token.id()).await.pop().unwrap().event, Event::Refused);
-    }
-    let disabled = sessions.impersonate(&root.token, Impersonate::new("bert", "x")).await.unwrap_err();
-    assert!(matches!(disabled, Error::Refused(Refusal::UserDisabled)), "{disabled:?}");
-
-    let elsewhere = Client { ip: Some("198.51.100.1".parse().unwrap()), ..Client::default() };
-    let away = sessions.impersonate(&root.token, as_anna().client(elsewhere)).await.unwrap_err();
-    assert!(matches!(away, Error::Refused(Refusal::NetworkNotAllowed)), "where the actor is decides: {away:?}");
+    // Where their own session was started from, unless told otherwise.
     let acting = sessions.impersonate(&root.token, as_anna()).await.unwrap();
-    let shown = &acting.record.info;
-    assert_eq!((shown.full_name.as_deref(), shown.user_type.as_deref()), (Some("Anna Berg"), Some("customer")));
-    let last_sign_in = sessions.user("anna").await.unwrap().unwrap().last_sign_in;
-    assert_eq!(last_sign_in, None, "she did not sign in");
-
-    let patch = UserPatch { enabled: Some(false), ..UserPatch::default() };
-    sessions.patch_user("root", &patch, None).await.unwrap();
-    assert_eq!(reason(&world, &acting.token).await, Reason::UserDisabled);
+    let away = sessions.resume_from(&acting.token, from("203.0.113.1").ip).await;
+    assert!(matches!(away, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{away:?}");
+    assert!(matches!(sessions.resume_from(&acting.token, from("192.0.2.8").ip).await, Ok(Found::Live(_))));
+    assert_eq!(sessions.user("anna").await.unwrap().unwrap().last_sign_in, None, "she did not sign in");
+    let returned = sessions.stop_impersonating(&acting.token).await.unwrap();
+    assert!(matches!(sessions.resume_from(&returned.token, from("192.0.2.8").ip).await, Ok(Found::Live(_))));
 }
 
 #[tokio::test]
@@ -570,4 +550,39 @@ async fn set_impersonated_what_is_done_elsewhere_is_put_down_to_who_acts() {
     assert_eq!(ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [own.token.id()]);
     assert_eq!(ended[0].by.as_deref(), Some("root"));
     assert_eq!(Arc::clone(&session.impersonator().unwrap()).as_ref(), "root");
+}
+
+#[tokio::test]
+async fn set_impersonated_goes_by_what_the_directory_says_of_the_other() {
+    let world = world_with(Builder::stored_users);
+    let typed = |kind: &str| UserPatch { user_type: Some(Some(kind.into())), ..UserPatch::default() };
+    world.sessions.patch_user("root", &typed("administrator"), None).await.unwrap();
+    world.sessions.patch_user("boss", &typed("administrator"), None).await.unwrap();
+    let customer = UserPatch { session_limit: Some(Some(1)), ..typed("customer") };
+    world.sessions.patch_user("anna", &customer, None).await.unwrap();
+    let own = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    let root = world.sessions.start(SignIn::new("root")).await.unwrap().token;
+
+    let ask = async |impersonate| world.sessions.impersonate(&root, impersonate).await;
+    let unknown = ask(Impersonate::new("ana", "ticket 17")).await;
+    assert!(matches!(unknown, Err(Error::ImpersonationRefused(ImpersonationRefusal::UnknownUser))), "{unknown:?}");
+    let protected = ask(Impersonate::new("boss", "ticket 17").user_type("customer")).await;
+    assert!(matches!(protected, Err(Error::ImpersonationRefused(ImpersonationRefusal::Policy))), "{protected:?}");
+
+    let acting = ask(Impersonate::new("anna", "ticket 17")).await.unwrap();
+    assert_eq!(acting.record.info.user_type.as_deref(), Some("customer"));
+    assert!(matches!(world.sessions.resume(&own).await.unwrap(), Found::Live(_)), "their limit is for their own");
+    let off = UserPatch { enabled: Some(false), ..UserPatch::default() };
+    world.sessions.patch_user("anna", &off, None).await.unwrap();
+    let Found::Ended(ended) = world.sessions.resume(&acting.token).await.unwrap() else { panic!("anna is disabled") };
+    assert_eq!(ended.reason, Reason::UserDisabled);
+}
+
+#[tokio::test]
+async fn set_impersonated_is_over_with_the_actors_session_even_where_nothing_may_be_written() {
+    let world = world();
+    let (root, acting) = acting(&world).await;
+    world.sessions.end(root.token.id(), &Reason::RevokedByAdmin.into()).await.unwrap();
+    world.sessions.set_read_only(true);
+    assert_eq!(reason(&world, &acting.token).await, Reason::RevokedByAdmin);
 }

@@ -125,7 +125,8 @@ pub(super) fn end(
     let before = tables::fence(directory, &user)?;
     let disabled = before.disabled || fence == Fence::Disabled;
     let ended_before = before.ended_before.max(Some(now));
-    tables::set_fence(directory, &user, &before, StoredFence { user: Some(name.clone()), disabled, ended_before });
+    let after = StoredFence { user: Some(name.clone()), disabled, ended_before };
+    tables::set_fence(directory, &user, &before, &after);
     let mut answers = Vec::new();
     for session in tables::sessions_of(directory, &user)? {
         if !except.contains(&session.name) {
@@ -139,7 +140,7 @@ pub(super) fn end(
 pub(super) fn enable_user(directory: &mut Transaction<'_>, key: &PartitionKey, user: &str) -> Result<(), Fault> {
     let user = tables::digest_of(key, user);
     let before = tables::fence(directory, &user)?;
-    tables::set_fence(directory, &user, &before, StoredFence { disabled: false, ..before.clone() });
+    tables::set_fence(directory, &user, &before, &StoredFence { disabled: false, ..before.clone() });
     Ok(())
 }
 
