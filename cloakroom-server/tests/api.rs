@@ -413,6 +413,34 @@ fn forward_auth_answers_who_it_is_in_headers_that_are_always_there() {
 }
 
 #[test]
+fn r7_forward_auth_asks_for_a_fresh_and_a_strong_sign_in() {
+    let server = TestServer::start();
+    let (weak, _) = server.start_session(r#"{"user":"anna"}"#);
+    let (strong, _) = server.start_session(r#"{"user":"anna","methods":"pwd otp","level":2}"#);
+    let ask = |path: &str, token: &str| server.plain(path, &[("cookie", &format!("__Host-session={token}"))]);
+    for (path, token, status) in [
+        ("/auth?level=1", &weak, 403),
+        ("/auth?level=1", &strong, 200),
+        ("/auth?level=2&fresh=60", &strong, 200),
+        ("/auth?level=3", &strong, 403),
+        ("/auth?level=4", &strong, 403),
+        ("/auth?level=0", &strong, 403),
+        ("/auth?level=aal2", &strong, 403),
+        ("/auth?level=1&anonymous=1", &"A".repeat(67), 401),
+    ] {
+        ask(path, token).expect(status);
+    }
+    for (body, field) in
+        [(r#"{"user":"anna","level":4}"#, "level"), (r#"{"user":"anna","methods":"pwd  otp"}"#, "methods")]
+    {
+        let problem = server.post("/v1/sessions", body).expect_problem(422, "invalid_field");
+        assert_eq!(problem.at("/field"), field);
+    }
+    server.clock.advance(Duration::from_mins(2));
+    ask("/auth?level=2&fresh=60", &strong).expect_problem(403, "requirement_not_met");
+}
+
+#[test]
 fn i14_a_visitors_data_is_carried_into_the_sign_in() {
     let server = TestServer::start();
     let (visitor, visitor_id) = server.start_session(r#"{"data":{"cart":[7],"seen":1}}"#);

@@ -70,16 +70,17 @@
 //! | `file:sessions` | a directory of JSON files on this machine | `file` |
 //! | `postgres://…` | PostgreSQL | `postgres` |
 //! | `mysql://…` | MariaDB | `mysql` |
-//! | `redis://…`, `redis-cluster://…` | Redis 7, Redis Cluster | `redis` |
+//! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | Redis 7, Redis Cluster, Redis Sentinel | `redis` |
 //!
 //! # Features
 //!
 //! | feature | default | |
 //! |---|---|---|
-//! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
+//! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
@@ -123,7 +124,7 @@ pub use change::{Applied, Change, Fields};
 pub use client::{Device, DeviceKind, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
-pub use data::{Data, Json};
+pub use data::{Data, Json, JsonRef};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
@@ -132,8 +133,8 @@ pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    AuditSink, Builder, Clear, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Returned, RotatedToken, Sessions,
-    SignIn, Start, Started, StoredUsers, Target, TracingSink, format_period, parse_period,
+    AuditSink, Builder, Clear, ClockOffset, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Returned,
+    RotatedToken, Sessions, SignIn, Start, Started, StoredUsers, Target, TracingSink, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};

@@ -1,4 +1,4 @@
-//! Networks by their addresses: where a user may come from, and which proxies are believed.
+//! Networks that a user may come from.
 
 use std::{
     fmt,

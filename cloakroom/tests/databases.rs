@@ -7,6 +7,8 @@
 mod certificates;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
+#[path = "databases/doctor.rs"]
+mod doctor;
 #[cfg(feature = "tls")]
 #[path = "databases/encrypted.rs"]
 mod encrypted;
@@ -32,14 +34,20 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Data, Ending, Error, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
-    Timestamp, Token,
+    Change, Client, Clock, Data, Ending, Error, Found, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId,
+    SessionInfo, Sessions, SignIn, SystemClock, Timestamp, Token,
     store::{
         self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, PutUser, Query, Reap,
         Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 use common::{is_there, service, with_parameter};
+use doctor::{
+    a_sound_database_is_found_so, a_table_that_was_changed_is_named_and_left_alone,
+    an_account_with_few_rights_gets_notes, i4_rows_that_do_not_fit_together_are_mended,
+    indexes_and_routines_that_are_gone_are_made_anew, it_is_repaired_while_others_work,
+    settings_that_lose_or_refuse_are_told,
+};
 use load::Load;
 use private::{Kind, PrivateServer, eventually};
 use proxy::Proxy;
@@ -94,6 +102,22 @@ on_both! {
     callers_beyond_the_servers_connections_wait;
     /// Batches of many ids in any order do not deadlock.
     batches_in_any_order_do_not_deadlock;
+    /// Doctor finds nothing where there is nothing.
+    a_sound_database_is_found_so;
+    /// Rows that do not fit together are found and mended; nothing alive is lost.
+    i4_rows_that_do_not_fit_together_are_mended;
+    /// Indexes and routines are made anew.
+    indexes_and_routines_that_are_gone_are_made_anew;
+    /// What cannot be made anew is named.
+    a_table_that_was_changed_is_named_and_left_alone;
+    /// Settings that lose what was answered, or refuse to take it.
+    settings_that_lose_or_refuse_are_told;
+    /// What an account may not look at is a note.
+    an_account_with_few_rights_gets_notes;
+    /// Repairs disturb nobody.
+    it_is_repaired_while_others_work;
+    /// The clock of a node is compared with the server's.
+    i5_a_node_whose_clock_is_off_knows_it;
 }
 
 fn variable(kind: Kind) -> &'static str {
@@ -263,6 +287,33 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
         count("ping");
         assert!(round == 0 || calls.iter().all(|(_, exchanges)| *exchanges == 1), "{calls:?}");
     }
+}
+
+async fn i5_a_node_whose_clock_is_off_knows_it(kind: Kind) {
+    #[derive(Clone, Copy, Debug)]
+    struct Shifted(i64);
+    impl Clock for Shifted {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(SystemClock.now().as_millis() + self.0)
+        }
+    }
+    let store = store::open(&address(kind)).await.unwrap();
+    for (shift, too_large) in [(0, false), (60_000, true), (-60_000, true)] {
+        let node = Sessions::builder(Arc::clone(&store)).clock(Shifted(shift)).without_upkeep().build().unwrap();
+        assert_eq!(node.clock_offset(), None);
+        node.measure_clock_offset().await.unwrap();
+        let offset = node.clock_offset().unwrap();
+        assert_eq!(offset.is_too_large(), too_large, "{offset}");
+        assert!((offset.ahead_millis() - shift).abs() < 2_000, "{offset}");
+    }
+
+    // Of two nodes, the one whose clock is a minute ahead does not end what lives on the other.
+    let [right, ahead] = [0, 60_000]
+        .map(|shift| Sessions::builder(Arc::clone(&store)).clock(Shifted(shift)).without_upkeep().build().unwrap());
+    let sign_in = SignIn::new("anna").idle_timeout(Duration::from_secs(30));
+    let token = right.start(sign_in).await.unwrap().token;
+    assert_eq!(ahead.reap().await.unwrap(), 0);
+    assert!(matches!(right.resume(&token).await.unwrap(), Found::Live(_)));
 }
 
 async fn many_nodes_open_a_new_store_at_once(kind: Kind) {

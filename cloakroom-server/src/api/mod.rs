@@ -25,6 +25,7 @@ mod request_log;
 mod revoke;
 mod sessions;
 mod start;
+mod users;
 mod view;
 
 pub(crate) use metrics::Metrics;
@@ -50,6 +51,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/sessions/impersonate", post(impersonate::start))
         .route("/v1/sessions/impersonate/stop", post(impersonate::stop))
         .route("/v1/sessions/{id}", get(sessions::show).patch(patch::patch).delete(sessions::end))
+        .route("/v1/users", get(users::list))
+        .route("/v1/users/{user}", get(users::show).patch(users::patch).delete(users::delete))
+        .route("/v1/users/{user}/clear-sessions", post(users::clear_sessions))
         .route("/v1/audit", get(audit::list))
         .route("/v1/reap", post(audit::reap))
         .method_not_allowed_fallback(method_not_allowed)

@@ -66,8 +66,8 @@ fn evict() -> WhenFull {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClientRequest {
-    ip: Option<IpAddr>,
+pub(super) struct ClientRequest {
+    pub(super) ip: Option<IpAddr>,
     user_agent: Option<Arc<str>>,
     device: Option<Arc<str>>,
     country: Option<Arc<str>>,
@@ -88,7 +88,7 @@ pub(super) async fn start(
     Strict(request): Strict<StartRequest>,
 ) -> Result<Response, Problem> {
     let replaced = match &request.replaces {
-        Some(text) => replaced(&app, text).await?,
+        Some(text) => replaced(&app, text, request.client.as_ref().and_then(|client| client.ip)).await?,
         None => None,
     };
     let idempotency_key = idempotency_key(&headers)?;
@@ -105,10 +105,10 @@ pub(super) async fn start(
 
 /// The living session that the new one takes the place of. One that ended has no place to take; a token that opens
 /// nothing is a mistake that would otherwise leave a session behind.
-async fn replaced(app: &App, text: &TokenText) -> Result<Option<Arc<Record>>, Problem> {
+async fn replaced(app: &App, text: &TokenText, ip: Option<IpAddr>) -> Result<Option<Arc<Record>>, Problem> {
     let unknown = || Problem::unknown_session().with("field", &"replaces");
     let token = text.token().map_err(|_| unknown())?;
-    match app.sessions.resume_without_touch(token).await? {
+    match app.sessions.resume_without_touch_from(token, ip).await? {
         Found::Live(record) => Ok(Some(record)),
         Found::Ended(_) => Ok(None),
         Found::Unknown => Err(unknown()),

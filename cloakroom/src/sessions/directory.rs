@@ -25,6 +25,7 @@ pub struct DirectoryEntry {
 impl Sessions {
     /// A user of the directory in the store.
     pub async fn user(&self, user: &str) -> Result<Option<DirectoryEntry>> {
+        check_text("user", Some(user), true)?;
         let stored = self.store_read(self.store().user(user)).await?;
         stored.map(DirectoryEntry::of).transpose()
     }

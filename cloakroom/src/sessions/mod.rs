@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use self::impersonate::ImpersonationPolicy;
 use crate::{
-    Boot, Clock, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
+    Boot, Clock, Data, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
     boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod clear;
+mod clock_offset;
 mod directory;
 mod end;
 mod follow;
@@ -38,6 +39,7 @@ mod users;
 mod watch;
 
 pub use clear::Clear;
+pub use clock_offset::ClockOffset;
 pub use directory::DirectoryEntry;
 pub use follow::{AuditSink, TracingSink};
 pub use impersonate::{Impersonate, Returned, Target};
@@ -80,6 +82,7 @@ struct Inner {
     /// Those of the store's records, if it seals them.
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
+    clock_offset: clock_offset::LastOffset,
     watchers: watch::Watchers,
     #[cfg(feature = "geoip")]
     countries: Option<crate::client::Countries>,
@@ -362,7 +365,7 @@ impl Builder {
         self
     }
 
-    /// How large the data of one session may be: bytes of all keys and values. Default 65,536.
+    /// How large the data of one session may be: bytes of all keys and values. Default 65,536, at most a gibibyte.
     pub fn max_data_bytes(mut self, bytes: usize) -> Self {
         self.config.max_data_bytes = bytes;
         self
@@ -565,6 +568,10 @@ impl Builder {
                 problem: "at least one session must be allowed".into(),
             });
         }
+        if self.config.max_data_bytes > Data::MAX_BYTES {
+            let problem = format!("it is {}, at most {} are possible", self.config.max_data_bytes, Data::MAX_BYTES);
+            return Err(Error::InvalidArgument { what: "max_data_bytes", problem });
+        }
         if self.only_known_users && matches!(self.users, Directory::None) {
             let problem = "there is no directory that could know them: give one with users or stored_users";
             return Err(Error::InvalidArgument { what: "only_known_users", problem: problem.into() });
@@ -586,6 +593,7 @@ impl Builder {
             config: self.config,
             seals,
             touches: Arc::default(),
+            clock_offset: clock_offset::LastOffset::default(),
             watchers: watch::Watchers::default(),
             #[cfg(feature = "geoip")]
             countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,

@@ -265,7 +265,7 @@ impl Sessions {
         }
         let size = start.data.size();
         if size > config.max_data_bytes {
-            let largest = start.data.iter().max_by_key(|(key, value)| data::entry_size(key, value));
+            let largest = start.data.iter().max_by_key(|(key, value)| data::entry_size(key, value.as_str()));
             let key = largest.map(|(key, _)| key.to_string());
             return Err(Error::TooLarge { key, size, limit: config.max_data_bytes });
         }

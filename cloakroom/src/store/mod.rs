@@ -10,7 +10,7 @@
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
 //! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
-//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` | `RedisStore`: in Redis 7 or a cluster | `redis` |
+//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` · `redis-sentinel://HOST:PORT,HOST:PORT/NAME` | `RedisStore`: in Redis 7, a cluster, or behind sentinels | `redis` |
 //!
 //! # Writing a store
 //!
@@ -25,11 +25,14 @@ use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, Session
 
 mod calls;
 mod directory;
+mod examine;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
 mod open;
 mod pages;
+#[cfg(any(feature = "file", feature = "sqlite"))]
+mod place;
 #[cfg(feature = "redis")]
 mod redis;
 mod schema;
@@ -44,6 +47,9 @@ pub use calls::{
     Tombstone, Touch, Updated, WhenFull, Which,
 };
 pub use directory::{Directory, LastSignIn, Put, PutUser, StoredUser};
+#[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) use examine::Damage;
+pub use examine::{Examine, Finding, Severity};
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -90,7 +96,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Directory + Locks + Transfer + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Directory + Examine + Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 

@@ -104,6 +104,8 @@ macro_rules! __each_check {
             index::i4_a_query_matches_every_field_given,
             /// I4: what a sign-in ended is not listed any more.
             index::i4_evicted_and_replaced_sessions_leave_the_index,
+            /// I4: what calls leave behind fits together, as far as the store's own examination can tell.
+            examining::i4_a_store_in_use_is_found_sound_and_nothing_in_it_is_repaired,
             /// I4: paging through a user shows nothing twice and misses nothing that was there throughout.
             paging::i4_paging_through_a_user_stays_right_while_sessions_come_and_go,
             /// I4: nor does paging through everything.

@@ -11,11 +11,11 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Imported, Item, Loaded, Locked, Locks,
-        Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch, Transfer, Updated,
-        Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -159,6 +159,11 @@ impl<S: Store> SpyStore<S> {
     /// Watches `store`.
     pub fn new(store: S) -> Self {
         Self { store, peeks: true, watch: Mutex::default() }
+    }
+
+    /// Lets `ping` say what this clock shows, as if the store were on a machine that has one.
+    pub fn set_clock(&self, clock: impl Clock) {
+        self.watch().clock = Some(Arc::new(clock));
     }
 
     /// Watches `store` and never answers a peek, as if the store were on another machine.
@@ -305,6 +310,7 @@ async fn pass_once(semaphore: &Semaphore) {
 #[derive(Default)]
 struct Watch {
     counts: Counts,
+    clock: Option<Arc<dyn Clock>>,
     plans: VecDeque<(Call, Plan)>,
 }
 
@@ -396,7 +402,12 @@ impl<S: Store> Store for SpyStore<S> {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        self.spy(Call::Ping, Store::ping)
+        let clock = self.watch().clock.clone();
+        let answered = self.spy(Call::Ping, Store::ping);
+        Box::pin(async move {
+            let time = answered.await?;
+            Ok(clock.map(|clock| clock.now()).or(time))
+        })
     }
 }
 
@@ -427,6 +438,14 @@ impl<S: Store> Locks for SpyStore<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
+    }
+}
+
+/// An operator's call and no request's: it is not counted.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Examine for SpyStore<S> {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.store.examine(now, repair)
     }
 }
 

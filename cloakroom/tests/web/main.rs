@@ -4,6 +4,7 @@ mod audit;
 mod boot;
 mod clearing;
 mod clients;
+mod clocks;
 mod commit;
 mod cookies;
 mod csrf;

@@ -15,6 +15,7 @@
 //! | `tries/HH/DIGEST` | the id of the session that was started with this idempotency key |
 //! | `due/KIND/T/T/TIME.NAME` | nothing: when to look at a session, a tombstone or a fence again |
 //! | `audit/POSITION.log` | audit entries, one a line; the file's name is where in the log it begins |
+//! | `damaged/PATH` | what was under that path, damaged, until it was repaired |
 //! | `audit/first.json` | where the entries that are not forgotten begin |
 //!
 //! `HH` is the first byte of id or digest in hexadecimal.
@@ -33,6 +34,7 @@ pub(super) const JOURNAL: &str = "journal";
 pub(super) const AUDIT: &str = "audit";
 pub(super) const AUDIT_FIRST: &str = "audit/first.json";
 pub(super) const TEMPORARY: &str = "tmp";
+pub(super) const DAMAGED: &str = "damaged";
 /// What stands before the tombstones' paths.
 pub(super) const ENDED: &str = "ended/";
 pub(super) const USERS: &str = "users";
@@ -62,6 +64,16 @@ pub(super) fn tombstone(id: SessionId) -> String {
 /// The directory of the tombstones of sessions whose ids begin with `byte`.
 pub(super) fn tombstones(byte: u8) -> String {
     format!("{ENDED}{byte:02x}")
+}
+
+/// The directory of the users whose digests begin with `byte`.
+pub(super) fn users(byte: u8) -> String {
+    format!("users/{byte:02x}")
+}
+
+/// The directory of the keys of sign-ins whose ids begin with `byte`.
+pub(super) fn tries(byte: u8) -> String {
+    format!("tries/{byte:02x}")
 }
 
 /// The directory of a user's sessions.

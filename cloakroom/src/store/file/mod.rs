@@ -3,6 +3,7 @@
 mod audit;
 mod directory;
 mod disk;
+mod examine;
 mod fault;
 mod fields;
 mod format;

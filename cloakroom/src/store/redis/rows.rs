@@ -195,6 +195,12 @@ pub(super) fn info(id: SessionId, seen: Timestamp, head: [Value; 7]) -> Result<S
     })
 }
 
+/// Whose session it is and when it started, from the fields `w i`.
+pub(super) fn origin(who: Value, origin: Value) -> Result<(Option<Arc<str>>, Timestamp), Damaged> {
+    let (Who { user, .. }, origin): (_, Origin) = (from_json(who)?, from_json(origin)?);
+    Ok((user, Timestamp::from_millis(origin.created_at)))
+}
+
 /// How a session ended, from an answer's `t c b m w k q r g`.
 pub(super) fn tombstone(id: SessionId, answer: Vec<Value>) -> Result<Tombstone, Damaged> {
     let [at, reason, by, note, who, current, issued_at, rotations, predecessors] =

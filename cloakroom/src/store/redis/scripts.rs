@@ -42,6 +42,8 @@ scripts! {
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";
+    EXAMINE_SESSIONS = "group" "common" "examine_sessions";
+    EXAMINE_ENTRIES = "group" "common" "examine_entries";
     PUT = "group" "put";
     PUT_FENCE = "group" "put_fence";
     USER = "users_of_group" "user";

@@ -6,6 +6,7 @@ pub(super) mod fixtures;
 mod changes;
 mod directory;
 mod endings;
+mod examining;
 mod expiry;
 mod index;
 mod limits;

@@ -1,5 +1,7 @@
 //! Sessions in PostgreSQL.
 
+mod examine;
+
 use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
@@ -9,12 +11,16 @@ use sqlx::{
 };
 
 use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
-use crate::{PartitionKey, Result, Timestamp, store::Schema};
+use crate::{
+    PartitionKey, Result, Timestamp,
+    store::{Finding, Schema, sql::checks::hex},
+};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
 /// Every call is one stored function, so one round trip and one transaction: limits are exact whichever nodes people sign in
-/// through, and nothing waits in a circle. Values are rows of their own, so a change writes the keys it names. The
+/// through, and nothing waits in a circle. Changes that arrive together travel together: one statement, one transaction, each
+/// with its own answer. Values are rows of their own, so a change writes the keys it names. The
 /// functions and tables are made when the store is first opened, by one node while the others wait, in a schema called
 /// `cloakroom` unless told otherwise; names carry the version, so that nodes of two versions can run side by side.
 ///
@@ -24,8 +30,8 @@ use crate::{PartitionKey, Result, Timestamp, store::Schema};
 ///
 /// A call that gets no connection within 2 s is [`Unavailable`](crate::Error::Unavailable); one that gets no answer
 /// within 5 s is too, or, if it writes, [`OutcomeUnknown`](crate::Error::OutcomeUnknown). Where a connection breaks, the
-/// call is repeated on another. Nothing is kept on a connection beside prepared statements, so PgBouncer can stand in
-/// between in transaction mode where it knows those (1.21 or newer).
+/// call is repeated on another. Nothing is kept on a connection beside prepared statements, so PgBouncer should be able to
+/// stand in between in transaction mode where it knows those (1.21 or newer); no test has run there.
 ///
 /// The audit log shows an entry once every transaction that was under way on the server when it was written is over.
 /// A transaction of somebody else's that stays open for hours delays it as long; nothing is lost.
@@ -156,6 +162,27 @@ impl Dialect for Postgres {
                 Opened::Unusable(format!("schema {namespace} has lost its partition key: restore it from a backup"))
             }
         })
+    }
+
+    fn table(namespace: &Namespace, name: &str) -> String {
+        format!("\"{namespace}\".{name}")
+    }
+
+    fn literal(bytes: &[u8]) -> String {
+        format!("'\\x{}'::bytea", hex(bytes))
+    }
+
+    async fn execute(connection: &mut PgConnection, statement: String) -> Result<u64, SqlError> {
+        Ok(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?.rows_affected())
+    }
+
+    async fn examine(
+        connection: &mut PgConnection,
+        namespace: &Namespace,
+        max_connections: u32,
+        repair: bool,
+    ) -> Result<Vec<Finding>, SqlError> {
+        examine::examine(connection, namespace, max_connections, repair).await
     }
 
     fn severity(code: &str, _number: Option<u16>) -> Severity {

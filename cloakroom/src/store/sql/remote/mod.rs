@@ -9,6 +9,7 @@ mod arguments;
 mod connections;
 mod dialect;
 mod directory;
+mod examine;
 mod reads;
 mod together;
 mod transfer;

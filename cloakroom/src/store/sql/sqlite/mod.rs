@@ -1,6 +1,7 @@
 //! Sessions in one SQLite file.
 
 mod directory;
+mod examine;
 mod fault;
 mod open;
 mod reads;
