@@ -79,6 +79,16 @@ fn t7_a_store_that_cannot_be_reached_is_told_and_no_password_is() {
     assert!(directory.run(&["doctor", "sqlite:notes.db"]).expect(3).err.contains("notes.db"));
 }
 
+#[test]
+fn doctor_makes_no_store_and_migrates_none() {
+    let directory = Directory::new();
+    for store in ["sqlite:typo.db", "file:typo"] {
+        let refused = directory.run(&["doctor", store, "--repair"]).expect(3);
+        assert!(refused.err.contains("there is no store yet"), "{refused:?}");
+    }
+    assert!(directory.files().is_empty());
+}
+
 /// The system's clock, and how far off.
 #[derive(Clone, Debug)]
 struct Shifted(Arc<AtomicI64>);
