@@ -1,8 +1,12 @@
 //! What can go wrong, by who can do what about it.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{
+    error::Error as StdError,
+    fmt::{self, Write},
+    time::Duration,
+};
 
-use crate::{Ended, store::Refusal};
+use crate::{Assurance, Ended, store::Refusal};
 
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -27,6 +31,19 @@ pub enum Error {
     /// The store refused to start a session.
     #[error("{0}")]
     Refused(Refusal),
+
+    /// Somebody may not act as somebody else.
+    #[error("not allowed to act as somebody else: {0}")]
+    ImpersonationRefused(ImpersonationRefusal),
+
+    /// The person must prove who they are once more: see [`Session::reauthenticate`](crate::Session::reauthenticate).
+    #[error("{}", reauthentication(*max_age, *level))]
+    ReauthenticationRequired {
+        /// How long ago they may have proved it.
+        max_age: Option<Duration>,
+        /// How strongly they must prove it.
+        level: Option<Assurance>,
+    },
 
     /// A key the application used cannot be stored. A mistake in the application.
     #[error("session key {key:?} cannot be used: {problem}")]
@@ -134,6 +151,51 @@ pub enum Error {
     },
 }
 
+/// Why somebody may not act as somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImpersonationRefusal {
+    /// The session is an anonymous visitor's.
+    #[error("nobody is signed in")]
+    NobodySignedIn,
+    /// The session is not the actor's own: they act as another in it, or audit.
+    #[error("this is somebody else's session already: go back first")]
+    Nested,
+    /// No reason was given.
+    #[error("say why: the reason is kept in the audit log")]
+    NoReason,
+    /// The other is the actor.
+    #[error("this is the same person")]
+    Oneself,
+    /// The directory of users does not know the other.
+    #[error("there is no such user")]
+    UnknownUser,
+    /// It would last no time, or longer than allowed.
+    #[error("it must last some time, and at most {} (h:m:s)", crate::format_period(*most))]
+    TooLong {
+        /// How long it may last.
+        most: Duration,
+    },
+    /// The deployment's policy protects this person, or does not trust the actor.
+    #[error("the policy forbids it")]
+    Policy,
+}
+
+impl ImpersonationRefusal {
+    /// The stable name the API uses.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NobodySignedIn => "nobody_signed_in",
+            Self::Nested => "nested",
+            Self::NoReason => "no_reason",
+            Self::Oneself => "oneself",
+            Self::UnknownUser => "unknown_user",
+            Self::TooLong { .. } => "too_long",
+            Self::Policy => "policy",
+        }
+    }
+}
+
 impl Error {
     /// Whether the same call may succeed a little later.
     pub fn is_retryable(&self) -> bool {
@@ -160,6 +222,18 @@ impl Error {
     pub(crate) fn randomness(source: getrandom::Error) -> Self {
         Self::Randomness { source }
     }
+}
+
+fn reauthentication(max_age: Option<Duration>, level: Option<Assurance>) -> String {
+    let mut text = String::from("confirm that it is you");
+    if let Some(level) = level {
+        write!(text, ", at level {}", level.number()).expect("writing to a string cannot fail");
+    }
+    if let Some(max_age) = max_age {
+        let seconds = max_age.as_secs();
+        write!(text, ": the last time must be at most {seconds} s ago").expect("writing to a string cannot fail");
+    }
+    text
 }
 
 impl From<Ended> for Error {

@@ -76,10 +76,11 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
-//! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
+//! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
@@ -96,11 +97,14 @@ mod assurance;
 mod audit;
 mod boot;
 mod change;
+mod client;
 mod clock;
+mod csrf;
 mod data;
 mod ended;
 mod error;
 mod lease;
+mod network;
 mod record;
 mod seal;
 mod secrets;
@@ -110,27 +114,32 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod users;
 pub mod web;
 
 pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use boot::Boot;
 pub use change::{Applied, Change, Fields};
+pub use client::{Device, DeviceKind, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
+pub use csrf::CsrfToken;
 pub use data::{Data, Json};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
-pub use error::{Error, Result};
+pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
+pub use network::{Network, ParseNetworkError};
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    AuditSink, Builder, ClockOffset, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started,
-    TracingSink, format_period, parse_period,
+    AuditSink, Builder, Clear, ClockOffset, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Returned,
+    RotatedToken, Sessions, SignIn, Start, Started, StoredUsers, Target, TracingSink, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
+pub use users::{User, UserPatch, Users};
 #[cfg(feature = "axum")]
-pub use web::SignedIn;
+pub use web::{Fresh, SignedIn};
 
 /// The programs in the project's own pages compile.
 #[cfg(all(doctest, feature = "axum", feature = "testing"))]

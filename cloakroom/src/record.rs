@@ -82,6 +82,13 @@ impl SessionInfo {
         Some((reason, deadline))
     }
 
+    /// What the fence of its user is compared with when it starts: when the person authenticated, or without that, and
+    /// where somebody acts as the user, when it started.
+    pub fn fenced_at(&self) -> Timestamp {
+        let proved = self.authenticated_at.filter(|_| self.impersonated_by.is_none());
+        proved.unwrap_or(self.created_at)
+    }
+
     /// How this session ended, if its time has run out by `now`.
     pub fn expired(&self, now: Timestamp) -> Option<Ended> {
         let (reason, at) = self.expiry(now)?;
@@ -96,7 +103,7 @@ pub struct Client {
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,
-    /// A name for the device, in the application's own words, at most 512 bytes of it.
+    /// A name for the device: the application's own, or what the user agent says. At most 512 bytes of it.
     pub device: Option<Arc<str>>,
     /// The country the address belongs to, as two letters of ISO 3166-1, such as `DE`.
     pub country: Option<Arc<str>>,

@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::{Assurance, Digest, Fields, Json, SessionInfo, Timestamp, Token, data::entry_size};
+use crate::{Assurance, Digest, Fields, Json, SessionId, SessionInfo, Timestamp, Token, data::entry_size};
 
 /// The key of a sealed record's data under which its seal is kept. No application can use it: it holds a control
 /// character.
@@ -23,11 +23,12 @@ pub(crate) struct Seals {
     earlier: Vec<Key>,
 }
 
-/// One key serves two purposes: what was made for one must never pass for the other.
+/// One key serves several purposes: what was made for one must never pass for another.
 #[derive(Clone, Copy)]
 enum Purpose {
     Record,
     Secret,
+    Csrf,
 }
 
 struct Key(Hmac<Sha256>);
@@ -67,6 +68,11 @@ impl Seals {
         self.keys().map(move |key| key.mac(Purpose::Secret, &secret))
     }
 
+    /// The secret beneath a session's CSRF tokens: under the current key, then under earlier ones.
+    pub(crate) fn csrf_secrets(&self, id: SessionId) -> impl Iterator<Item = Digest> {
+        self.keys().map(move |key| key.mac(Purpose::Csrf, id.as_bytes()))
+    }
+
     /// Whether a record whose fields change needs another seal.
     pub(crate) fn covers(fields: &Fields) -> bool {
         let Fields { full_name: _, user_type, idle_timeout, ends_at } = fields;
@@ -93,6 +99,7 @@ impl Key {
         let purpose: &[u8] = match purpose {
             Purpose::Record => b"cloakroom record 1\0",
             Purpose::Secret => b"cloakroom secret 1\0",
+            Purpose::Csrf => b"cloakroom csrf 1\0",
         };
         let mac = self.0.clone().chain_update(purpose).chain_update(message);
         Digest::from_bytes(mac.finalize().into_bytes().into())
@@ -160,7 +167,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Client, Partition, SessionId};
+    use crate::{Client, Partition};
 
     fn info() -> SessionInfo {
         SessionInfo {

@@ -5,10 +5,10 @@ mod common;
 use std::path::Path;
 
 use cloakroom::{store::MysqlStore, testing::conformance};
-use common::{namespace, service, with_parameter};
+use common::{is_there, namespace, service, with_parameter};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
-conformance!(|dir| MysqlStore::open(&address(&dir)).await.unwrap(), raw: everything(&dir).await);
+conformance!(|dir| MysqlStore::open(&address(&dir)).await.unwrap(), raw: everything(&dir).await, if: is_there(VARIABLE));
 
 fn address(directory: &Path) -> String {
     let prefix = namespace(directory);

@@ -5,10 +5,10 @@ mod common;
 use std::path::Path;
 
 use cloakroom::{store::PostgresStore, testing::conformance};
-use common::{namespace, service, with_parameter};
+use common::{is_there, namespace, service, with_parameter};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
-conformance!(|dir| PostgresStore::open(&address(&dir)).await.unwrap(), raw: everything(&dir).await);
+conformance!(|dir| PostgresStore::open(&address(&dir)).await.unwrap(), raw: everything(&dir).await, if: is_there(VARIABLE));
 
 fn address(directory: &Path) -> String {
     let schema = namespace(directory);

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use cloakroom::{Ended, Found, SessionInfo, web::cookie::Presented};
+use cloakroom::{Assurance, Ended, Error, Found, SessionInfo, web::cookie::Presented};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
@@ -24,6 +24,8 @@ pub(super) struct AuthParams {
     user_type: Option<String>,
     /// Seconds since the person proved who they are.
     fresh: Option<u64>,
+    /// The number of an assurance level.
+    level: Option<u8>,
     #[serde(default, deserialize_with = "one")]
     anonymous: bool,
 }
@@ -49,6 +51,7 @@ pub(super) async fn decide(
     };
     // A proxy understands 200, 401, 403 and 503 alone, so a mistake in the parameters lets nobody in.
     let verdict = match (&visitor, params) {
+        (Err(Error::Refused(refusal)), _) => Err(Error::Refused(*refusal).into()),
         (Err(_), _) => Err(Problem::new(Code::StoreUnavailable, "The session store is unavailable.")),
         (_, Err(_)) => {
             Err(Problem::new(Code::RequirementNotMet, "The parameters of /auth are wrong: see docs/api.md."))
@@ -68,12 +71,14 @@ pub(super) async fn decide(
 }
 
 /// Who the cookie says it is.
-async fn visitor(app: &App, headers: &HeaderMap) -> Result<Found, cloakroom::Error> {
+async fn visitor(app: &App, headers: &HeaderMap) -> Result<Found, Error> {
     let found = match app.sessions.cookie().read(headers) {
         Presented::Token(token) => app.sessions.resume(&token).await,
         Presented::Nothing | Presented::Malformed | Presented::Ambiguous => Ok(Found::Unknown),
     };
-    if let Err(error) = &found {
+    if let Err(error) = &found
+        && !matches!(error, Error::Refused(_))
+    {
         tracing::error!(%error, "a visitor could not be recognised");
     }
     found
@@ -83,7 +88,7 @@ impl AuthParams {
     fn judge(&self, app: &App, info: Option<&SessionInfo>, ended: Option<&Ended>) -> Result<(), Problem> {
         let Some((info, _)) = info.and_then(|info| Some((info, info.user.as_ref()?))) else {
             return match ended {
-                _ if self.anonymous && self.user_type.is_none() && self.fresh.is_none() => Ok(()),
+                _ if self.anonymous && self.asks_nothing() => Ok(()),
                 Some(ended) => Err(Problem::new(Code::NotSignedIn, ended.reason.text())),
                 None => Err(Problem::new(Code::NotSignedIn, "Nobody is signed in.")),
             };
@@ -95,7 +100,19 @@ impl AuthParams {
         if self.fresh.is_some_and(|seconds| age > Duration::from_secs(seconds)) {
             return Err(Problem::new(Code::RequirementNotMet, "A more recent sign-in is asked for."));
         }
+        if let Some(number) = self.level {
+            let Some(level) = Assurance::from_number(number) else {
+                return Err(Problem::new(Code::RequirementNotMet, "There is no such level: it is 1, 2 or 3."));
+            };
+            if info.level < Some(level) {
+                return Err(Problem::new(Code::RequirementNotMet, "A stronger sign-in is asked for."));
+            }
+        }
         Ok(())
+    }
+
+    fn asks_nothing(&self) -> bool {
+        self.user_type.is_none() && self.fresh.is_none() && self.level.is_none()
     }
 }
 

@@ -17,13 +17,16 @@ use http::{StatusCode, header};
 use super::App;
 
 /// The routes that are counted one by one. All else is counted together.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 15] = [
     "/v1/sessions",
     "/v1/sessions/resume",
     "/v1/sessions/resume-many",
     "/v1/sessions/rotate",
     "/v1/sessions/revoke",
     "/v1/sessions/{id}",
+    "/v1/users",
+    "/v1/users/{user}",
+    "/v1/users/{user}/clear-sessions",
     "/v1/audit",
     "/v1/reap",
     "/auth",

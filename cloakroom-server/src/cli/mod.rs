@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod audit;
+mod clear_sessions;
 mod copy;
 mod doctor;
 mod key;
@@ -24,6 +25,7 @@ mod revoke;
 mod serve;
 mod show;
 mod start;
+mod users;
 
 /// Sessions for the web: start, list and end them; serve them to applications in any language.
 #[derive(Debug, Parser)]
@@ -38,7 +40,8 @@ struct Cli {
 const EXIT_CODES: &str = "Without a command it serves.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 the store or the server cannot be used,
-4 no such session or it has ended, 5 the address to listen on is taken or not allowed, 6 doctor found something wrong.";
+4 no such user or session, or it has ended, 5 the address to listen on is taken or not allowed, 6 doctor found something
+wrong.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -52,6 +55,10 @@ enum Command {
     List(list::List),
     /// End sessions: by id, or all that match
     Revoke(revoke::Revoke),
+    /// End a user's other sessions, or see which would end
+    ClearSessions(clear_sessions::ClearSessions),
+    /// The directory of users: who may sign in, from where, how often
+    Users(users::Users),
     /// End what has expired, now
     Reap(reap::Reap),
     /// Read the audit log
@@ -75,6 +82,8 @@ pub fn main() -> ExitCode {
         Command::Show(show) => show.run(),
         Command::List(list) => list.run(),
         Command::Revoke(revoke) => revoke.run(),
+        Command::ClearSessions(clear) => clear.run(),
+        Command::Users(users) => users.run(),
         Command::Reap(reap) => reap.run(),
         Command::Audit(audit) => audit.run(),
         Command::Doctor(doctor) => doctor.run(),
@@ -115,7 +124,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let code = match &error {
             CallError::Refused(refusal) => match refusal.code.as_str() {
-                "session_unknown" | "session_ended" => Self::NOT_FOUND,
+                "session_unknown" | "session_ended" | "user_unknown" => Self::NOT_FOUND,
                 "store_unavailable" | "store_failed" | "outcome_unknown" => Self::UNAVAILABLE,
                 _ => Self::FAILED,
             },

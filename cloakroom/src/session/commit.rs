@@ -6,7 +6,7 @@ use super::{
     CookieOrder, Session, Stage, State,
     pending::{self, Operation},
 };
-use crate::{Change, Error, Json, Record, Result, Start};
+use crate::{Change, Error, Json, Record, Result, SessionId, Start};
 
 /// A change that was sent, and how many of the pending operations it holds.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl Session {
         self.commit_in_turn().await
     }
 
-    async fn commit_in_turn(&self) -> Result<()> {
+    pub(super) async fn commit_in_turn(&self) -> Result<()> {
         loop {
             let (record, sent) = {
                 let mut state = self.state();
@@ -44,14 +44,23 @@ impl Session {
             };
             match record {
                 // Boxed: it happens once in a session's life, and needs much room.
-                None => return Box::pin(self.start_with_pending()).await,
+                None => return Box::pin(self.start_with_pending()).await.map(drop),
                 Some(record) => self.send(record, sent).await?,
             }
         }
     }
 
+    /// Starts the session of a visitor who has none, with what is pending.
+    pub(super) async fn start_anonymous(&self) -> Result<SessionId> {
+        let _turn = self.0.turn.lock().await;
+        if let Some(id) = self.id() {
+            return Ok(id);
+        }
+        Box::pin(self.start_with_pending()).await
+    }
+
     /// Stores a visitor's first values.
-    async fn start_with_pending(&self) -> Result<()> {
+    async fn start_with_pending(&self) -> Result<SessionId> {
         let data = {
             let state = self.state();
             self.check_new_cookie(&state)?;
@@ -59,8 +68,9 @@ impl Session {
         };
         let start = Start::anonymous().data(data).client(self.0.origin.client());
         let started = self.0.sessions.start(start).await?;
+        let id = started.record.info.id;
         self.state().become_stored(started);
-        Ok(())
+        Ok(id)
     }
 
     async fn send(&self, record: Arc<Record>, mut again: Option<InFlight>) -> Result<()> {

@@ -1,11 +1,11 @@
 //! Starting sessions: for a visitor, or for somebody who signed in.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{Sessions, lifetimes::Asked};
 use crate::{
-    Assurance, Client, Data, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets, SessionId,
-    SessionInfo, Timestamp, Token, data,
+    Assurance, Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets,
+    SessionId, SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
 
@@ -22,6 +22,7 @@ pub struct Start {
     pub(crate) level: Option<Assurance>,
     pub(crate) data: Data,
     pub(crate) client: Client,
+    pub(crate) device: Option<Arc<str>>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
     pub(crate) remember: bool,
@@ -111,7 +112,7 @@ macro_rules! setters {
                 self
             }
 
-            /// When the person proved who they are. Default: now.
+            /// When the person proved who they are, at the latest now. Default: now.
             pub fn authenticated_at(mut self, at: Timestamp) -> Self {
                 self.$($start.)?authenticated_at = Some(at);
                 self
@@ -138,9 +139,16 @@ macro_rules! setters {
                 self
             }
 
-            /// Where the session is started from.
+            /// Where the session is started from, all of it.
             pub fn client(mut self, client: Client) -> Self {
                 self.$($start.)?client = client;
+                self
+            }
+
+            /// A name for the device, in the application's own words. Default: what the user agent says, such as "Firefox
+            /// on Windows".
+            pub fn device(mut self, device: impl Into<Arc<str>>) -> Self {
+                self.$($start.)?device = Some(device.into());
                 self
             }
 
@@ -200,11 +208,20 @@ pub struct Started {
 impl Sessions {
     /// Starts a session. One round trip to the store.
     ///
-    /// A full limit or a disabled user is [`Error::Refused`].
+    /// A full limit or a disabled user is [`Error::Refused`], and so is what the [directory](super::Builder::users) refuses.
     pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
         let now = self.now();
-        let (create, token) = self.prepare(start.into(), now)?;
-        let created = self.store_write(self.store().create(&create, now)).await?;
+        let (mut create, token) = self.prepare(start.into(), now)?;
+        let created = match self.admit(&mut create, now).await? {
+            Ok(()) => {
+                create.limit = create.limit.or(self.config().limit);
+                self.store_write(self.store().create(&create, now)).await?
+            }
+            Err(refusal) => {
+                self.log_refusal(&create.refused(refusal, now)).await;
+                Created::Refused(refusal)
+            }
+        };
         match created {
             Created::Created { ended } => {
                 for ended in &ended {
@@ -236,6 +253,10 @@ impl Sessions {
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
+        if start.audit_user.is_some() && start.audit_user == start.user {
+            let problem = "it is the user themselves: an auditor is somebody else".into();
+            return Err(Error::InvalidArgument { what: "audit_user", problem });
+        }
         check_methods(start.methods.as_deref())?;
         let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
@@ -248,7 +269,7 @@ impl Sessions {
             let key = largest.map(|(key, _)| key.to_string());
             return Err(Error::TooLarge { key, size, limit: config.max_data_bytes });
         }
-        let limit = start.limit.or(config.limit);
+        let limit = start.limit;
         if limit.is_some_and(|limit| limit.max == 0) {
             let problem = "at least one session must be allowed; disable the user to allow none".into();
             return Err(Error::InvalidArgument { what: "limit", problem });
@@ -259,7 +280,12 @@ impl Sessions {
             idle: start.idle_timeout,
             ends_at: start.ends_at,
         };
-        let (idle_timeout, ends_at) = config.lifetimes.deadlines(&asked, now)?;
+        let parsed = start.client.user_agent.as_deref().map(Device::of);
+        let is_mobile = parsed.as_ref().is_some_and(|device| device.kind.is_mobile());
+        let (idle_timeout, ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        let mut client = start.client;
+        client.device = start.device.or(client.device).or_else(|| parsed?.name.map(Into::into));
+        client.country = client.country.or_else(|| self.country_of(client.ip?));
 
         let key = self.store().partition_key();
         // The user is part of the digest: one key used for two people must not end the first one's session.
@@ -270,7 +296,8 @@ impl Sessions {
         let token = Token::generate(SessionId::generate(self.partition(start.user.as_deref(), idempotency)?)?)?;
         let info = SessionInfo {
             id: token.id(),
-            authenticated_at: start.user.is_some().then(|| start.authenticated_at.unwrap_or(now)),
+            // Another clock may be ahead: nobody has proved who they are in the future.
+            authenticated_at: start.user.is_some().then(|| start.authenticated_at.map_or(now, |at| at.min(now))),
             methods: start.methods,
             level,
             user: start.user,
@@ -281,7 +308,7 @@ impl Sessions {
             idle_timeout,
             ends_at,
             remember: start.remember,
-            client: start.client.cleaned(),
+            client: client.cleaned(),
             impersonated_by: None,
             returns_to: None,
             audit_user: start.audit_user,
@@ -296,6 +323,17 @@ impl Sessions {
             idempotency,
         };
         Ok((Create { record, limit, replaces: start.replaces, by: start.by, note: start.note }, token))
+    }
+
+    #[cfg(feature = "geoip")]
+    fn country_of(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.0.countries.as_ref()?.of(address)
+    }
+
+    #[cfg(not(feature = "geoip"))]
+    #[expect(clippy::unused_self, reason = "there is no database to ask without the feature geoip")]
+    fn country_of(&self, _address: IpAddr) -> Option<Arc<str>> {
+        None
     }
 
     fn partition(&self, user: Option<&str>, idempotency: Option<Digest>) -> Result<Partition> {

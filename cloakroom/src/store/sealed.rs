@@ -9,8 +9,9 @@ use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Gone, Imported, Item, Loaded,
-        Locked, Locks, Logged, Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Gone, Imported, Item,
+        Loaded, Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -180,6 +181,21 @@ impl Store for SealedStore {
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         self.inner.ping()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Directory for SealedStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.inner.user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.inner.put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.inner.users(after, limit)
     }
 }
 

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Imported, Item, Loaded, Locked,
-        Locks, Logged, Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -82,6 +83,21 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         (**self).ping()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Directory for Arc<S> {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        (**self).user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        (**self).put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        (**self).users(after, limit)
     }
 }
 

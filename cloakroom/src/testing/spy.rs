@@ -13,8 +13,9 @@ use tokio::sync::Semaphore;
 use crate::{
     AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Examine, Finding, Imported, Item, Loaded, Locked,
-        Locks, Logged, Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -71,6 +72,9 @@ pub enum Call {
     Lock,
     Renew,
     Unlock,
+    User,
+    PutUser,
+    Users,
 }
 
 /// How often each method was called.
@@ -92,6 +96,9 @@ pub struct Counts {
     pub lock: usize,
     pub renew: usize,
     pub unlock: usize,
+    pub user: usize,
+    pub put_user: usize,
+    pub users: usize,
     /// Answered or not, a peek is no round trip.
     pub peek: usize,
 }
@@ -115,10 +122,13 @@ impl Counts {
             lock,
             renew,
             unlock,
+            user,
+            put_user,
+            users,
             peek: _,
         } = self;
-        let changes = create + update + touch + rotate + end + log + enable_user + reap;
-        changes + load + find + audit + ping + lock + renew + unlock
+        let changes = create + update + touch + rotate + end + log + enable_user + reap + put_user;
+        changes + load + find + audit + ping + lock + renew + unlock + user + users
     }
 
     fn of(&mut self, call: Call) -> &mut usize {
@@ -138,6 +148,9 @@ impl Counts {
             Call::Lock => &mut self.lock,
             Call::Renew => &mut self.renew,
             Call::Unlock => &mut self.unlock,
+            Call::User => &mut self.user,
+            Call::PutUser => &mut self.put_user,
+            Call::Users => &mut self.users,
         }
     }
 }
@@ -395,6 +408,21 @@ impl<S: Store> Store for SpyStore<S> {
             let time = answered.await?;
             Ok(clock.map(|clock| clock.now()).or(time))
         })
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Directory for SpyStore<S> {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.spy(Call::User, move |store| store.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.spy(Call::PutUser, move |store| store.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.spy(Call::Users, move |store| store.users(after, limit))
     }
 }
 

@@ -1,7 +1,13 @@
 //! Extractors for axum: [`Session`] and [`SignedIn`].
 
-use std::{fmt::Write, ops::Deref, sync::Arc};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, Once},
+};
 
+use axum::extract::ConnectInfo;
 use axum_core::{
     body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -9,8 +15,8 @@ use axum_core::{
 };
 use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::{layer::Visit, problem};
-use crate::{Error, Session};
+use super::{SessionLayer, layer::Visit, problem};
+use crate::{Error, Session, TrustedProxies};
 
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Rejection;
@@ -18,6 +24,26 @@ impl<S: Sync> FromRequestParts<S> for Session {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         let visit = visit(parts)?;
         Ok(visit.session(parts).await?.clone())
+    }
+}
+
+impl SessionLayer {
+    /// Records where a request comes from: the connection's other end or, behind these proxies, whom they name. Needs the
+    /// connection's address, which axum gives with `into_make_service_with_connect_info::<SocketAddr>()`. Takes the place
+    /// of [`client_ip`](Self::client_ip).
+    pub fn trusted_proxies(self, proxies: TrustedProxies) -> Self {
+        let told = Once::new();
+        self.client_ip(move |parts| {
+            let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+            if peer.is_none() {
+                told.call_once(|| {
+                    tracing::warn!(
+                        "no address is recorded: serve with .into_make_service_with_connect_info::<SocketAddr>()"
+                    );
+                });
+            }
+            proxies.client(peer?.0.ip(), &parts.headers)
+        })
     }
 }
 
@@ -121,6 +147,20 @@ fn not_signed_in(session: &Session, parts: &Parts, page: Option<&str>) -> Reject
             )),
         };
     };
+    Rejection(Box::new(redirect(page, parts, None)))
+}
+
+/// The answer to somebody who must prove once more who they are.
+pub(super) fn ask_again(error: Error, parts: &Parts, max_age: u64) -> Rejection {
+    let page = visit(parts).ok().and_then(Visit::sign_in_page);
+    match page.filter(|_| parts.method == Method::GET || parts.method == Method::HEAD) {
+        Some(page) => Rejection(Box::new(redirect(page, parts, Some(max_age)))),
+        None => error.into(),
+    }
+}
+
+/// To the sign-in page, and from there back to what was asked for.
+fn redirect(page: &str, parts: &Parts, max_age: Option<u64>) -> Response {
     let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut location = String::from(page);
     location.push_str(if page.contains('?') { "&next=" } else { "?next=" });
@@ -130,13 +170,16 @@ fn not_signed_in(session: &Session, parts: &Parts, page: Option<&str>) -> Reject
             _ => write!(location, "%{byte:02X}").expect("writing to a string cannot fail"),
         }
     }
+    if let Some(max_age) = max_age {
+        write!(location, "&max_age={max_age}").expect("writing to a string cannot fail");
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     match HeaderValue::try_from(location) {
         Ok(location) => response.headers_mut().insert(header::LOCATION, location),
-        Err(_) => return Rejection(Box::new(no_layer())),
+        Err(_) => return no_layer(),
     };
-    Rejection(Box::new(response))
+    response
 }
 
 /// A handler asked for a session, but there is no [`SessionLayer`](super::SessionLayer) around it.

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use crate::{Result, Session, SessionLock};
 
 pin_project! {
-    /// The body of a response from a [`SessionService`](super::SessionService): the inner service's, and what it still
+    /// The body of a response that passed a layer of ours: the inner service's, and what it still
     /// changes in the session is stored at its end, or when it is dropped.
     pub struct SessionBody<B> {
         #[pin]

@@ -1,12 +1,15 @@
-//! Sessions over HTTP: the cookie, the layer, the extractors.
+//! Sessions over HTTP: the cookie, the layers, the extractors.
 //!
-//! [`cookie`] knows no framework. [`SessionLayer`] works with any tower service, the extractors [`Session`](crate::Session)
+//! [`cookie`] knows no framework. [`SessionLayer`] and [`CsrfLayer`] work with any tower service, the extractors [`Session`](crate::Session)
 //! and [`SignedIn`] with axum (feature `axum`).
 
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
 pub mod cookie;
+pub mod csrf;
+#[cfg(feature = "axum")]
+mod fresh;
 mod layer;
 mod problem;
 
@@ -14,4 +17,7 @@ mod problem;
 pub use self::axum::{Rejection, SignedIn};
 pub use body::SessionBody;
 pub use cookie::{CookieConfig, SameSite};
+pub use csrf::CsrfLayer;
+#[cfg(feature = "axum")]
+pub use fresh::Fresh;
 pub use layer::{Locking, SessionLayer, SessionService};

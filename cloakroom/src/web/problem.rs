@@ -10,16 +10,26 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
     let (status, code) = classify(error);
     let detail = match error {
         Error::Ended(ended) => ended.reason.text().to_owned(),
-        Error::UnknownSession | Error::Refused(_) | Error::TooLarge { .. } | Error::HeadSent | Error::ReadOnly => {
-            error.to_string()
-        }
+        Error::UnknownSession
+        | Error::Refused(_)
+        | Error::ReauthenticationRequired { .. }
+        | Error::ImpersonationRefused(_)
+        | Error::TooLarge { .. }
+        | Error::HeadSent
+        | Error::ReadOnly => error.to_string(),
         _ if status == StatusCode::SERVICE_UNAVAILABLE => "Sessions are unavailable for the moment.".to_owned(),
         _ => "The session could not be used.".to_owned(),
     };
     let mut response = plain(status, code, &detail);
     if let Error::Ended(ended) = error {
-        let body = body(status, code, &detail, Some(ended.reason.code()));
-        *response.body_mut() = body;
+        *response.body_mut() = body(status, code, &detail, &[("reason", ended.reason.code().into())]);
+    }
+    if let Error::ReauthenticationRequired { max_age, level } = error {
+        // Under the names of RFC 9470, whose own place is an OAuth challenge.
+        let max_age = max_age.map(|age| ("max_age", age.as_secs().into()));
+        let level = level.map(|level| ("acr_values", format!("aal{}", level.number()).into()));
+        let asked: Vec<_> = max_age.into_iter().chain(level).collect();
+        *response.body_mut() = body(status, code, &detail, &asked);
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -29,7 +39,7 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
 
 /// A response with nothing but a code and a sentence.
 pub(super) fn plain(status: StatusCode, code: &str, detail: &str) -> Response<Bytes> {
-    let mut response = Response::new(body(status, code, detail, None));
+    let mut response = Response::new(body(status, code, detail, &[]));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -37,7 +47,7 @@ pub(super) fn plain(status: StatusCode, code: &str, detail: &str) -> Response<By
     response
 }
 
-fn body(status: StatusCode, code: &str, detail: &str, reason: Option<&str>) -> Bytes {
+fn body(status: StatusCode, code: &str, detail: &str, more: &[(&str, serde_json::Value)]) -> Bytes {
     let mut problem = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or_default(),
@@ -45,8 +55,8 @@ fn body(status: StatusCode, code: &str, detail: &str, reason: Option<&str>) -> B
         "code": code,
         "detail": detail,
     });
-    if let Some(reason) = reason {
-        problem["reason"] = reason.into();
+    for (name, value) in more {
+        problem[*name] = value.clone();
     }
     problem.to_string().into()
 }
@@ -56,9 +66,13 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Ended(_) => (StatusCode::UNAUTHORIZED, "session_ended"),
         Error::UnknownSession => (StatusCode::UNAUTHORIZED, "session_unknown"),
         Error::Refused(Refusal::UserDisabled) => (StatusCode::FORBIDDEN, "user_disabled"),
+        Error::Refused(Refusal::NetworkNotAllowed) => (StatusCode::FORBIDDEN, "network_not_allowed"),
+        Error::Refused(Refusal::NotInDirectory) => (StatusCode::FORBIDDEN, "not_in_directory"),
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
+        Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),
         Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+        Error::ImpersonationRefused(_) => (StatusCode::FORBIDDEN, "impersonation_refused"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
         Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")

@@ -4,17 +4,24 @@ use std::{
     env,
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
-    process,
 };
 
-/// Where a service is, from its variable. Without one the test is skipped; with CI=true it fails.
+/// Where a service is, from its variable; a test that was mounted [only where it is there](is_there) may ask.
 pub(crate) fn service(variable: &str) -> String {
-    if let Ok(address) = env::var(variable) {
-        return address;
+    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set"))
+}
+
+/// Whether a service is there. Where it is not, its tests are skipped; with CI=true they fail.
+pub(crate) fn is_there(variable: &str) -> bool {
+    let there = env::var(variable).is_ok();
+    assert!(
+        there || env::var("CI").as_deref() != Ok("true"),
+        "{variable} is not set, and with CI=true nothing may be skipped"
+    );
+    if !there {
+        eprintln!("skipped: {variable} is not set; cargo xtask services up starts what tests need and prints it");
     }
-    assert!(env::var("CI").as_deref() != Ok("true"), "{variable} is not set, and with CI=true nothing may be skipped");
-    eprintln!("skipped: {variable} is not set; cargo xtask services up starts what tests need and prints it");
-    process::exit(0);
+    there
 }
 
 /// A name that a database takes, from that of a directory of this test alone.

@@ -28,9 +28,17 @@ pub(crate) struct PrivateServer {
 }
 
 impl PrivateServer {
-    /// Makes and starts one with these settings; `None` where its programs are not installed.
+    /// Makes and starts one with these settings; `None` where its programs are not installed. With CI=true that fails.
     pub(crate) fn start(kind: Kind, settings: &[&str]) -> Option<Self> {
-        Kind::program(kind.server())?;
+        let is_here = Kind::program(kind.server()).is_some();
+        assert!(
+            is_here || std::env::var("CI").as_deref() != Ok("true"),
+            "{kind:?} is not here, and nothing may be skipped"
+        );
+        if !is_here {
+            eprintln!("skipped: the programs of {kind:?} are not here");
+            return None;
+        }
         let directory = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let settings = settings.iter().map(ToString::to_string).collect();
@@ -175,6 +183,13 @@ impl Kind {
             command.uid(uid).gid(gid);
         }
         command
+    }
+
+    /// Lets the server read a file that nobody else may.
+    pub(crate) fn hand_over(self, file: &Path) {
+        if let (Self::Postgres, Some((uid, gid))) = (self, Self::account()) {
+            chown(file, Some(uid), Some(gid)).unwrap();
+        }
     }
 
     /// PostgreSQL refuses to run as root.

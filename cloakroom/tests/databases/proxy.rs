@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +23,8 @@ pub(crate) struct Proxy {
 struct State {
     server: String,
     exchanges: AtomicUsize,
-    cuts_answers: AtomicBool,
+    /// So many answers from now one is cut off; none at its largest.
+    until_cut: AtomicUsize,
     generation: watch::Sender<u64>,
 }
 
@@ -35,7 +36,7 @@ impl Proxy {
         let state = Arc::new(State {
             server,
             exchanges: AtomicUsize::new(0),
-            cuts_answers: AtomicBool::new(false),
+            until_cut: AtomicUsize::new(usize::MAX),
             generation: watch::Sender::new(0),
         });
         let accepting = Arc::clone(&state);
@@ -59,7 +60,19 @@ impl Proxy {
 
     /// Lets the next request reach the server, and closes its connection in place of handing on the answer.
     pub(crate) fn cut_next_answer(&self) {
-        self.state.cuts_answers.store(true, Ordering::SeqCst);
+        self.cut_answer_after(0);
+    }
+
+    /// As [`cut_next_answer`](Self::cut_next_answer), when so many answers have been handed on.
+    pub(crate) fn cut_answer_after(&self, answers: usize) {
+        self.state.until_cut.store(answers, Ordering::SeqCst);
+    }
+}
+
+impl State {
+    fn is_to_be_cut(&self) -> bool {
+        let count = |left: usize| (left != usize::MAX).then(|| left.checked_sub(1).unwrap_or(usize::MAX));
+        self.until_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(0)
     }
 }
 
@@ -86,7 +99,7 @@ async fn serve(state: Arc<State>, client: TcpStream) {
             read = from_server.read(&mut answered) => match read {
                 Ok(length) if length > 0 => {
                     client_spoke_last = false;
-                    if state.cuts_answers.swap(false, Ordering::SeqCst) { return }
+                    if state.is_to_be_cut() { return }
                     if to_client.write_all(&answered[..length]).await.is_err() { return }
                 }
                 _ => return,

@@ -152,7 +152,8 @@ fn answers(port: u16, process: &mut Child) -> bool {
     !ended
 }
 
-fn ask(port: u16, command: &[&str]) -> String {
+/// The answer of the server on this port to a command.
+pub(crate) fn ask(port: u16, command: &[&str]) -> String {
     let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(command).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

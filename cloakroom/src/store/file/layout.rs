@@ -11,6 +11,7 @@
 //! | `ended/HH/ID.json` | its tombstone |
 //! | `users/HH/DIGEST/START.ID` | nothing: the user has this session |
 //! | `users/HH/DIGEST/fence.json` | whether the user is disabled, and before when all sessions were ended |
+//! | `directory/HH/DIGEST.json` | what the directory says of the user, and when they last signed in |
 //! | `tries/HH/DIGEST` | the id of the session that was started with this idempotency key |
 //! | `due/KIND/T/T/TIME.NAME` | nothing: when to look at a session, a tombstone or a fence again |
 //! | `audit/POSITION.log` | audit entries, one a line; the file's name is where in the log it begins |
@@ -88,6 +89,20 @@ pub(super) fn fence(digest: &UserDigest) -> String {
     format!("{}/fence.json", user(digest))
 }
 
+pub(super) fn directory_entry(digest: &UserDigest) -> String {
+    format!("directory/{}/{digest}.json", &digest.0[..2])
+}
+
+/// The directory of the users whose digests begin with `byte`.
+pub(super) fn directory(byte: u8) -> String {
+    format!("directory/{byte:02x}")
+}
+
+/// The digest in the name of a user's file.
+pub(super) fn user_named(name: &str) -> Option<UserDigest> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
 pub(super) fn first_try(id: SessionId, key: &Digest) -> String {
     format!("tries/{:02x}/{}", id.as_bytes()[0], hex(key.as_bytes()))
 }
@@ -108,6 +123,12 @@ pub(super) struct UserDigest(String);
 impl UserDigest {
     pub(super) fn new(digest: &Digest) -> Self {
         Self(hex(digest.as_bytes()))
+    }
+}
+
+impl UserDigest {
+    pub(super) fn first_byte(&self) -> u8 {
+        u8::from_str_radix(&self.0[..2], 16).expect("it is hexadecimal")
     }
 }
 

@@ -10,7 +10,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{Value, cmd};
 
 use super::{
-    Inner, RedisStore, by_group, groups,
+    Inner, RedisStore,
+    address::Layout,
+    by_group, groups,
     keys::{self, Place},
     reply::{Damaged, Reply},
     rows, scripts,
@@ -30,7 +32,7 @@ const BATCH: usize = 64;
 impl Examine for RedisStore {
     fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
         Box::pin(async move {
-            let mut findings = settings::examine(&self.inner.servers, self.inner.cluster).await?;
+            let mut findings = settings::examine(&self.inner.servers, self.inner.layout == Layout::Cluster).await?;
             let mut examination = Examination { store: &self.inner, now, repair, sessions: 0, damage: BTreeMap::new() };
             examination.sessions().await?;
             examination.entries().await?;

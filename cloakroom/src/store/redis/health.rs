@@ -89,8 +89,7 @@ pub(super) async fn look_at_all(servers: &Servers) -> Result<Vec<Server>> {
     // One server has no slots to find it by, nor needs any.
     let slots = servers.slot_of_each().await;
     if slots.is_empty() {
-        let message = "no node of the Redis Cluster answered: is one of those in the address up?".into();
-        return Err(Error::Unavailable { message, source: None });
+        return Err(Error::Unavailable { message: servers.nobody(), source: None });
     }
     let ask = |command: fn() -> Cmd| {
         let slots = slots.clone();

@@ -2,13 +2,25 @@
 
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisResult, aio::MultiplexedConnection};
-use tokio::{sync::Mutex, time::Instant};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, Value, aio::MultiplexedConnection, cmd};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 /// A server.
 pub(super) struct Link {
     client: Client,
+    wants: Wants,
     lanes: Vec<Mutex<Lane>>,
+}
+
+/// What a server must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    Anything,
+    /// One that was primary once may be back as a replica, with what it has missed.
+    Primary,
 }
 
 /// A connection that many calls share, if there is one.
@@ -35,9 +47,9 @@ impl Link {
     const FIRST_PAUSE: Duration = Duration::from_millis(10);
     const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-    pub(super) fn new(server: ConnectionInfo) -> RedisResult<Self> {
+    pub(super) fn new(client: Client, wants: Wants) -> Self {
         let lanes = (0..=Self::LANES_FOR_WAITING).map(|_| Mutex::default()).collect();
-        Ok(Self { client: Client::open(server)?, lanes })
+        Self { client, wants, lanes }
     }
 
     /// A connection; for a call that waits one of those set apart, by turns.
@@ -50,11 +62,7 @@ impl Link {
             if let Some(next_try) = lane.next_try {
                 tokio::time::sleep_until(next_try).await;
             }
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(Self::CONNECT_TIMEOUT))
-                // Each call has its own.
-                .set_response_timeout(None);
-            match self.client.get_multiplexed_async_connection_with_config(&config).await {
+            match self.make().await {
                 Ok(connection) => {
                     lane.connection = Some(connection);
                     lane.number += 1;
@@ -70,6 +78,22 @@ impl Link {
         }
         let connection = lane.connection.clone().expect("it was just made");
         Ok(Connected { connection, lane: number_of_lane, number: lane.number })
+    }
+
+    async fn make(&self) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Self::CONNECT_TIMEOUT))
+            // Each call has its own.
+            .set_response_timeout(None);
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        if self.wants == Wants::Primary {
+            let role = timeout(Self::CONNECT_TIMEOUT, cmd("ROLE").query_async::<Vec<Value>>(&mut connection)).await;
+            let role = role.map_err(std::io::Error::from)??;
+            if !matches!(role.first(), Some(Value::BulkString(role)) if role == b"master") {
+                return Err((ErrorKind::Client, "the server is not the primary any more").into());
+            }
+        }
+        Ok(connection)
     }
 
     /// Lets go of a connection that is broken or silent, so that the next call makes another.

@@ -10,18 +10,19 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, Value};
+use redis::{ErrorKind, RedisError, Value};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
-    address::Address,
+    address::{Address, Layout},
     cluster_map::ClusterMap,
-    link::{Connected, Link},
+    link::{Connected, Link, Wants},
     reply::Reply,
     scripts::{Call, Effect},
+    tls,
 };
 use crate::{Error, Result};
 
@@ -67,10 +68,9 @@ impl Servers {
     const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
     pub(super) fn new(address: Address) -> Self {
-        let map = if address.cluster {
-            ClusterMap::empty()
-        } else {
-            ClusterMap::of_one(address.servers[0].addr().to_string())
+        let map = match address.layout {
+            Layout::One => ClusterMap::of_one(address.named[0].clone()),
+            Layout::Cluster | Layout::Sentinels(_) => ClusterMap::empty(),
         };
         Self {
             address,
@@ -159,6 +159,18 @@ impl Servers {
         self.map().slot_of_each()
     }
 
+    /// What to say when there is no server to be found.
+    pub(super) fn nobody(&self) -> String {
+        match &self.address.layout {
+            Layout::One => "Redis is not to be found".to_owned(),
+            Layout::Cluster => "no node of the Redis Cluster answered: is one of those in the address up?".to_owned(),
+            Layout::Sentinels(name) => format!(
+                "no sentinel named a primary of {name:?}: is one of those in the address up, does it let us in, and is \
+                 that the name in its configuration?"
+            ),
+        }
+    }
+
     async fn attempt(
         &self,
         call: &Call,
@@ -204,7 +216,13 @@ impl Servers {
                     in_full = true;
                     continue;
                 }
-                Some(Value::ServerError(error)) => return Err(self.refused(&server, error.into())),
+                Some(Value::ServerError(error)) => {
+                    if error.code() == "READONLY" {
+                        // It is a replica now, and what it has may be old.
+                        link.drop_connection(&connected).await;
+                    }
+                    return Err(self.refused(&server, error.into()));
+                }
                 Some(answer) => answer,
                 None => return Err(Setback::Unanswered("the answer was empty".into())),
             };
@@ -245,7 +263,7 @@ impl Servers {
             if target.starts_with(':') { format!("{host}{target}") } else { target.to_owned() }
         };
         match error.code().unwrap_or_default() {
-            "MOVED" | "ASK" if !self.address.cluster => {
+            "MOVED" | "ASK" if self.address.layout != Layout::Cluster => {
                 let message = "this server belongs to a Redis Cluster: write redis-cluster:// in its address";
                 Setback::Failed(Error::store(message, error))
             }
@@ -282,27 +300,21 @@ impl Servers {
         if let Some(link) = links.get(server) {
             return Ok(Arc::clone(link));
         }
-        let link = Link::new(self.connection_info(server)?).map_err(|error| Setback::NotSent(error.into()))?;
-        let link = Arc::new(link);
+        let wants = match self.address.layout {
+            Layout::Sentinels(_) => Wants::Primary,
+            Layout::One | Layout::Cluster => Wants::Anything,
+        };
+        let unreadable = || Setback::NotSent(format!("{server:?} is no address of a server").into());
+        let client = self.address.client(server).ok_or_else(unreadable)?;
+        let link = Arc::new(Link::new(client.map_err(|error| Setback::NotSent(error.into()))?, wants));
         links.insert(server.into(), Arc::clone(&link));
         Ok(link)
     }
 
-    /// Servers that the cluster tells of are entered as those of the address are.
-    fn connection_info(&self, server: &str) -> Result<ConnectionInfo, Setback> {
-        let named = self.address.servers.iter().find(|named| named.addr().to_string() == server);
-        let unreadable = || Setback::NotSent(format!("{server:?} is no address of a server").into());
-        if let Some(named) = named {
-            return Ok(named.clone());
-        }
-        let (host, port) = server.rsplit_once(':').ok_or_else(unreadable)?;
-        let port = port.parse().map_err(|_| unreadable())?;
-        Ok(self.address.servers[0].clone().set_addr(ConnectionAddr::Tcp(host.into(), port)))
-    }
-
-    /// Asks any server of a cluster who owns what. Of those who come together one asks.
+    /// Asks any server of a cluster who owns what, or any sentinel which server is primary. Of those who come together
+    /// one asks.
     async fn look_again(&self, deadline: Instant) {
-        if !self.address.cluster {
+        if self.address.layout == Layout::One {
             return;
         }
         let came = Instant::now();
@@ -314,8 +326,10 @@ impl Servers {
             if let Some(looked) = *looked {
                 tokio::time::sleep_until(looked + Self::BETWEEN_LOOKS).await;
             }
-            let seeds = self.address.servers.iter().map(|server| server.addr().to_string());
-            let mut servers: Vec<_> = self.map().servers().iter().cloned().chain(seeds).collect();
+            let mut servers = self.address.named.clone();
+            if self.address.layout == Layout::Cluster {
+                servers.extend(self.map().servers().iter().cloned());
+            }
             let count = servers.len();
             servers.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count);
             for server in servers {
@@ -331,12 +345,26 @@ impl Servers {
     }
 
     async fn map_known_to(&self, server: &str) -> Option<ClusterMap> {
-        let link = self.link(server).ok()?;
-        let connected = link.connect(false, 0).await.ok()?;
         let mut command = redis::pipe();
-        command.cmd("CLUSTER").arg("SLOTS");
-        let answers = self.send(&link, &connected, &command, Instant::now() + Self::LOOK_TIMEOUT).await.ok()?;
-        ClusterMap::read(answers.first()?, server).filter(|map| !map.servers().is_empty())
+        match &self.address.layout {
+            Layout::One => None,
+            Layout::Cluster => {
+                let link = self.link(server).ok()?;
+                let answer = self.ask(&link, command.cmd("CLUSTER").arg("SLOTS")).await?;
+                ClusterMap::read(&answer, server).filter(|map| !map.servers().is_empty())
+            }
+            Layout::Sentinels(name) => {
+                let link = Link::new(self.address.client_of_sentinel(server)?.ok()?, Wants::Anything);
+                let answer = self.ask(&link, command.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name)).await?;
+                let [host, port] = answer.array().ok()?.try_into().ok()?;
+                Some(ClusterMap::of_one(format!("{}:{}", host.text().ok()?, port.text().ok()?)))
+            }
+        }
+    }
+
+    async fn ask(&self, link: &Link, command: &redis::Pipeline) -> Option<Value> {
+        let connected = link.connect(false, 0).await.ok()?;
+        self.send(link, &connected, command, Instant::now() + Self::LOOK_TIMEOUT).await.ok()?.into_iter().next()
     }
 }
 
@@ -345,7 +373,10 @@ fn not_connected(error: RedisError) -> Setback {
     if refused || error.kind() == ErrorKind::AuthenticationFailed {
         return Setback::Failed(not_allowed(error));
     }
-    Setback::NotSent(error.into())
+    match tls::distrust(&error) {
+        Some(message) => Setback::Failed(Error::store(message, error)),
+        None => Setback::NotSent(error.into()),
+    }
 }
 
 fn not_allowed(error: RedisError) -> Error {

@@ -4,6 +4,7 @@
 pub(super) mod fixtures;
 
 mod changes;
+mod directory;
 mod endings;
 mod examining;
 mod expiry;

@@ -10,7 +10,7 @@ use sqlx::{
     mysql::{MySqlArguments, MySqlDatabaseError, MySqlRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
 use crate::{
     PartitionKey, Result,
     store::{Finding, Schema, sql::checks::hex},
@@ -77,7 +77,7 @@ pub struct MariaDb;
 
 /// What makes version `n` of the schema out of the one before. Its statements commit one by one, so each can be run again
 /// after a crash in their middle.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version that skips locked rows and reads JSON as a table.
 const OLDEST: (u32, u32) = (10, 6);
@@ -95,7 +95,7 @@ impl Dialect for MariaDb {
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
         let places = vec!["?"; args.len()].join(", ");
-        format!("CALL {namespace}_{routine}_1({places})")
+        format!("CALL {namespace}_{}({places})", numbered(routine))
     }
 
     async fn run(
@@ -240,26 +240,51 @@ fn bind(args: &[Arg]) -> Result<MySqlArguments, SqlError> {
             Arg::Bool(is_so) => bound.add(is_so),
             Arg::Text(text) => bound.add(text.as_deref().map(str::as_bytes)),
             Arg::Bytes(bytes) => bound.add(bytes.as_deref()),
-            Arg::Texts(texts) => bound.add(list(texts, |json, text| push_hex(json, text.as_bytes()))),
-            Arg::ByteLists(lists) => bound.add(list(lists, |json, bytes| push_hex(json, bytes))),
-            Arg::Entries(entries) => bound.add(list(entries, |json, (key, value)| {
-                json.push('[');
-                push_hex(json, key.as_bytes());
-                json.push(',');
-                // A value is never empty, so an empty one stands for none.
-                push_hex(json, value.as_deref().unwrap_or_default().as_bytes());
-                json.push(']');
-            })),
-            Arg::Touches(touches) => bound.add(list(touches, |json, touch| {
-                json.push('[');
-                push_hex(json, touch.id.as_bytes());
-                let grace_ends = touch.grace_ends.map_or_else(|| "null".to_owned(), |end| end.as_millis().to_string());
-                write!(json, ",{},{grace_ends}]", touch.seen_at.as_millis()).expect("a string takes everything");
-            })),
+            Arg::Texts(_) | Arg::ByteLists(_) | Arg::Entries(_) | Arg::Touches(_) => bound.add(json_of(arg)),
+            Arg::Calls(calls) => bound.add(list(calls, |json, args| json.push_str(&list(args, push_json)))),
         }
         .map_err(SqlError::Encode)?;
     }
     Ok(bound)
+}
+
+/// A list, as it travels.
+fn json_of(arg: &Arg) -> String {
+    match arg {
+        Arg::Texts(texts) => list(texts, |json, text| push_hex(json, text.as_bytes())),
+        Arg::ByteLists(lists) => list(lists, |json, bytes| push_hex(json, bytes)),
+        Arg::Entries(entries) => list(entries, |json, (key, value)| {
+            json.push('[');
+            push_hex(json, key.as_bytes());
+            json.push(',');
+            // A value is never empty, so an empty one stands for none.
+            push_hex(json, value.as_deref().unwrap_or_default().as_bytes());
+            json.push(']');
+        }),
+        Arg::Touches(touches) => list(touches, |json, touch| {
+            json.push('[');
+            push_hex(json, touch.id.as_bytes());
+            let grace_ends = touch.grace_ends.map_or_else(|| "null".to_owned(), |end| end.as_millis().to_string());
+            write!(json, ",{},{grace_ends}]", touch.seen_at.as_millis()).expect("a string takes everything");
+        }),
+        Arg::Int(_) | Arg::Bool(_) | Arg::Text(_) | Arg::Bytes(_) | Arg::Calls(_) => String::from("[]"),
+    }
+}
+
+/// An argument of one of several calls. A list among them is a text that holds a list, for a column takes no more.
+fn push_json(json: &mut String, arg: &Arg) {
+    match arg {
+        Arg::Int(Some(number)) => write!(json, "{number}").expect("a string takes everything"),
+        Arg::Bool(is_so) => json.push(if *is_so { '1' } else { '0' }),
+        Arg::Text(Some(text)) => push_hex(json, text.as_bytes()),
+        Arg::Bytes(Some(bytes)) => push_hex(json, bytes),
+        Arg::Int(None) | Arg::Text(None) | Arg::Bytes(None) => json.push_str("null"),
+        Arg::Texts(_) | Arg::ByteLists(_) | Arg::Entries(_) | Arg::Touches(_) | Arg::Calls(_) => {
+            json.push('"');
+            json.push_str(&json_of(arg).replace('"', "\\\""));
+            json.push('"');
+        }
+    }
 }
 
 /// A JSON array.

@@ -133,6 +133,18 @@ BEGIN
     RETURN confirmed;
 END
 %
+CREATE OR REPLACE FUNCTION ~withdraw_1(p_predecessors VARBINARY(160)) RETURNS VARBINARY(160)
+DETERMINISTIC NO SQL SQL SECURITY INVOKER
+BEGIN
+    DECLARE place INT DEFAULT 0;
+    DECLARE withdrawn VARBINARY(160) DEFAULT '';
+    WHILE place < LENGTH(p_predecessors) DO
+        SET withdrawn = CONCAT(withdrawn, SUBSTRING(p_predecessors, place + 1, 32), X'0000000000000000');
+        SET place = place + 40;
+    END WHILE;
+    RETURN withdrawn;
+END
+%
 -- Ids of changes have eight bytes each; these may be found across two of them as well.
 CREATE OR REPLACE FUNCTION ~was_applied_1(p_recent VARBINARY(512), p_change BINARY(8)) RETURNS BOOLEAN
 DETERMINISTIC NO SQL SQL SECURITY INVOKER
@@ -221,6 +233,12 @@ BEGIN
     STRAIGHT_JOIN ~session AS session ON session.id = UNHEX(wanted.hex_id);
 END
 %
+-- A trigger would need its maker's account for ever: here a later schema puts what it adds to a sign-in.
+CREATE OR REPLACE PROCEDURE ~note_sign_in_1(p_user_id VARBINARY(1024), p_at BIGINT, p_ip VARBINARY(64))
+SQL SECURITY INVOKER
+BEGIN
+END
+%
 CREATE OR REPLACE PROCEDURE ~create_1(
     p_lock BIGINT, p_now BIGINT, p_limit BIGINT, p_evict BOOLEAN, p_replaces BINARY(18), p_by LONGBLOB,
     p_event VARBINARY(64), p_note LONGBLOB, p_disabled_note LONGBLOB, p_fence_note LONGBLOB, p_limit_note LONGBLOB,
@@ -259,7 +277,8 @@ create_session: BEGIN
         IF EXISTS (SELECT 1 FROM ~disabled_user WHERE user_id = p_user_id) THEN
             SET refusal = 'user_disabled', refusal_note = p_disabled_note;
         ELSEIF EXISTS (SELECT 1 FROM ~user_fence
-                       WHERE user_id = p_user_id AND ended_before > COALESCE(p_authenticated_at, p_created_at)) THEN
+                       WHERE user_id = p_user_id AND ended_before > COALESCE(
+                           IF(p_impersonated_by IS NULL, p_authenticated_at, NULL), p_created_at)) THEN
             SET refusal = 'ended_meanwhile', refusal_note = p_fence_note;
         ELSEIF p_limit IS NOT NULL THEN
             SELECT COUNT(*) INTO living FROM ~session
@@ -317,7 +336,10 @@ create_session: BEGIN
     IF p_entries <> '[]' THEN
         INSERT INTO ~session_data (session, data_key, value)
         SELECT p_id, UNHEX(hex_key), UNHEX(hex_value) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
-            hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry;
+            hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry;
+    END IF;
+    IF p_user_id IS NOT NULL AND p_impersonated_by IS NULL THEN
+        CALL ~note_sign_in_1(p_user_id, p_created_at, p_ip);
     END IF;
     CALL ~enter_log_1();
     INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
@@ -326,7 +348,8 @@ create_session: BEGIN
     SELECT 'created' AS kind;
 END
 %
-CREATE OR REPLACE PROCEDURE ~update_1(
+-- Within the caller's transaction.
+CREATE OR REPLACE PROCEDURE ~change_1(
     p_id BINARY(18), p_now BIGINT, p_change BINARY(8), p_lease BIGINT, p_if_version BIGINT, p_relied_on LONGTEXT,
     p_remove_all BOOLEAN, p_remove LONGTEXT, p_entries LONGTEXT, p_max_bytes BIGINT, p_is_audited BOOLEAN,
     p_sets_full_name BOOLEAN, p_full_name LONGBLOB, p_sets_user_type BOOLEAN, p_user_type LONGBLOB,
@@ -336,35 +359,28 @@ change_session: BEGIN
     DECLARE stored ROW TYPE OF ~session;
     DECLARE bytes_before BIGINT;
     DECLARE bytes_after BIGINT;
-    DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    START TRANSACTION;
     SELECT * INTO stored FROM ~session WHERE id = p_id FOR UPDATE;
     IF stored.id IS NULL
         OR COALESCE(~deadline_1(stored.last_seen_at, stored.idle_timeout, stored.ends_at) <= p_now, FALSE) THEN
-        COMMIT;
         CALL ~record_1('gone', p_id);
         LEAVE change_session;
     END IF;
     IF ~was_applied_1(stored.recent_changes, p_change) THEN
         CALL ~record_1('applied', p_id);
-        COMMIT;
         LEAVE change_session;
     END IF;
     IF p_lease IS NOT NULL AND (stored.lease_number <> p_lease OR stored.lease_until <= p_now) THEN
-        COMMIT;
         SELECT 'lease_lost' AS kind;
         LEAVE change_session;
     END IF;
     -- A value is never empty, so an empty one stands for none.
     IF stored.version <> p_if_version OR (p_relied_on <> '[]' AND EXISTS (
         SELECT 1 FROM JSON_TABLE(p_relied_on, '$[*]' COLUMNS (
-            hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS relied
+            hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS relied
         LEFT JOIN ~session_data AS found ON found.session = p_id AND found.data_key = UNHEX(relied.hex_key)
         WHERE NOT COALESCE(found.value, '') <=> UNHEX(relied.hex_value)
     )) THEN
         CALL ~record_1('conflict', p_id);
-        COMMIT;
         LEAVE change_session;
     END IF;
     IF p_entries <> '[]' THEN
@@ -372,17 +388,16 @@ change_session: BEGIN
         FROM ~session_data WHERE session = p_id;
         SELECT bytes_before - IF(p_remove_all, bytes_before, (
             SELECT COALESCE(SUM(LENGTH(found.data_key) + LENGTH(found.value)), 0) FROM (
-                SELECT hex_key FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (hex_key VARCHAR(2048) PATH '$[0]')) AS entry
+                SELECT hex_key FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (hex_key VARCHAR(2050) PATH '$[0]')) AS entry
                 UNION
-                SELECT hex_key FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2048) PATH '$')) AS removed
+                SELECT hex_key FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2050) PATH '$')) AS removed
             ) AS gone
             JOIN ~session_data AS found ON found.session = p_id AND found.data_key = UNHEX(gone.hex_key)
         )) + (
             SELECT SUM(LENGTH(UNHEX(hex_key)) + LENGTH(UNHEX(hex_value))) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
-                hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
+                hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
         ) INTO bytes_after;
         IF bytes_after > p_max_bytes AND bytes_after > bytes_before THEN
-            COMMIT;
             SELECT 'too_large' AS kind, bytes_after AS number;
             LEAVE change_session;
         END IF;
@@ -390,13 +405,13 @@ change_session: BEGIN
     IF p_remove_all THEN
         DELETE FROM ~session_data WHERE session = p_id;
     ELSEIF p_remove <> '[]' THEN
-        DELETE data FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2048) PATH '$')) AS removed
+        DELETE data FROM JSON_TABLE(p_remove, '$[*]' COLUMNS (hex_key VARCHAR(2050) PATH '$')) AS removed
         STRAIGHT_JOIN ~session_data AS data ON data.session = p_id AND data.data_key = UNHEX(removed.hex_key);
     END IF;
     IF p_entries <> '[]' THEN
         INSERT INTO ~session_data (session, data_key, value)
         SELECT p_id, UNHEX(hex_key), UNHEX(hex_value) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
-            hex_key VARCHAR(2048) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
+            hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry
         ON DUPLICATE KEY UPDATE value = VALUES(value);
     END IF;
     IF p_sets_full_name OR p_sets_user_type OR p_sets_idle_timeout OR p_sets_ends_at THEN
@@ -418,6 +433,61 @@ change_session: BEGIN
         VALUES (p_now, 'changed', p_id, stored.user_id, stored.impersonated_by, stored.audit_user, stored.ip);
     END IF;
     CALL ~record_1('applied', p_id);
+END
+%
+CREATE OR REPLACE PROCEDURE ~update_1(
+    p_id BINARY(18), p_now BIGINT, p_change BINARY(8), p_lease BIGINT, p_if_version BIGINT, p_relied_on LONGTEXT,
+    p_remove_all BOOLEAN, p_remove LONGTEXT, p_entries LONGTEXT, p_max_bytes BIGINT, p_is_audited BOOLEAN,
+    p_sets_full_name BOOLEAN, p_full_name LONGBLOB, p_sets_user_type BOOLEAN, p_user_type LONGBLOB,
+    p_sets_idle_timeout BOOLEAN, p_idle_timeout BIGINT, p_sets_ends_at BOOLEAN, p_ends_at BIGINT
+) SQL SECURITY INVOKER
+BEGIN
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    START TRANSACTION;
+    CALL ~change_1(
+        p_id, p_now, p_change, p_lease, p_if_version, p_relied_on, p_remove_all, p_remove, p_entries, p_max_bytes,
+        p_is_audited, p_sets_full_name, p_full_name, p_sets_user_type, p_user_type, p_sets_idle_timeout,
+        p_idle_timeout, p_sets_ends_at, p_ends_at);
+    COMMIT;
+END
+%
+-- Changes of different sessions in one transaction: each an array of what update takes, with lists as texts. A row begins
+-- the answer to each. A session that somebody else has locked is left out, so that nobody waits for it, nor in a circle.
+CREATE OR REPLACE PROCEDURE ~update_many_1(p_calls LONGTEXT) SQL SECURITY INVOKER
+BEGIN
+    DECLARE locked BINARY(18);
+    DECLARE found BINARY(18);
+    DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    START TRANSACTION;
+    FOR wanted IN (
+        SELECT * FROM JSON_TABLE(p_calls, '$[*]' COLUMNS (
+            id VARCHAR(36) PATH '$[0]', at BIGINT PATH '$[1]', change_id VARCHAR(16) PATH '$[2]',
+            lease BIGINT PATH '$[3]', if_version BIGINT PATH '$[4]', relied_on LONGTEXT PATH '$[5]',
+            remove_all INT PATH '$[6]', remove LONGTEXT PATH '$[7]', entries LONGTEXT PATH '$[8]',
+            max_bytes BIGINT PATH '$[9]', is_audited INT PATH '$[10]',
+            sets_full_name INT PATH '$[11]', full_name LONGTEXT PATH '$[12]',
+            sets_user_type INT PATH '$[13]', user_type LONGTEXT PATH '$[14]',
+            sets_idle_timeout INT PATH '$[15]', idle_timeout BIGINT PATH '$[16]',
+            sets_ends_at INT PATH '$[17]', ends_at BIGINT PATH '$[18]')) AS calls
+    ) DO
+        SELECT 'call' AS kind;
+        SET locked = NULL, found = NULL;
+        SELECT id INTO locked FROM ~session WHERE id = UNHEX(wanted.id) FOR UPDATE SKIP LOCKED;
+        -- A look within a condition would wait for the lock.
+        SELECT id INTO found FROM ~session WHERE id = UNHEX(wanted.id);
+        IF locked IS NULL AND found IS NOT NULL THEN
+            SELECT 'locked' AS kind;
+        ELSE
+            CALL ~change_1(
+                UNHEX(wanted.id), wanted.at, UNHEX(wanted.change_id), wanted.lease, wanted.if_version,
+                wanted.relied_on, wanted.remove_all, wanted.remove, wanted.entries, wanted.max_bytes,
+                wanted.is_audited, wanted.sets_full_name, UNHEX(wanted.full_name), wanted.sets_user_type,
+                UNHEX(wanted.user_type), wanted.sets_idle_timeout, wanted.idle_timeout, wanted.sets_ends_at,
+                wanted.ends_at);
+        END IF;
+    END FOR;
     COMMIT;
 END
 %
@@ -442,7 +512,7 @@ END
 %
 CREATE OR REPLACE PROCEDURE ~rotate_1(
     p_id BINARY(18), p_presented BINARY(32), p_successor BINARY(32), p_grace BIGINT, p_grace_ends BIGINT,
-    p_by LONGBLOB, p_now BIGINT
+    p_at_once BOOLEAN, p_by LONGBLOB, p_now BIGINT
 ) SQL SECURITY INVOKER
 rotate_session: BEGIN
     DECLARE stored ROW TYPE OF ~session;
@@ -471,6 +541,9 @@ rotate_session: BEGIN
         CALL ~record_1('superseded', p_id);
         COMMIT;
         LEAVE rotate_session;
+    END IF;
+    IF p_at_once THEN
+        SET kept = ~withdraw_1(kept);
     END IF;
     UPDATE ~session SET
         secret = p_successor, secret_issued_at = p_now, rotations = rotations + 1, predecessors = kept
@@ -546,19 +619,20 @@ CREATE OR REPLACE PROCEDURE ~enable_user_1(p_user VARBINARY(1024)) SQL SECURITY 
     DELETE FROM ~disabled_user WHERE user_id = p_user
 %
 CREATE OR REPLACE PROCEDURE ~find_of_user_1(
-    p_user VARBINARY(1024), p_before BIGINT, p_before_id VARBINARY(18), p_ip VARBINARY(64), p_device BLOB,
-    p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT
+    p_user VARBINARY(1024), p_before BIGINT, p_before_id VARBINARY(18), p_impersonated_by LONGBLOB,
+    p_ip VARBINARY(64), p_device BLOB, p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT
 ) SQL SECURITY INVOKER
     SELECT 'session' AS kind, session.* FROM ~session AS session FORCE INDEX (session_by_user)
     WHERE user_id = p_user AND created_at <= p_before AND (created_at < p_before OR id < p_before_id)
       AND COALESCE(~deadline_1(last_seen_at, idle_timeout, ends_at) > p_now, TRUE)
+      AND (p_impersonated_by IS NULL OR impersonated_by = p_impersonated_by)
       AND (p_ip IS NULL OR ip = p_ip) AND (p_device IS NULL OR device = p_device)
       AND (p_seen_before IS NULL OR last_seen_at <= p_seen_before)
     ORDER BY created_at DESC, id DESC LIMIT p_rows
 %
 -- Looks at p_scan sessions at most, and answers with the last of them if there may be more.
 CREATE OR REPLACE PROCEDURE ~find_anywhere_1(
-    p_after VARBINARY(18), p_ip VARBINARY(64), p_device BLOB, p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT,
+    p_after VARBINARY(18), p_impersonated_by LONGBLOB, p_ip VARBINARY(64), p_device BLOB, p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT,
     p_scan BIGINT
 ) SQL SECURITY INVOKER
 BEGIN
@@ -569,6 +643,7 @@ BEGIN
     SELECT 'session' AS kind, scanned.*
     FROM (SELECT * FROM ~session WHERE id > p_after ORDER BY id LIMIT p_scan) AS scanned
     WHERE COALESCE(~deadline_1(last_seen_at, idle_timeout, ends_at) > p_now, TRUE)
+      AND (p_impersonated_by IS NULL OR impersonated_by = p_impersonated_by)
       AND (p_ip IS NULL OR ip = p_ip) AND (p_device IS NULL OR device = p_device)
       AND (p_seen_before IS NULL OR last_seen_at <= p_seen_before)
     ORDER BY id LIMIT p_rows;

@@ -6,11 +6,11 @@ use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
     Arguments, AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
-    error::DatabaseError,
+    error::{BoxDynError, DatabaseError},
     postgres::{PgArguments, PgRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
 use crate::{
     PartitionKey, Result, Timestamp,
     store::{Finding, Schema, sql::checks::hex},
@@ -75,7 +75,7 @@ impl PostgresStore {
 pub struct Postgres;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version with 64-bit transaction numbers, as the server writes it.
 const OLDEST: i32 = 130_000;
@@ -86,13 +86,8 @@ impl Dialect for Postgres {
     const NAME: &'static str = "PostgreSQL";
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
-        let places = args.iter().map(|arg| match arg {
-            Arg::Entries(_) => 2,
-            Arg::Touches(_) => 3,
-            _ => 1,
-        });
-        let places: Vec<_> = (1..=places.sum::<usize>()).map(|place| format!("${place}")).collect();
-        format!("SELECT * FROM \"{namespace}\".{routine}_1({})", places.join(", "))
+        let places: Vec<_> = (1..=places(args)).map(|place| format!("${place}")).collect();
+        format!("SELECT * FROM \"{namespace}\".{}({})", numbered(routine), places.join(", "))
     }
 
     async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
@@ -224,6 +219,20 @@ impl Dialect for Postgres {
     }
 }
 
+/// How many parameters these are.
+fn places(args: &[Arg]) -> usize {
+    let places = args.iter().map(|arg| match arg {
+        Arg::Entries(_) => 2,
+        Arg::Touches(_) => 3,
+        Arg::Calls(calls) => {
+            let counts = calls[0].iter().filter(|arg| matches!(arg, Arg::Texts(_) | Arg::Entries(_))).count();
+            places(&calls[0]) + counts
+        }
+        _ => 1,
+    });
+    places.sum()
+}
+
 fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
     let mut bound = PgArguments::default();
     for arg in args {
@@ -246,10 +255,46 @@ fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
                     touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect();
                 bound.add(ids).and_then(|()| bound.add(seen_at)).and_then(|()| bound.add(grace_ends))
             }
+            Arg::Calls(calls) => (0..calls[0].len()).try_for_each(|place| bind_column(&mut bound, calls, place)),
         }
         .map_err(SqlError::Encode)?;
     }
     Ok(bound)
+}
+
+/// The arguments that several calls have in one place, as an array. Lists are joined: how long each is follows them.
+fn bind_column(bound: &mut PgArguments, calls: &[Arc<[Arg]>], place: usize) -> Result<(), BoxDynError> {
+    fn all<'a, T>(calls: &'a [Arc<[Arg]>], place: usize, take: impl Fn(&'a Arg) -> Option<T>) -> Vec<T> {
+        calls.iter().filter_map(|args| take(&args[place])).collect()
+    }
+    macro_rules! all {
+        ($kind:ident, $value:ident => $taken:expr) => {
+            all(calls, place, |arg| if let Arg::$kind($value) = arg { Some($taken) } else { None })
+        };
+    }
+    match &calls[0][place] {
+        Arg::Int(_) => bound.add(all!(Int, number => *number)),
+        Arg::Bool(_) => bound.add(all!(Bool, is_so => *is_so)),
+        Arg::Text(_) => bound.add(all!(Text, text => text.as_deref())),
+        Arg::Bytes(_) => bound.add(all!(Bytes, bytes => bytes.as_deref())),
+        Arg::Texts(_) => {
+            let lists = all!(Texts, texts => texts);
+            bound.add(lists.iter().flat_map(|texts| texts.iter()).map(|text| &**text).collect::<Vec<&str>>())?;
+            bound.add(lists.iter().map(|texts| count(texts)).collect::<Vec<i64>>())
+        }
+        Arg::Entries(_) => {
+            let lists = all!(Entries, entries => entries);
+            let entries = || lists.iter().flat_map(|entries| entries.iter());
+            bound.add(entries().map(|(key, _)| &**key).collect::<Vec<&str>>())?;
+            bound.add(entries().map(|(_, value)| value.as_deref()).collect::<Vec<Option<&str>>>())?;
+            bound.add(lists.iter().map(|entries| count(entries)).collect::<Vec<i64>>())
+        }
+        Arg::ByteLists(_) | Arg::Touches(_) | Arg::Calls(_) => Err("no routine takes lists of these".into()),
+    }
+}
+
+fn count<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).unwrap_or(i64::MAX)
 }
 
 /// Which version of the schema is there; 0 if none.

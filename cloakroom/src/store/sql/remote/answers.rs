@@ -11,8 +11,8 @@ use super::Dialect;
 use crate::{
     AuditEntry, Data, Ended, Error, Json, Record, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        Gone, Loaded, Tombstone, UserFence,
-        sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow},
+        Gone, Loaded, StoredUser, Tombstone, UserFence,
+        sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow, UserRow},
     },
 };
 
@@ -30,6 +30,25 @@ pub(super) struct Answer<'a, D: Dialect> {
 impl<D: Dialect> Answers<D> {
     pub(super) fn new(rows: Vec<<D::Db as Database>::Row>) -> Self {
         Self { rows }
+    }
+
+    /// The answers of so many calls that travelled together; a row of its own begins each.
+    pub(super) fn apart(rows: Vec<<D::Db as Database>::Row>, calls: usize) -> Result<Vec<Self>> {
+        let mut answers: Vec<Self> = Vec::with_capacity(calls);
+        for row in rows {
+            let first: Answer<'_, D> = Answer { row: &row, dialect: PhantomData };
+            if first.is("call")? {
+                answers.push(Self::new(Vec::new()));
+                continue;
+            }
+            answers.last_mut().ok_or_else(|| unexpected::<D>("what nobody asked for"))?.rows.push(row);
+        }
+        if answers.len() == calls { Ok(answers) } else { Err(unexpected::<D>("fewer answers than calls")) }
+    }
+
+    /// Whether the call was not carried out because somebody else has the session's row.
+    pub(super) fn is_locked(&self) -> Result<bool> {
+        Ok(self.kind()?.as_deref() == Some("locked"))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -147,6 +166,16 @@ impl<D: Dialect> Answer<'_, D> {
             reason: self.text("reason")?.map(|reason| reason.as_ref().to_owned()),
             by: self.text("by_whom")?,
             note: self.text("note")?,
+        };
+        row.decode().map_err(damaged::<D>)
+    }
+
+    pub(super) fn user(&self) -> Result<StoredUser> {
+        let row = UserRow {
+            user: self.text_of("user_id")?,
+            settings: self.text_of("settings")?,
+            signed_in_at: self.int("signed_in_at")?,
+            signed_in_from: self.text("signed_in_from")?.map(|ip| ip.as_ref().to_owned()),
         };
         row.decode().map_err(damaged::<D>)
     }

@@ -18,6 +18,8 @@ pub enum Arg {
     Entries(Vec<(Arc<str>, Option<Arc<str>>)>),
     /// In the order of their ids.
     Touches(Vec<Touch>),
+    /// Arguments of several calls of another routine, each as many and of the same kinds. There is one at least.
+    Calls(Vec<Arc<[Arg]>>),
 }
 
 impl Arg {
@@ -32,6 +34,22 @@ impl Arg {
     /// A number of rows.
     pub(super) fn count(count: usize) -> Self {
         Self::Int(Some(i64::try_from(count).unwrap_or(i64::MAX)))
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Int(_) | Self::Bool(_) => 8,
+            Self::Text(text) => text.as_ref().map_or(0, |text| text.len()),
+            Self::Bytes(bytes) => bytes.as_ref().map_or(0, Vec::len),
+            Self::Texts(texts) => texts.iter().map(|text| text.len()).sum(),
+            Self::ByteLists(lists) => lists.iter().map(Vec::len).sum(),
+            Self::Entries(entries) => {
+                entries.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+            }
+            Self::Touches(touches) => size_of_val(touches.as_slice()),
+            Self::Calls(calls) => calls.iter().flat_map(|args| args.iter()).map(Self::weight).sum(),
+        }
     }
 
     pub(super) fn text(text: &str) -> Self {

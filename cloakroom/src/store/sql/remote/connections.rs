@@ -23,7 +23,7 @@ type Rows<D> = Vec<<<D as Dialect>::Db as Database>::Row>;
 type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::Options;
 
 /// How long a call may take, waiting for a connection included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for the server to take a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long until a server that is short of connections is asked for one again.
@@ -31,7 +31,7 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a transaction that moves many sessions may take.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Whether repeating a call that was cut off leaves its outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ pub(super) struct Connections<D: Dialect> {
     /// Connections of our own wait here for their next call: the pool would ask the server after each call whether it
     /// is still there. Connections of the application go back into its pool.
     shelf: Option<Shelf<D>>,
+    max: usize,
     namespace: Namespace,
 }
 
@@ -120,21 +121,23 @@ impl<D: Dialect> Connections<D> {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);
-        let turns = Arc::new(Semaphore::new(max as usize));
-        Self { pool, shelf: Some(Shelf { idle: Mutex::default(), returned: Notify::new(), turns }), namespace }
+        let max = max as usize;
+        let turns = Arc::new(Semaphore::new(max));
+        Self { pool, shelf: Some(Shelf { idle: Mutex::default(), returned: Notify::new(), turns }), max, namespace }
     }
 
     pub(super) fn shared(pool: Pool<D::Db>, namespace: Namespace) -> Self {
-        Self { pool, shelf: None, namespace }
+        let max = pool.options().get_max_connections() as usize;
+        Self { pool, shelf: None, max, namespace }
+    }
+
+    /// How many there can be.
+    pub(super) fn max(&self) -> usize {
+        self.max
     }
 
     pub(super) fn namespace(&self) -> &Namespace {
         &self.namespace
-    }
-
-    /// How many connections there may be.
-    pub(super) fn max(&self) -> u32 {
-        self.pool.options().get_max_connections()
     }
 
     /// Brings the schema up to date and reads the partition key.
@@ -168,25 +171,35 @@ impl<D: Dialect> Connections<D> {
     /// middle of an answer.
     pub(super) async fn call(this: &Arc<Self>, kind: Kind, routine: &'static str, args: Vec<Arg>) -> Result<Rows<D>> {
         let this = Arc::clone(this);
-        let task = tokio::spawn(async move {
-            let statement: Arc<str> = D::statement(&this.namespace, routine, &args).into();
-            this.run(statement, &args).await.map_err(|fault| fault.into_error::<D>(kind))
-        });
+        let task =
+            tokio::spawn(
+                async move { this.run(None, routine, &args).await.map_err(|fault| fault.into_error::<D>(kind)) },
+            );
         task.await.unwrap_or_else(|stopped| Err(Error::store("a call to the store stopped midway", stopped)))
     }
 
-    /// Every call may be repeated: see what the contract says of retries.
-    async fn run(&self, statement: Arc<str>, args: &[Arg]) -> Result<Rows<D>, Fault> {
+    /// Calls a routine, on the connection that was borrowed for it if there is one. Every call may be repeated: see what the
+    /// contract says of retries.
+    pub(super) async fn run(
+        &self,
+        mut borrowed: Option<Borrowed<D>>,
+        routine: &'static str,
+        args: &[Arg],
+    ) -> Result<Rows<D>, Fault> {
         const TRIES: usize = 3;
+        let statement: Arc<str> = D::statement(&self.namespace, routine, args).into();
         let started = Instant::now();
         let mut was_sent = false;
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut borrowed = match self.borrow(tries > 1).await {
-                Ok(borrowed) => borrowed,
-                Err(fault) if was_sent => return Err(fault.after_sending(started.elapsed())),
-                Err(fault) => return Err(fault),
+            let mut borrowed = match borrowed.take() {
+                Some(borrowed) => borrowed,
+                None => match self.borrow(tries > 1).await {
+                    Ok(borrowed) => borrowed,
+                    Err(fault) if was_sent => return Err(fault.after_sending(started.elapsed())),
+                    Err(fault) => return Err(fault),
+                },
             };
             let left = CALL_TIMEOUT.saturating_sub(started.elapsed());
             let error = match timeout(left, D::run(&mut borrowed.connection, Arc::clone(&statement), args)).await {
@@ -308,7 +321,7 @@ impl<D: Dialect> Connections<D> {
         }
     }
 
-    fn give_back(&self, borrowed: Borrowed<D>) {
+    pub(super) fn give_back(&self, borrowed: Borrowed<D>) {
         let Borrowed { connection, turn } = borrowed;
         if let Some(shelf) = &self.shelf {
             shelf.lock().push(connection);
@@ -413,6 +426,25 @@ impl Fault {
         }
     }
 
+    /// Whether it says nothing of what was called.
+    pub(super) fn is_of_the_connection(&self) -> bool {
+        matches!(self, Self::Slow { .. } | Self::Cut { .. } | Self::Unreachable { .. } | Self::Closed)
+    }
+
+    /// The same, for somebody else whom it concerns.
+    pub(super) fn copy(&self) -> Self {
+        let copied = |source: &SqlError| SqlError::Protocol(source.to_string());
+        match self {
+            Self::Slow { after, was_sent } => Self::Slow { after: *after, was_sent: *was_sent },
+            Self::Cut { source, after } => Self::Cut { source: copied(source), after: *after },
+            Self::Unreachable { source } => Self::Unreachable { source: copied(source) },
+            Self::Undone { source } => Self::Undone { source: copied(source) },
+            Self::Unavailable { source } => Self::Unavailable { source: copied(source) },
+            Self::Broken { source } => Self::Broken { source: copied(source) },
+            Self::Closed => Self::Closed,
+        }
+    }
+
     pub(super) fn into_error<D: Dialect>(self, kind: Kind) -> Error {
         let name = D::NAME;
         match self {
@@ -424,7 +456,10 @@ impl Fault {
             }
             Self::Cut { source, .. } => Error::unavailable(format_args!("the connection to {name} broke"), source),
             Self::Unreachable { source } => Error::unavailable(
-                format_args!("no connection to {name}: see that it runs, is reachable, and has connections to spare"),
+                format!(
+                    "no connection to {name} ({}): see that it runs, is reachable, and has connections to spare",
+                    root(&source)
+                ),
                 source,
             ),
             Self::Undone { source } => {

@@ -122,6 +122,15 @@ pub enum Severity {
     Broken,
 }
 
+/// A routine's name with the number of the schema that made it.
+pub(in crate::store::sql) fn numbered(routine: &str) -> String {
+    let schema = match routine {
+        "user" | "users" | "put_user" => 2,
+        _ => 1,
+    };
+    format!("{routine}_{schema}")
+}
+
 /// The value, if the row has such a column.
 pub(in crate::store::sql) fn if_there<T>(value: Result<Option<T>, SqlError>) -> Result<Option<T>, SqlError> {
     match value {

@@ -31,7 +31,7 @@ impl<D: Dialect> Examine for SqlStore<D> {
 
 async fn examine<D: Dialect>(connections: &Connections<D>, repair: bool) -> Result<Vec<Finding>> {
     let mut borrowed = connections.borrow(true).await.map_err(|fault| fault.into_error::<D>(Kind::Read))?;
-    let max = connections.max();
+    let max = u32::try_from(connections.max()).unwrap_or(u32::MAX);
     let examined = examine_all::<D>(borrowed.connection(), connections.namespace(), max, repair).await;
     // It was set up for this, and holds what nobody else shall see.
     borrowed.discard();

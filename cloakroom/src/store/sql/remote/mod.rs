@@ -8,8 +8,10 @@ mod answers;
 mod arguments;
 mod connections;
 mod dialect;
+mod directory;
 mod examine;
 mod reads;
+mod together;
 mod transfer;
 mod writes;
 
@@ -18,11 +20,12 @@ use std::{fmt, sync::Arc, time::Duration};
 pub(super) use self::{
     address::{Address, Namespace},
     arguments::Arg,
-    dialect::{Dialect, Opened, Severity, if_there},
+    dialect::{Dialect, Opened, Severity, if_there, numbered},
 };
 use self::{
     answers::{Answers, record},
     connections::{Access, Connections, Kind, Transaction},
+    together::Together,
 };
 use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
@@ -35,6 +38,7 @@ use crate::{
 /// Sessions in a database server.
 pub struct SqlStore<D: Dialect> {
     connections: Arc<Connections<D>>,
+    changes: Arc<Together<D>>,
     key: AdoptableKey,
 }
 
@@ -61,7 +65,8 @@ impl<D: Dialect> SqlStore<D> {
     async fn start(connections: Connections<D>) -> Result<Self> {
         let connections = Arc::new(connections);
         let key = Arc::clone(&connections).open().await?;
-        Ok(Self { connections, key: AdoptableKey::new(key) })
+        let changes = Arc::new(Together::new(Arc::clone(&connections)));
+        Ok(Self { connections, changes, key: AdoptableKey::new(key) })
     }
 
     async fn read(&self, routine: &'static str, args: Vec<Arg>) -> Result<Answers<D>> {

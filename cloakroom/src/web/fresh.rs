@@ -1,0 +1,55 @@
+//! The extractor for what takes a person who has just proved who they are.
+
+use std::{ops::Deref, time::Duration};
+
+use axum_core::extract::FromRequestParts;
+use http::request::Parts;
+
+use super::{
+    SignedIn,
+    axum::{Rejection, ask_again},
+};
+
+/// The session of somebody who proved who they are at most `SECONDS` ago: for changing a password, for paying.
+///
+/// Whoever is not signed in is answered as by [`SignedIn`]. Whoever is, but not lately enough, is answered 401 with the code
+/// `reauthentication_required` and the member `max_age`; or, a page that was asked for where there is a
+/// [sign-in page](super::SessionLayer::sign_in_page), is sent there with `?next=` and `&max_age=`. That page then
+/// must ask although somebody is signed in, and ends with [`Session::reauthenticate`](crate::Session::reauthenticate).
+///
+/// ```
+/// use cloakroom::Fresh;
+///
+/// async fn change_password(user: Fresh<600>) -> String {
+///     format!("{} proved who they are within ten minutes", user.user())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fresh<const SECONDS: u64>(SignedIn);
+
+impl<const SECONDS: u64> Fresh<SECONDS> {
+    /// Who is signed in.
+    pub fn into_inner(self) -> SignedIn {
+        self.0
+    }
+}
+
+impl<const SECONDS: u64> Deref for Fresh<SECONDS> {
+    type Target = SignedIn;
+
+    fn deref(&self) -> &SignedIn {
+        &self.0
+    }
+}
+
+impl<S: Sync, const SECONDS: u64> FromRequestParts<S> for Fresh<SECONDS> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let user = <SignedIn as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        match user.require_authenticated_within(Duration::from_secs(SECONDS)) {
+            Ok(()) => Ok(Self(user)),
+            Err(error) => Err(ask_again(error, parts, SECONDS)),
+        }
+    }
+}
