@@ -34,7 +34,8 @@ fn permissions(path: &Path) -> Option<Finding> {
     let metadata = fs::metadata(path).ok()?;
     let mode = metadata.permissions().mode() & 0o777;
     let shown = path.display();
-    if mode & 0o077 == 0 {
+    let others = mode & 0o077;
+    if others == 0 {
         return Some(Finding::fine("permissions", format!("Nobody but its owner may read {shown}.")));
     }
     let wanted = if metadata.is_dir() { "700" } else { "600" };
