@@ -67,8 +67,9 @@ impl Client {
     pub(crate) fn of_store(url: &str) -> Result<Self, CallError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CallError::Unreachable { message: error.to_string() })?;
-        let sessions = runtime
-            .block_on(async { Sessions::builder(cloakroom::store::open(url).await?).without_upkeep().build() })?;
+        let sessions = runtime.block_on(async {
+            Sessions::builder(cloakroom::store::open(url).await?).stored_users().without_upkeep().build()
+        })?;
         // The same checks and answers as over the network, under a key that exists for this call alone.
         let key = keys::generate()?;
         let keys = ApiKeys::new(vec![ApiKey::new("command line", Scope::Admin, &key)?]);

@@ -45,6 +45,15 @@ pub(crate) struct Settings {
     /// The same as --absolute, for sessions to be remembered [default: 720:00]
     #[arg(long, env = "CLOAKROOM_REMEMBER_ABSOLUTE", value_name = "HH:MM")]
     remember_absolute: Option<String>,
+    /// How long a session may go unused that starts on a telephone or tablet [default: --idle]
+    #[arg(long, env = "CLOAKROOM_MOBILE_IDLE", value_name = "HH:MM")]
+    mobile_idle: Option<String>,
+    /// How long it lives at most, or "none" [default: --absolute]
+    #[arg(long, env = "CLOAKROOM_MOBILE_ABSOLUTE", value_name = "HH:MM")]
+    mobile_absolute: Option<String>,
+    /// A file in MaxMind's format that says in which country an address is used [default: none]
+    #[arg(long, env = "CLOAKROOM_COUNTRY_DATABASE", value_name = "FILE")]
+    country_database: Option<PathBuf>,
     /// The level of NIST SP 800-63B-4 whose bounds hold, and whose lifetimes are the defaults [default: none]
     #[arg(long, env = "CLOAKROOM_ASSURANCE", value_name = "LEVEL")]
     assurance: Option<Level>,
@@ -140,6 +149,9 @@ impl Settings {
             absolute: self.absolute.or(other.absolute),
             remember_idle: self.remember_idle.or(other.remember_idle),
             remember_absolute: self.remember_absolute.or(other.remember_absolute),
+            mobile_idle: self.mobile_idle.or(other.mobile_idle),
+            mobile_absolute: self.mobile_absolute.or(other.mobile_absolute),
+            country_database: self.country_database.or(other.country_database),
             assurance: self.assurance.or(other.assurance),
             session_limit: self.session_limit.or(other.session_limit),
             when_full: self.when_full.or(other.when_full),
@@ -171,15 +183,34 @@ impl Settings {
     pub(crate) async fn sessions(&self) -> Result<Sessions, ConfigError> {
         // Mistakes in settings are told before a database is made.
         let lifetimes = self.lifetimes()?;
+        let mobile_lifetimes = self.mobile_lifetimes()?;
         let cookie = self.cookie();
         cookie.check().map_err(ConfigError::Sessions)?;
         let store = store::open(self.store()).await.map_err(ConfigError::Sessions)?;
         let read_only = self.read_only == Some(true);
-        let mut builder = Sessions::builder(store).lifetimes(lifetimes).cookie(cookie).read_only(read_only);
+        let mut builder =
+            Sessions::builder(store).stored_users().lifetimes(lifetimes).cookie(cookie).read_only(read_only);
+        if let Some(mobile) = mobile_lifetimes {
+            builder = builder.mobile_lifetimes(mobile);
+        }
+        if let Some(file) = &self.country_database {
+            builder = builder.country_database(file);
+        }
         if let Some(limit) = self.limit() {
             builder = builder.limit(limit);
         }
         builder.build().map_err(ConfigError::Sessions)
+    }
+
+    /// Those of telephones and tablets, if they have any of their own.
+    fn mobile_lifetimes(&self) -> Result<Option<Lifetimes>, ConfigError> {
+        if self.mobile_idle.is_none() && self.mobile_absolute.is_none() {
+            return Ok(None);
+        }
+        let lifetimes = self.lifetimes()?;
+        let idle = period("mobile_idle", self.mobile_idle.as_deref(), lifetimes.idle)?;
+        let absolute = bound("mobile_absolute", self.mobile_absolute.as_deref(), lifetimes.absolute)?;
+        Ok(Some(Lifetimes { idle, absolute, ..lifetimes }))
     }
 
     fn lifetimes(&self) -> Result<Lifetimes, ConfigError> {
@@ -189,20 +220,15 @@ impl Settings {
             Some(Level::Aal2) => Lifetimes::nist(Assurance::Aal2),
             Some(Level::Aal3) => Lifetimes::nist(Assurance::Aal3),
         };
-        let period = |name, text: &Option<String>, default| match text.as_deref() {
-            Some(text) => parse_period(text).map_err(|source| ConfigError::Setting { name, source }),
-            None => Ok(default),
-        };
-        let bound = |name, text: &Option<String>, default: Option<Duration>| match text.as_deref() {
-            Some("none") => Ok(None),
-            None => Ok(default),
-            Some(_) => period(name, text, Duration::ZERO).map(Some),
-        };
         Ok(Lifetimes {
-            idle: period("idle", &self.idle, defaults.idle)?,
-            absolute: bound("absolute", &self.absolute, defaults.absolute)?,
-            remember_idle: period("remember_idle", &self.remember_idle, defaults.remember_idle)?,
-            remember_absolute: bound("remember_absolute", &self.remember_absolute, defaults.remember_absolute)?,
+            idle: period("idle", self.idle.as_deref(), defaults.idle)?,
+            absolute: bound("absolute", self.absolute.as_deref(), defaults.absolute)?,
+            remember_idle: period("remember_idle", self.remember_idle.as_deref(), defaults.remember_idle)?,
+            remember_absolute: bound(
+                "remember_absolute",
+                self.remember_absolute.as_deref(),
+                defaults.remember_absolute,
+            )?,
             assurance: defaults.assurance,
         })
     }
@@ -247,10 +273,34 @@ impl Settings {
     }
 }
 
+fn period(name: &'static str, text: Option<&str>, default: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    parse_period(text).map_err(|source| ConfigError::Setting { name, source })
+}
+
+fn bound(name: &'static str, text: Option<&str>, default: Option<Duration>) -> Result<Option<Duration>, ConfigError> {
+    match text {
+        Some("none") => Ok(None),
+        None => Ok(default),
+        Some(_) => period(name, text, Duration::ZERO).map(Some),
+    }
+}
+
 /// A store's address as it may be shown: a password in it is not.
 pub(crate) fn without_password(store: &str) -> String {
+    let (place, parameters) = store.split_once('?').unwrap_or((store, ""));
+    let mut shown = without_password_of_user(place);
+    for (number, parameter) in parameters.split('&').filter(|parameter| !parameter.is_empty()).enumerate() {
+        let name = parameter.split('=').next().unwrap_or_default();
+        shown.push(if number == 0 { '?' } else { '&' });
+        shown += if name.to_ascii_lowercase().contains("password") { "password=***" } else { parameter };
+    }
+    shown
+}
+
+fn without_password_of_user(store: &str) -> String {
     let Some((scheme, rest)) = store.split_once("://") else { return store.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     // What comes before the last @ may hold others, unescaped.
     let Some((user, host)) = authority.rsplit_once('@') else { return store.to_owned() };
     match user.split_once(':') {
@@ -307,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn phones_have_lifetimes_of_their_own_if_they_are_given_any() {
+        assert_eq!(read("idle = '0:30'").mobile_lifetimes().unwrap(), None);
+        let mobile = read("absolute = '10:00'\nmobile_idle = '720:00'").mobile_lifetimes().unwrap().unwrap();
+        assert_eq!((mobile.idle, mobile.absolute), (Duration::from_hours(720), Some(Duration::from_hours(10))));
+        let error = read("mobile_absolute = '1'").mobile_lifetimes().unwrap_err().to_string();
+        assert!(error.contains("mobile_absolute"), "{error}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for wrong in ["assurance = 'aal2'\nmobile_idle = '2:00'", "country_database = '/nowhere/countries.mmdb'"] {
+            let settings = Settings { store: Some("memory:".into()), ..read(wrong) };
+            assert!(runtime.block_on(settings.sessions()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn c1_cookie_names_follow_what_they_promise() {
         assert_eq!(read("").cookie().name(), "__Host-session");
         assert_eq!(read("cookie_domain = 'example.com'").cookie().name(), "__Secure-session");
@@ -334,6 +398,7 @@ mod tests {
             ("postgres://app@db/sessions", "postgres://app@db/sessions"),
             ("sqlite:cloakroom.db", "sqlite:cloakroom.db"),
             ("redis://host:6379", "redis://host:6379"),
+            ("postgres://db/s?user=app&password=s3cr3t&schema=a", "postgres://db/s?user=app&password=***&schema=a"),
         ] {
             assert_eq!(without_password(store), shown);
         }

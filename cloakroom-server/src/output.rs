@@ -89,6 +89,81 @@ pub(crate) fn sessions(sessions: &[Session]) {
     table(&rows);
 }
 
+/// A user of the directory, as the API shows them.
+#[derive(Debug, Deserialize)]
+pub(crate) struct User {
+    id: String,
+    enabled: bool,
+    full_name: Option<String>,
+    user_type: Option<String>,
+    session_limit: Option<u32>,
+    when_full: Option<String>,
+    allowed_networks: Vec<String>,
+    last_sign_in: Option<LastSignIn>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LastSignIn {
+    at: Timestamp,
+    ip: Option<String>,
+}
+
+impl User {
+    /// All there is to say about them.
+    pub(crate) fn print(&self) {
+        let row = |name: &str, value: &str| line(&format!("{name:<12} {value}"));
+        row("user", &self.id);
+        row("enabled", if self.enabled { "yes" } else { "no" });
+        row("full name", self.full_name.as_deref().unwrap_or("-"));
+        row("user type", self.user_type.as_deref().unwrap_or("-"));
+        row("sessions", &self.limit());
+        row("from", &self.networks("anywhere"));
+        row("last sign-in", &self.last_sign_in());
+    }
+
+    fn limit(&self) -> String {
+        let max = self.session_limit.map(|max| max.to_string());
+        match (max, self.when_full.as_deref()) {
+            (None, None) => "-".into(),
+            (max, when_full) => {
+                format!("{}, {}", max.as_deref().unwrap_or("-"), when_full.unwrap_or("-"))
+            }
+        }
+    }
+
+    fn networks(&self, all: &str) -> String {
+        if self.allowed_networks.is_empty() { all.into() } else { self.allowed_networks.join(", ") }
+    }
+
+    fn last_sign_in(&self) -> String {
+        self.last_sign_in.as_ref().map_or_else(
+            || "-".into(),
+            |last| match &last.ip {
+                Some(ip) => format!("{} from {ip}", readable(last.at)),
+                None => readable(last.at),
+            },
+        )
+    }
+}
+
+/// A table of users.
+pub(crate) fn users(users: &[User]) {
+    let mut rows = vec![["USER", "ENABLED", "NAME", "TYPE", "SESSIONS", "FROM", "LAST SIGN-IN"].map(str::to_owned)];
+    for user in users {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        rows.push([
+            user.id.clone(),
+            if user.enabled { "yes" } else { "no" }.into(),
+            or_dash(&user.full_name),
+            or_dash(&user.user_type),
+            user.limit(),
+            user.networks("-"),
+            user.last_sign_in(),
+        ]);
+    }
+    table(&rows);
+}
+
 /// An audit entry, as the API shows it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Entry {
@@ -136,7 +211,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn table<const N: usize>(rows: &[[String; N]]) {
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     for row in rows {

@@ -22,9 +22,9 @@ fn a_session_from_start_to_end() {
     let server = TestServer::start();
     let started = server.post(
         "/v1/sessions",
-        r#"{"user":"anna","full_name":"Anna Berg","user_type":"customer","audit_user":"olga","idle_seconds":600,
+        r#"{"user":"anna","full_name":"Anna Berg","user_type":"customer","audit_user":"olga","methods":"pwd otp","level":2,"idle_seconds":600,
             "ends_at":"2100-01-01T00:00:00Z","remember":true,"data":{"cart":[1]},
-            "client":{"ip":"192.0.2.7","user_agent":"Firefox","device":"phone"}}"#,
+            "client":{"ip":"192.0.2.7","user_agent":"Firefox","device":"phone","country":"DE"}}"#,
     );
     let started = started.expect(201);
     assert_eq!(started.header("cache-control"), "no-store");
@@ -42,8 +42,10 @@ fn a_session_from_start_to_end() {
         ("ends_at", json!("2100-01-01T00:00:00.000Z")),
         ("idle_seconds", json!(600)),
         ("remember", json!(true)),
-        ("client", json!({"ip": "192.0.2.7", "user_agent": "Firefox", "device": "phone"})),
+        ("client", json!({"ip": "192.0.2.7", "user_agent": "Firefox", "device": "phone", "country": "DE"})),
         ("impersonated_by", json!(null)),
+        ("methods", json!("pwd otp")),
+        ("level", json!(2)),
         ("version", json!(0)),
         ("data", json!({"cart": [1]})),
     ] {
@@ -411,6 +413,34 @@ fn forward_auth_answers_who_it_is_in_headers_that_are_always_there() {
 }
 
 #[test]
+fn r7_forward_auth_asks_for_a_fresh_and_a_strong_sign_in() {
+    let server = TestServer::start();
+    let (weak, _) = server.start_session(r#"{"user":"anna"}"#);
+    let (strong, _) = server.start_session(r#"{"user":"anna","methods":"pwd otp","level":2}"#);
+    let ask = |path: &str, token: &str| server.plain(path, &[("cookie", &format!("__Host-session={token}"))]);
+    for (path, token, status) in [
+        ("/auth?level=1", &weak, 403),
+        ("/auth?level=1", &strong, 200),
+        ("/auth?level=2&fresh=60", &strong, 200),
+        ("/auth?level=3", &strong, 403),
+        ("/auth?level=4", &strong, 403),
+        ("/auth?level=0", &strong, 403),
+        ("/auth?level=aal2", &strong, 403),
+        ("/auth?level=1&anonymous=1", &"A".repeat(67), 401),
+    ] {
+        ask(path, token).expect(status);
+    }
+    for (body, field) in
+        [(r#"{"user":"anna","level":4}"#, "level"), (r#"{"user":"anna","methods":"pwd  otp"}"#, "methods")]
+    {
+        let problem = server.post("/v1/sessions", body).expect_problem(422, "invalid_field");
+        assert_eq!(problem.at("/field"), field);
+    }
+    server.clock.advance(Duration::from_mins(2));
+    ask("/auth?level=2&fresh=60", &strong).expect_problem(403, "requirement_not_met");
+}
+
+#[test]
 fn i14_a_visitors_data_is_carried_into_the_sign_in() {
     let server = TestServer::start();
     let (visitor, visitor_id) = server.start_session(r#"{"data":{"cart":[7],"seen":1}}"#);
@@ -621,4 +651,78 @@ fn c5_answers_carry_the_token_only_where_it_was_made() {
         let headers = format!("{:?}", answer.headers);
         assert!(!answer.text.contains(&token[24..]) && !headers.contains(&token[24..]), "{}", answer.text);
     }
+}
+
+#[test]
+fn set_impersonated_there_and_back() {
+    let server = TestServer::start();
+    let (token, own) = server.start_session(r#"{"user":"root","user_type":"administrator"}"#);
+    let call = |body: serde_json::Value| {
+        server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body.to_string())
+    };
+    let stop = |token: &str| {
+        let body = json!({ "token": token }).to_string();
+        server.call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &body)
+    };
+
+    let acting =
+        call(json!({"token": token, "user": "anna", "reason": "ticket 17", "minutes": 30, "user_type": "customer"}));
+    let acting = acting.expect(201);
+    let (as_anna, id) = (acting.text_of("/token"), acting.text_of("/session/id"));
+    assert!(acting.text_of("/set_cookie").starts_with(&format!("__Host-session={as_anna};")));
+    let session = server.resume(&as_anna).expect(200).at("/session");
+    assert_eq!((&session["user"], &session["impersonated_by"]), (&json!("anna"), &json!("root")));
+    assert_eq!(session["user_type"], "customer");
+    let listed = server.get("/v1/sessions?impersonated_by=root").expect(200);
+    assert_eq!(ids(&listed, "/sessions"), set([&id]));
+
+    // The actor's own token is dead at once; their session waits.
+    let gone = server.resume(&token).expect_problem(410, "session_ended");
+    assert_eq!((gone.at("/reason"), gone.at("/clear_cookie")), (json!("replaced"), json!(null)));
+    server.get(&format!("/v1/sessions/{own}")).expect(200);
+
+    let returned = stop(&as_anna).expect(201);
+    assert_eq!(returned.text_of("/session/id"), own);
+    server.resume(&returned.text_of("/token")).expect(200);
+    let ended = server.resume(&as_anna).expect_problem(410, "session_ended");
+    assert_eq!(ended.at("/reason"), "impersonation_ended");
+    stop(&as_anna).expect_problem(410, "session_ended");
+
+    let audit = server.get(&format!("/v1/audit?session={id}")).expect(200).at("/entries");
+    let events: Vec<_> = audit.as_array().unwrap().iter().map(|entry| entry["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["impersonated", "ended"]);
+    assert_eq!((&audit[0]["impersonated_by"], &audit[0]["note"]), (&json!("root"), &json!("ticket 17")));
+}
+
+#[test]
+fn set_impersonated_refusals_say_why_and_are_audited() {
+    let server = TestServer::start();
+    let (token, own) = server.start_session(r#"{"user":"root"}"#);
+    let call = |body: serde_json::Value| {
+        server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body.to_string())
+    };
+    for (user, reason, more, why) in [
+        ("root", "x", json!({}), "oneself"),
+        ("anna", "", json!({}), "no_reason"),
+        ("anna", "x", json!({"minutes": 100_000}), "too_long"),
+        ("anna", "x", json!({"user_type": "administrator"}), "policy"),
+    ] {
+        let mut body = json!({"token": token, "user": user, "reason": reason});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(call(body).expect_problem(403, "impersonation_refused").at("/why"), why);
+    }
+    let audit = server.get(&format!("/v1/audit?session={own}")).expect(200).at("/entries");
+    let refused = audit.as_array().unwrap().iter().filter(|entry| entry["event"] == "refused").count();
+    assert_eq!(refused, 4);
+
+    call(json!({"token": "nonsense", "user": "anna", "reason": "x"})).expect_problem(404, "session_unknown");
+    call(json!({"token": token, "user": "anna"})).expect_problem(422, "missing_field");
+    call(json!({"token": token, "user": "", "reason": "x"})).expect_problem(422, "invalid_field");
+    let stop = json!({ "token": token }).to_string();
+    server
+        .call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &stop)
+        .expect_problem(422, "invalid_field");
+    let body = json!({"token": token, "user": "anna", "reason": "x"}).to_string();
+    server.call(&server.write, Method::POST, "/v1/sessions/impersonate", &body).expect_problem(403, "scope_missing");
+    server.resume(&token).expect(200);
 }

@@ -1,4 +1,5 @@
-//! A small shop: a cart that survives signing in and out, real passwords, and a page of your devices.
+//! A small shop: a cart that survives signing in and out, real passwords, a page of your devices, and an administrator
+//! who looks around as a customer.
 //!
 //! `cargo run --example shop`, then open the address it prints. `SHOP_LISTEN` (default `127.0.0.1:3000`; port 0 takes a free
 //! one) and `SHOP_STORE` (default `memory:`, forgotten at the end) say otherwise.
@@ -29,8 +30,8 @@ use axum::{
     routing::{get, post},
 };
 use cloakroom::{
-    Client, Ended, Error, Key, Reason, Session, SessionId, SessionInfo, Sessions, SignIn, SignedIn, Timestamp,
-    web::CsrfLayer,
+    Client, Ended, Error, Impersonate, Key, Reason, Session, SessionId, SessionInfo, Sessions, SignIn, SignedIn,
+    Timestamp, web::CsrfLayer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,9 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         .route("/devices", get(devices))
         .route("/devices/sign-out", post(sign_out_device))
         .route("/devices/sign-out-others", post(sign_out_others))
+        .route("/customers", get(customers))
+        .route("/customers/act", post(act_as_customer))
+        .route("/customers/back", post(back_to_oneself))
         .with_state(Arc::new(Users::seeded()?))
         .layer(CsrfLayer::new())
         .layer(layer)
@@ -204,7 +208,7 @@ async fn sign_in_page(session: Session, Query(query): Query<Next>) -> Answer {
         <label>Password <input name="password" type="password" required autocomplete="current-password"></label>
         <label class="row"><input name="remember" type="checkbox"> Keep me signed in on this device</label>
         <button>Sign in</button></form>
-        <p class="hint">This is a demo: sign in as <b>anna</b> or <b>ben</b>, password <b>{DEMO_PASSWORD}</b>.</p>"#,
+        <p class="hint">This is a demo: sign in as <b>anna</b>, <b>ben</b> or <b>rita</b>, who runs the shop, password <b>{DEMO_PASSWORD}</b>.</p>"#,
         Escaped(next)
     );
     page(&session, "Sign in", &form)
@@ -239,7 +243,8 @@ async fn sign_in(session: Session, State(users): State<Arc<Users>>, Form(form): 
     };
     session.remove(ATTEMPTS.name());
     // A new session with a new token; the cart moves into it.
-    let sign_in = SignIn::new(user.name).full_name(user.full_name).remember(form.remember.is_some());
+    let sign_in = SignIn::new(user.name).full_name(user.full_name).user_type(user.kind);
+    let sign_in = sign_in.remember(form.remember.is_some()).methods("pwd");
     session.sign_in(sign_in).await?;
     say(&session, &format!("Welcome, {}.", user.full_name))?;
     go(next)
@@ -343,6 +348,60 @@ fn device(client: &Client) -> String {
     system.map_or_else(|| browser.to_owned(), |system| format!("{browser} on {system}"))
 }
 
+// Looking around as a customer
+
+/// For administrators; not for those who act as somebody else, whatever that person may do.
+fn is_administrator(session: &Session) -> bool {
+    session.impersonator().is_none()
+        && session.info().is_some_and(|info| info.user_type.as_deref() == Some(ADMINISTRATOR))
+}
+
+async fn customers(user: SignedIn, State(users): State<Arc<Users>>) -> Answer {
+    if !is_administrator(&user) {
+        return go("/");
+    }
+    let mut rows = String::new();
+    for User { name, full_name, .. } in users.all.iter().filter(|user| user.kind == CUSTOMER) {
+        rows += &format!(
+            r#"<tr><td><b>{}</b><td><form method="post" action="/customers/act"><input type="hidden" name="user" value="{name}">
+            <input name="reason" required maxlength="200" placeholder="Why? It is kept in the log." aria-label="Reason">
+            <button>Act as {name}</button></form></tr>"#,
+            Escaped(full_name)
+        );
+    }
+    page(&user, "Customers", &format!("<table>{rows}</table>"))
+}
+
+#[derive(Deserialize)]
+struct ActAs {
+    user: String,
+    reason: String,
+}
+
+async fn act_as_customer(session: Session, State(users): State<Arc<Users>>, Form(form): Form<ActAs>) -> Answer {
+    let customer = users.all.iter().find(|user| user.name == form.user);
+    let (true, Some(customer)) = (is_administrator(&session), customer) else { return go("/") };
+    let impersonate = Impersonate::new(customer.name, form.reason.trim());
+    let impersonate = impersonate.full_name(customer.full_name).user_type(customer.kind).minutes(15);
+    match session.impersonate(impersonate).await {
+        Ok(()) => go("/"),
+        Err(error @ (Error::ImpersonationRefused(_) | Error::Refused(_) | Error::InvalidArgument { .. })) => {
+            say(&session, &format!("That was refused: {error}."))?;
+            go("/customers")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn back_to_oneself(session: Session) -> Answer {
+    if session.impersonator().is_none() {
+        return go("/");
+    }
+    session.stop_impersonating().await?;
+    say(&session, "You are back in your own account.")?;
+    go("/customers")
+}
+
 // Messages, pages and errors
 
 type Answer = Result<Response, Trouble>;
@@ -372,11 +431,18 @@ fn page(session: &Session, title: &str, body: &str) -> Answer {
     if let Some(message) = session.take(MESSAGE)? {
         notes += &format!(r#"<p class="note" role="status">{}</p>"#, Escaped(&message));
     }
+    let name = session.info().and_then(|info| info.full_name.or(info.user));
+    if let (Some(actor), Some(name)) = (session.impersonator(), &name) {
+        let back = button("/customers/back", &[], "Back to my own account");
+        notes += &format!(r#"<p class="note acting">{}, you act as {}. {back}</p>"#, Escaped(&actor), Escaped(name));
+    }
     let items: u32 = session.get(CART)?.unwrap_or_default().values().sum();
-    let account = match session.info().and_then(|info| info.full_name.or(info.user)) {
+    let account = match name {
         Some(name) => {
             let sign_out = button("/sign-out", &[], "Sign out");
-            format!(r#"<a href="/devices">Devices</a><span class="who">{}</span>{sign_out}"#, Escaped(&name))
+            let customers = if is_administrator(session) { r#"<a href="/customers">Customers</a>"# } else { "" };
+            let name = Escaped(&name);
+            format!(r#"{customers}<a href="/devices">Devices</a><span class="who">{name}</span>{sign_out}"#)
         }
         None => r#"<a href="/sign-in">Sign in</a>"#.into(),
     };
@@ -480,11 +546,15 @@ fn trouble(error: &Error) -> Response<String> {
 // Who may sign in, and what there is to buy
 
 const DEMO_PASSWORD: &str = "umbrella";
+const CUSTOMER: &str = "customer";
+/// The library lets nobody act as a user of this type, unless told otherwise.
+const ADMINISTRATOR: &str = "administrator";
 
 #[derive(Clone)]
 struct User {
     name: &'static str,
     full_name: &'static str,
+    kind: &'static str,
     password_hash: String,
 }
 
@@ -495,12 +565,16 @@ struct Users {
 
 impl Users {
     fn seeded() -> Result<Self, Box<dyn StdError>> {
-        let user = |name, full_name, password: &str| {
+        let user = |name, full_name, kind, password: &str| {
             let hash = Argon2::default().hash_password(password.as_bytes())?;
-            Ok::<_, Box<dyn StdError>>(User { name, full_name, password_hash: hash.to_string() })
+            Ok::<_, Box<dyn StdError>>(User { name, full_name, kind, password_hash: hash.to_string() })
         };
-        let all = vec![user("anna", "Anna Berg", DEMO_PASSWORD)?, user("ben", "Ben Okafor", DEMO_PASSWORD)?];
-        Ok(Self { all, nobody: user("", "", "")? })
+        let all = vec![
+            user("anna", "Anna Berg", CUSTOMER, DEMO_PASSWORD)?,
+            user("ben", "Ben Okafor", CUSTOMER, DEMO_PASSWORD)?,
+            user("rita", "Rita Lund", ADMINISTRATOR, DEMO_PASSWORD)?,
+        ];
+        Ok(Self { all, nobody: user("", "", "", "")? })
     }
 
     /// Takes some hundredths of a second of one core, on purpose.
@@ -585,7 +659,7 @@ button:hover, .button:hover, .card button, .tiles button, .end button, .end .but
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 .note { background: var(--card); border: 1px solid var(--line); border-left: .3rem solid #5b8c5a; border-radius: .4rem;
   padding: .6rem 1rem }
-.why { border-left-color: var(--accent) }
+.why, .acting { border-left-color: var(--accent) }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem; list-style: none; padding: 0 }
 .tiles li, .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: 1.2rem }
 .tiles li { text-align: center }

@@ -32,6 +32,10 @@ pub enum Error {
     #[error("{0}")]
     Refused(Refusal),
 
+    /// Somebody may not act as somebody else.
+    #[error("not allowed to act as somebody else: {0}")]
+    ImpersonationRefused(ImpersonationRefusal),
+
     /// The person must prove who they are once more: see [`Session::reauthenticate`](crate::Session::reauthenticate).
     #[error("{}", reauthentication(*max_age, *level))]
     ReauthenticationRequired {
@@ -145,6 +149,51 @@ pub enum Error {
         /// What it said.
         source: getrandom::Error,
     },
+}
+
+/// Why somebody may not act as somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImpersonationRefusal {
+    /// The session is an anonymous visitor's.
+    #[error("nobody is signed in")]
+    NobodySignedIn,
+    /// The session is not the actor's own: they act as another in it, or audit.
+    #[error("this is somebody else's session already: go back first")]
+    Nested,
+    /// No reason was given.
+    #[error("say why: the reason is kept in the audit log")]
+    NoReason,
+    /// The other is the actor.
+    #[error("this is the same person")]
+    Oneself,
+    /// The directory of users does not know the other.
+    #[error("there is no such user")]
+    UnknownUser,
+    /// It would last no time, or longer than allowed.
+    #[error("it must last some time, and at most {} (h:m:s)", crate::format_period(*most))]
+    TooLong {
+        /// How long it may last.
+        most: Duration,
+    },
+    /// The deployment's policy protects this person, or does not trust the actor.
+    #[error("the policy forbids it")]
+    Policy,
+}
+
+impl ImpersonationRefusal {
+    /// The stable name the API uses.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NobodySignedIn => "nobody_signed_in",
+            Self::Nested => "nested",
+            Self::NoReason => "no_reason",
+            Self::Oneself => "oneself",
+            Self::UnknownUser => "unknown_user",
+            Self::TooLong { .. } => "too_long",
+            Self::Policy => "policy",
+        }
+    }
 }
 
 impl Error {

@@ -76,10 +76,11 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
-//! | `axum` | on | the extractors [`Session`] and [`SignedIn`] |
+//! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
+//! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
@@ -113,6 +114,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod users;
 pub mod web;
 
 pub use assurance::Assurance;
@@ -124,17 +126,18 @@ pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
 pub use data::{Data, Json};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
-pub use error::{Error, Result};
+pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
 pub use network::{Network, ParseNetworkError};
 pub use record::{Client, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    AuditSink, Builder, Found, Lifetimes, Lock, RotatedToken, Sessions, SignIn, Start, Started, TracingSink,
-    format_period, parse_period,
+    AuditSink, Builder, Clear, ClockOffset, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Returned,
+    RotatedToken, Sessions, SignIn, Start, Started, StoredUsers, Target, TracingSink, format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
+pub use users::{User, UserPatch, Users};
 #[cfg(feature = "axum")]
 pub use web::{Fresh, SignedIn};
 

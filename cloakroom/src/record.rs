@@ -82,6 +82,13 @@ impl SessionInfo {
         Some((reason, deadline))
     }
 
+    /// What the fence of its user is compared with when it starts: when the person authenticated, or without that, and
+    /// where somebody acts as the user, when it started.
+    pub fn fenced_at(&self) -> Timestamp {
+        let proved = self.authenticated_at.filter(|_| self.impersonated_by.is_none());
+        proved.unwrap_or(self.created_at)
+    }
+
     /// How this session ended, if its time has run out by `now`.
     pub fn expired(&self, now: Timestamp) -> Option<Ended> {
         let (reason, at) = self.expiry(now)?;

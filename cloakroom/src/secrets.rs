@@ -27,7 +27,8 @@ pub struct Secrets {
 pub struct Predecessor {
     /// Its digest.
     pub digest: Digest,
-    /// Until when it is served; `None` while its successor was not presented yet.
+    /// Until when it is served; `None` while its successor was not presented yet, [`WITHDRAWN`](Self::WITHDRAWN) if
+    /// it never was after its successor was issued.
     pub grace_ends: Option<Timestamp>,
 }
 
@@ -40,6 +41,9 @@ pub enum Presented {
     Successor,
     /// A predecessor, still served.
     Predecessor,
+    /// A predecessor that was taken back: it opens nothing any more. Its holder was given something else in its
+    /// place, so it is evidence of nothing.
+    Withdrawn,
     /// A predecessor whose grace is over: somebody else holds the session's newer token, or this one was stolen.
     Reused,
     /// Never issued, or so long ago that it is forgotten.
@@ -62,6 +66,7 @@ impl Secrets {
             return if waiting { Presented::Successor } else { Presented::Current };
         }
         match self.predecessors.iter().find(|predecessor| predecessor.digest == *secret) {
+            Some(predecessor) if predecessor.grace_ends == Some(Predecessor::WITHDRAWN) => Presented::Withdrawn,
             Some(predecessor) if predecessor.served(now) => Presented::Predecessor,
             Some(_) => Presented::Reused,
             None => Presented::Unknown,
@@ -95,12 +100,19 @@ impl Secrets {
                 self.predecessors.truncate(Self::PREDECESSORS);
             }
             Presented::Predecessor if self.answer_was_lost(presented, grace, now) => {}
-            Presented::Predecessor | Presented::Reused | Presented::Unknown => return false,
+            Presented::Predecessor | Presented::Withdrawn | Presented::Reused | Presented::Unknown => return false,
         }
         self.current = successor;
         self.issued_at = now;
         self.rotations += 1;
         true
+    }
+
+    /// Takes back every earlier secret: none is served from now on.
+    pub fn withdraw_predecessors(&mut self) {
+        for predecessor in &mut self.predecessors {
+            predecessor.grace_ends = Some(Predecessor::WITHDRAWN);
+        }
     }
 
     fn answer_was_lost(&self, presented: &Digest, grace: Duration, now: Timestamp) -> bool {
@@ -111,6 +123,9 @@ impl Secrets {
 }
 
 impl Predecessor {
+    /// The end of a grace that there never was.
+    pub const WITHDRAWN: Timestamp = Timestamp::EPOCH;
+
     fn served(&self, now: Timestamp) -> bool {
         self.grace_ends.is_none_or(|end| now < end)
     }
@@ -143,6 +158,22 @@ mod tests {
         assert_eq!(secrets.present(&digest(1), at(10_029)), Presented::Predecessor);
         assert_eq!(secrets.present(&digest(1), at(10_030)), Presented::Reused);
         assert_eq!(secrets.present(&digest(9), at(10_030)), Presented::Unknown);
+    }
+
+    #[test]
+    fn l2_a_withdrawn_secret_is_dead_at_once_and_no_evidence_of_theft() {
+        let mut secrets = Secrets::new(digest(1), at(0));
+        assert!(secrets.rotate(&digest(1), digest(2), GRACE, at(10)));
+        assert!(secrets.rotate(&digest(2), digest(3), GRACE, at(10)));
+        secrets.withdraw_predecessors();
+        for dead in [1, 2] {
+            assert_eq!(secrets.present(&digest(dead), at(10)), Presented::Withdrawn);
+            assert!(!secrets.rotate(&digest(dead), digest(4), GRACE, at(1000)));
+        }
+        assert_eq!(secrets.present(&digest(3), at(10)), Presented::Current, "nobody waits for a grace");
+        assert!(secrets.rotate(&digest(3), digest(4), GRACE, at(11)));
+        assert_eq!(secrets.present(&digest(3), at(11)), Presented::Predecessor);
+        assert_eq!(secrets.present(&digest(2), at(1000)), Presented::Withdrawn);
     }
 
     #[test]

@@ -49,6 +49,11 @@ fn r3_r5_a_device_that_is_signed_out_from_another_learns_why() {
 }
 
 #[test]
+fn set_impersonated_an_administrator_looks_around_as_a_customer_and_goes_back() {
+    play("set_impersonated_an_administrator_looks_around_as_a_customer_and_goes_back");
+}
+
+#[test]
 fn r8_signing_out_deletes_the_cookie_and_keeps_the_cart() {
     play("r8_signing_out_deletes_the_cookie_and_keeps_the_cart");
 }

@@ -7,6 +7,8 @@
 mod certificates;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
+#[path = "databases/doctor.rs"]
+mod doctor;
 #[cfg(feature = "tls")]
 #[path = "databases/encrypted.rs"]
 mod encrypted;
@@ -32,14 +34,20 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Data, Ending, Error, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
-    Timestamp, Token,
+    Change, Client, Clock, Data, Ending, Error, Found, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId,
+    SessionInfo, Sessions, SignIn, SystemClock, Timestamp, Token,
     store::{
-        self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, Query, Reap, Rotated,
-        Rotation, Store, Touch, Updated, Which,
+        self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, PutUser, Query, Reap,
+        Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
 use common::{is_there, service, with_parameter};
+use doctor::{
+    a_sound_database_is_found_so, a_table_that_was_changed_is_named_and_left_alone,
+    an_account_with_few_rights_gets_notes, i4_rows_that_do_not_fit_together_are_mended,
+    indexes_and_routines_that_are_gone_are_made_anew, it_is_repaired_while_others_work,
+    settings_that_lose_or_refuse_are_told,
+};
 use load::Load;
 use private::{Kind, PrivateServer, eventually};
 use proxy::Proxy;
@@ -70,6 +78,8 @@ on_both! {
     i9_each_call_is_one_round_trip;
     /// Nodes that start together make the tables once.
     many_nodes_open_a_new_store_at_once;
+    /// Nodes that start together bring what an older program made up to date once, and nothing in it is lost.
+    many_nodes_open_a_store_of_version_one_at_once;
     /// What a newer program made is left alone.
     a_newer_schema_is_refused;
     /// The server's clock is told whatever time zone it is in.
@@ -92,6 +102,22 @@ on_both! {
     callers_beyond_the_servers_connections_wait;
     /// Batches of many ids in any order do not deadlock.
     batches_in_any_order_do_not_deadlock;
+    /// Doctor finds nothing where there is nothing.
+    a_sound_database_is_found_so;
+    /// Rows that do not fit together are found and mended; nothing alive is lost.
+    i4_rows_that_do_not_fit_together_are_mended;
+    /// Indexes and routines are made anew.
+    indexes_and_routines_that_are_gone_are_made_anew;
+    /// What cannot be made anew is named.
+    a_table_that_was_changed_is_named_and_left_alone;
+    /// Settings that lose what was answered, or refuse to take it.
+    settings_that_lose_or_refuse_are_told;
+    /// What an account may not look at is a note.
+    an_account_with_few_rights_gets_notes;
+    /// Repairs disturb nobody.
+    it_is_repaired_while_others_work;
+    /// The clock of a node is compared with the server's.
+    i5_a_node_whose_clock_is_off_knows_it;
 }
 
 fn variable(kind: Kind) -> &'static str {
@@ -223,6 +249,7 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
             presented: token.digest(),
             successor: Token::generate(id).unwrap().digest(),
             grace: Duration::from_secs(30),
+            at_once: false,
             by: None,
         };
         assert!(matches!(store.rotate(id, &rotation, at(2)).await.unwrap(), Rotated::Rotated(_)));
@@ -249,10 +276,44 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
         count("enable_user");
         store.reap(&reap, at(3)).await.unwrap();
         count("reap");
+        let put = PutUser { user: "anna".into(), was: None, settings: Some("{}".into()), last_sign_in: None };
+        store.put_user(&put).await.unwrap();
+        count("put_user");
+        store.user("anna").await.unwrap();
+        count("user");
+        store.users(None, 10).await.unwrap();
+        count("users");
         store.ping().await.unwrap();
         count("ping");
         assert!(round == 0 || calls.iter().all(|(_, exchanges)| *exchanges == 1), "{calls:?}");
     }
+}
+
+async fn i5_a_node_whose_clock_is_off_knows_it(kind: Kind) {
+    #[derive(Clone, Copy, Debug)]
+    struct Shifted(i64);
+    impl Clock for Shifted {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(SystemClock.now().as_millis() + self.0)
+        }
+    }
+    let store = store::open(&address(kind)).await.unwrap();
+    for (shift, too_large) in [(0, false), (60_000, true), (-60_000, true)] {
+        let node = Sessions::builder(Arc::clone(&store)).clock(Shifted(shift)).without_upkeep().build().unwrap();
+        assert_eq!(node.clock_offset(), None);
+        node.measure_clock_offset().await.unwrap();
+        let offset = node.clock_offset().unwrap();
+        assert_eq!(offset.is_too_large(), too_large, "{offset}");
+        assert!((offset.ahead_millis() - shift).abs() < 2_000, "{offset}");
+    }
+
+    // Of two nodes, the one whose clock is a minute ahead does not end what lives on the other.
+    let [right, ahead] = [0, 60_000]
+        .map(|shift| Sessions::builder(Arc::clone(&store)).clock(Shifted(shift)).without_upkeep().build().unwrap());
+    let sign_in = SignIn::new("anna").idle_timeout(Duration::from_secs(30));
+    let token = right.start(sign_in).await.unwrap().token;
+    assert_eq!(ahead.reap().await.unwrap(), 0);
+    assert!(matches!(right.resume(&token).await.unwrap(), Found::Live(_)));
 }
 
 async fn many_nodes_open_a_new_store_at_once(kind: Kind) {
@@ -273,6 +334,65 @@ async fn many_nodes_open_a_new_store_at_once(kind: Kind) {
     assert!(matches!(stores[7].load(id, NOW).await.unwrap(), Loaded::Live(_)));
 }
 
+async fn many_nodes_open_a_store_of_version_one_at_once(kind: Kind) {
+    let address = with_parameter(&address(kind), "max_connections", "2");
+    let old = store::open(&address).await.unwrap();
+    let key = *old.partition_key().as_bytes();
+    let id = begin(&*old, "anna").await;
+    take_back_version_two(kind, &address).await;
+    assert!(old.user("anna").await.is_err(), "the version before had no directory");
+    begin(&*old, "ben").await;
+
+    let opening: Vec<_> = (0..8)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move { store::open(&address).await.unwrap() })
+        })
+        .collect();
+    for opening in opening {
+        let store = opening.await.unwrap();
+        assert_eq!(*store.partition_key().as_bytes(), key);
+        assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+        let put = PutUser { user: "anna".into(), was: None, settings: Some("{}".into()), last_sign_in: None };
+        assert!(store.put_user(&put).await.unwrap());
+    }
+    // A node of before, which is still running, notes sign-ins as well.
+    begin(&*old, "anna").await;
+    let anna = old.user("anna").await.unwrap().unwrap();
+    assert_eq!(anna.last_sign_in.map(|last| last.at), Some(NOW));
+}
+
+/// What the second schema made goes, as if it had never been.
+async fn take_back_version_two(kind: Kind, address: &str) {
+    let (server, parameters) = address.split_once('?').unwrap();
+    let name = parameters.split(['=', '&']).nth(1).unwrap();
+    match kind {
+        Kind::Postgres => {
+            let statements = format!(
+                "DROP TRIGGER note_sign_in_2 ON {name}.session; DROP FUNCTION {name}.note_sign_in_2, {name}.user_2, \
+                 {name}.users_2, {name}.put_user_2; DROP TABLE {name}.directory"
+            );
+            PgConnection::connect(server).await.unwrap().execute(AssertSqlSafe(statements)).await.unwrap();
+        }
+        Kind::MariaDb => {
+            let mut connection = MySqlConnection::connect(server).await.unwrap();
+            for statement in [
+                format!("DROP PROCEDURE {name}_user_2"),
+                format!("DROP PROCEDURE {name}_users_2"),
+                format!("DROP PROCEDURE {name}_put_user_2"),
+                format!("DROP TABLE {name}_directory"),
+                format!(
+                    "CREATE OR REPLACE PROCEDURE {name}_note_sign_in_1(a VARBINARY(1024), b BIGINT, c VARBINARY(64)) \
+                     SQL SECURITY INVOKER BEGIN END"
+                ),
+            ] {
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+    set_schema_version(kind, &format!("{server}?x={name}"), "1").await;
+}
+
 async fn a_newer_schema_is_refused(kind: Kind) {
     let address = address(kind);
     let store = store::open(&address).await.unwrap();
@@ -280,7 +400,7 @@ async fn a_newer_schema_is_refused(kind: Kind) {
     set_schema_version(kind, &address, "99").await;
     let error = store::open(&address).await.unwrap_err();
     assert!(matches!(&error, Error::Store { message, .. } if message.contains("99")), "{error}");
-    set_schema_version(kind, &address, "1").await;
+    set_schema_version(kind, &address, "2").await;
     let again = store::open(&address).await.unwrap();
     assert!(matches!(again.load(id, NOW).await.unwrap(), Loaded::Live(_)), "and nothing was changed");
 }

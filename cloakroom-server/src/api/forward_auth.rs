@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use cloakroom::{Assurance, Ended, Found, SessionInfo, web::cookie::Presented};
+use cloakroom::{Assurance, Ended, Error, Found, SessionInfo, web::cookie::Presented};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
@@ -51,6 +51,7 @@ pub(super) async fn decide(
     };
     // A proxy understands 200, 401, 403 and 503 alone, so a mistake in the parameters lets nobody in.
     let verdict = match (&visitor, params) {
+        (Err(Error::Refused(refusal)), _) => Err(Error::Refused(*refusal).into()),
         (Err(_), _) => Err(Problem::new(Code::StoreUnavailable, "The session store is unavailable.")),
         (_, Err(_)) => {
             Err(Problem::new(Code::RequirementNotMet, "The parameters of /auth are wrong: see docs/api.md."))
@@ -70,12 +71,14 @@ pub(super) async fn decide(
 }
 
 /// Who the cookie says it is.
-async fn visitor(app: &App, headers: &HeaderMap) -> Result<Found, cloakroom::Error> {
+async fn visitor(app: &App, headers: &HeaderMap) -> Result<Found, Error> {
     let found = match app.sessions.cookie().read(headers) {
         Presented::Token(token) => app.sessions.resume(&token).await,
         Presented::Nothing | Presented::Malformed | Presented::Ambiguous => Ok(Found::Unknown),
     };
-    if let Err(error) = &found {
+    if let Err(error) = &found
+        && !matches!(error, Error::Refused(_))
+    {
         tracing::error!(%error, "a visitor could not be recognised");
     }
     found

@@ -1,9 +1,7 @@
 //! Whether the server lives, and whether it can work.
 
-use std::time::Duration;
-
 use axum::{extract::State, response::Response};
-use cloakroom::Error;
+use cloakroom::{ClockOffset, Error};
 use serde_json::json;
 
 use super::{
@@ -17,21 +15,18 @@ pub(super) async fn alive() -> Response {
     ok(&json!({ "status": "ok" }))
 }
 
-/// The store answers in time, and its clock agrees with ours.
+/// The store answers in time, and its clock agrees with ours: deadlines are decided by this machine's.
 pub(super) async fn ready(State(app): State<App>) -> Result<Response, Problem> {
-    let ping = tokio::time::timeout(app.bounds.ping_timeout, app.sessions.store().ping()).await;
+    let measured = tokio::time::timeout(app.bounds.ping_timeout, app.sessions.measure_clock_offset()).await;
     let message = || format!("it did not answer within {:?}", app.bounds.ping_timeout);
-    let clock = ping.unwrap_or_else(|_| Err(Error::Unavailable { message: message(), source: None }))?;
-    if let Some(clock) = clock {
-        let now = app.sessions.now();
-        let skew = now.since(clock).max(clock.since(now));
-        if skew > MAX_SKEW {
-            let detail = format!("This server's clock is {skew:?} off the store's: synchronise it.");
-            return Err(Problem::new(Code::ClockSkew, detail));
+    match measured.unwrap_or_else(|_| Err(Error::Unavailable { message: message(), source: None }))? {
+        Some(offset) if offset.is_too_large() => {
+            let detail = format!(
+                "This server's clock is {offset}, and at most {:?} are allowed: synchronise it.",
+                ClockOffset::MAX
+            );
+            Err(Problem::new(Code::ClockSkew, detail))
         }
+        _ => Ok(ok(&json!({ "status": "ready" }))),
     }
-    Ok(ok(&json!({ "status": "ready" })))
 }
-
-/// Deadlines are decided by this machine's clock, so it may not be further off than this.
-const MAX_SKEW: Duration = Duration::from_secs(2);

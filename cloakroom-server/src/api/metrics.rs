@@ -11,18 +11,22 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use cloakroom::ClockOffset;
 use http::{StatusCode, header};
 
 use super::App;
 
 /// The routes that are counted one by one. All else is counted together.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 15] = [
     "/v1/sessions",
     "/v1/sessions/resume",
     "/v1/sessions/resume-many",
     "/v1/sessions/rotate",
     "/v1/sessions/revoke",
     "/v1/sessions/{id}",
+    "/v1/users",
+    "/v1/users/{user}",
+    "/v1/users/{user}/clear-sessions",
     "/v1/audit",
     "/v1/reap",
     "/auth",
@@ -77,7 +81,22 @@ impl Metrics {
 }
 
 pub(super) async fn show(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.text()).into_response()
+    let text = app.metrics.text() + &clock_offset(app.sessions.clock_offset());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// Nothing where the store has no clock of its own.
+fn clock_offset(offset: Option<ClockOffset>) -> String {
+    offset.map_or_else(String::new, |offset| {
+        let millis = offset.ahead_millis();
+        let sign = if millis < 0 { "-" } else { "" };
+        let ahead = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
+        format!(
+            "# HELP cloakroom_clock_offset_seconds How far this machine's clock is ahead of the store's.\n\
+             # TYPE cloakroom_clock_offset_seconds gauge\n\
+             cloakroom_clock_offset_seconds {sign}{ahead}\n"
+        )
+    })
 }
 
 #[cfg(test)]

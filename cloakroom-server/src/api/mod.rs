@@ -15,6 +15,7 @@ mod audit;
 mod forward_auth;
 mod guard;
 mod health;
+mod impersonate;
 mod json;
 mod metrics;
 mod number;
@@ -24,6 +25,7 @@ mod request_log;
 mod revoke;
 mod sessions;
 mod start;
+mod users;
 mod view;
 
 pub(crate) use metrics::Metrics;
@@ -46,7 +48,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/sessions/resume-many", post(sessions::resume_many))
         .route("/v1/sessions/rotate", post(sessions::rotate))
         .route("/v1/sessions/revoke", post(revoke::revoke))
+        .route("/v1/sessions/impersonate", post(impersonate::start))
+        .route("/v1/sessions/impersonate/stop", post(impersonate::stop))
         .route("/v1/sessions/{id}", get(sessions::show).patch(patch::patch).delete(sessions::end))
+        .route("/v1/users", get(users::list))
+        .route("/v1/users/{user}", get(users::show).patch(users::patch).delete(users::delete))
+        .route("/v1/users/{user}/clear-sessions", post(users::clear_sessions))
         .route("/v1/audit", get(audit::list))
         .route("/v1/reap", post(audit::reap))
         .method_not_allowed_fallback(method_not_allowed)

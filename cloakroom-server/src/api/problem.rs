@@ -34,9 +34,13 @@ codes! {
     NotSignedIn, UNAUTHORIZED, "not_signed_in", "Nobody is signed in";
     ScopeMissing, FORBIDDEN, "scope_missing", "The API key may not do this";
     UserDisabled, FORBIDDEN, "user_disabled", "The user is disabled";
+    ImpersonationRefused, FORBIDDEN, "impersonation_refused", "Acting as this person is not allowed";
+    NetworkNotAllowed, FORBIDDEN, "network_not_allowed", "The user may not come from this address";
+    NotInDirectory, FORBIDDEN, "not_in_directory", "The user is not in the directory";
     RequirementNotMet, FORBIDDEN, "requirement_not_met", "The session is not what this place asks for";
     PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
     SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
+    UserUnknown, NOT_FOUND, "user_unknown", "There is no such user";
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method";
     RequestTimeout, REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive";
     VersionConflict, CONFLICT, "version_conflict", "The session was changed meanwhile";
@@ -155,7 +159,10 @@ impl From<Error> for Problem {
             Error::UnknownSession => Self::unknown_session(),
             Error::Refused(Refusal::LimitReached { max }) => Self::new(Code::SessionLimit, detail).with("limit", &max),
             Error::Refused(Refusal::UserDisabled) => Self::new(Code::UserDisabled, detail),
+            Error::Refused(Refusal::NetworkNotAllowed) => Self::new(Code::NetworkNotAllowed, detail),
+            Error::Refused(Refusal::NotInDirectory) => Self::new(Code::NotInDirectory, detail),
             Error::Refused(_) => Self::new(Code::EndedMeanwhile, detail),
+            Error::ImpersonationRefused(why) => Self::new(Code::ImpersonationRefused, detail).with("why", &why.code()),
             Error::InvalidKey { key, .. } => Self::new(Code::InvalidKey, detail).with("key", &key),
             Error::TooLarge { key, size, limit } => {
                 Self::new(Code::DataTooLarge, detail).with("key", &key).with("size", &size).with("limit", &limit)

@@ -3,10 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
-use cloakroom::{
-    Ending, Reason, SessionId,
-    store::{EndAnswer, Query},
-};
+use cloakroom::{Reason, SessionId, Timestamp, store::Query};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -50,20 +47,16 @@ pub(super) async fn revoke(
 ) -> Result<Response, Problem> {
     request.check()?;
     let ending = ending(request.reason()?, request.note.clone(), &caller);
-    let (matched, ended, would_end) = if request.dry_run {
-        let matching = request.walk(&app, None).await?;
-        (matching.len(), Vec::new(), Some(matching))
-    } else if let Some(user) = request.user_alone() {
-        let ended = app.sessions.end_all_of(user, request.except, &ending).await?;
-        (ended.len(), ended.iter().map(|ended| ended.id).collect(), None)
+    let query = request.query(app.sessions.now());
+    let (ended, would_end) = if request.dry_run {
+        (Vec::new(), Some(app.sessions.ids_where(&query, &request.except).await?))
     } else {
-        let ended = request.walk(&app, Some(&ending)).await?;
-        (ended.len(), ended, None)
+        let ended = app.sessions.end_where(&query, &request.except, &ending).await?;
+        (ended.iter().map(|ended| ended.id).collect(), None)
     };
+    let matched = would_end.as_ref().unwrap_or(&ended).len();
     Ok(ok(&RevokedView { matched, ended, would_end }))
 }
-
-const PAGE: usize = 500;
 
 impl RevokeRequest {
     fn check(&self) -> Result<(), Problem> {
@@ -92,36 +85,14 @@ impl RevokeRequest {
         }
     }
 
-    /// The user, if nothing else narrows the query: then one transaction ends everything, sign-ins under way included.
-    fn user_alone(&self) -> Option<Arc<str>> {
-        let Self { user, ip: None, device: None, idle_longer_than: None, .. } = self else { return None };
-        user.clone()
-    }
-
-    /// Goes through all sessions that match, page by page, and ends them if it is told how. Answers which it found, or
-    /// which it ended.
-    async fn walk(&self, app: &App, ending: Option<&Ending>) -> Result<Vec<SessionId>, Problem> {
-        let idle = self.idle_longer_than.map(|seconds| app.sessions.now().before(Duration::from_secs(seconds)));
-        let query = Query { user: self.user.clone(), ip: self.ip, device: self.device.clone(), last_seen_before: idle };
-        let mut walked = Vec::new();
-        let mut after = None;
-        loop {
-            let page = app.sessions.find(&query, after.as_ref(), PAGE).await?;
-            let ids = page.items.iter().map(|info| info.id).filter(|id| !self.except.contains(id));
-            match ending {
-                None => walked.extend(ids),
-                Some(ending) => {
-                    let answers = app.sessions.end_many(ids.collect(), ending).await?;
-                    walked.extend(answers.into_iter().filter_map(|answer| match answer {
-                        EndAnswer::EndedNow(ended) => Some(ended.id),
-                        EndAnswer::EndedBefore(_) | EndAnswer::Unknown(_) => None,
-                    }));
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                return Ok(walked);
-            }
+    fn query(&self, now: Timestamp) -> Query {
+        let last_seen_before = self.idle_longer_than.map(|seconds| now.before(Duration::from_secs(seconds)));
+        Query {
+            user: self.user.clone(),
+            impersonated_by: None,
+            ip: self.ip,
+            device: self.device.clone(),
+            last_seen_before,
         }
     }
 }

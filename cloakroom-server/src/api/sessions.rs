@@ -14,6 +14,7 @@ use super::{
     guard::{May, Read, Write},
     json::{Params, PathId, Strict, TokenText, ok},
     problem::{Code, Problem},
+    start::ClientRequest,
     view::SessionView,
 };
 use crate::keys::Caller;
@@ -29,6 +30,7 @@ pub(super) struct ResumeRequest {
     token: TokenText,
     #[serde(default = "yes")]
     touch: bool,
+    client: Option<ClientRequest>,
 }
 
 fn yes() -> bool {
@@ -40,14 +42,19 @@ pub(super) async fn resume(
     State(app): State<App>,
     Strict(request): Strict<ResumeRequest>,
 ) -> Result<Response, Problem> {
-    let found = find(&app.sessions, &request.token, request.touch).await?;
+    let ip = request.client.and_then(|client| client.ip);
+    let found = find(&app.sessions, &request.token, ip, request.touch).await?;
     Ok(ok(&Shown { session: living(&app.sessions, &found)? }))
 }
 
-async fn find(sessions: &Sessions, token: &TokenText, touch: bool) -> Result<Found, Problem> {
+async fn find(
+    sessions: &Sessions,
+    token: &TokenText,
+    ip: Option<IpAddr>,
+    touch: bool,
+) -> Result<Found, cloakroom::Error> {
     let Ok(token) = token.token() else { return Ok(Found::Unknown) };
-    let found = if touch { sessions.resume(token).await } else { sessions.resume_without_touch(token).await };
-    Ok(found?)
+    if touch { sessions.resume_from(token, ip).await } else { sessions.resume_without_touch_from(token, ip).await }
 }
 
 fn living<'a>(sessions: &Sessions, found: &'a Found) -> Result<SessionView<'a>, Problem> {
@@ -59,7 +66,7 @@ fn living<'a>(sessions: &Sessions, found: &'a Found) -> Result<SessionView<'a>, 
 }
 
 /// For those who hold the cookie: what happened, and how to be rid of it.
-fn ended_problem(sessions: &Sessions, ended: &Ended) -> Problem {
+pub(super) fn ended_problem(sessions: &Sessions, ended: &Ended) -> Problem {
     Problem::ended(ended).with("clear_cookie", &clear_cookie(sessions, ended.reason))
 }
 
@@ -72,6 +79,7 @@ fn clear_cookie(sessions: &Sessions, reason: Reason) -> Option<String> {
 #[serde(deny_unknown_fields)]
 pub(super) struct ResumeManyRequest {
     tokens: Vec<TokenText>,
+    client: Option<ClientRequest>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,13 +105,18 @@ pub(super) async fn resume_many(
         let detail = format!("tokens: at most {MOST_TOKENS} at once, these are {}", request.tokens.len());
         return Err(Problem::field(Code::InvalidField, "tokens", detail));
     }
+    let ip = request.client.and_then(|client| client.ip);
     let mut found = Vec::with_capacity(request.tokens.len());
     for token in &request.tokens {
-        found.push(find(&app.sessions, token, true).await?);
+        found.push(match find(&app.sessions, token, ip, true).await {
+            // One whose user is refused says nothing about the others.
+            Err(error @ cloakroom::Error::Refused(_)) => Err(Some(Problem::from(error))),
+            found => Ok(found?),
+        });
     }
-    let resumed = found.iter().map(|found| match living(&app.sessions, found) {
-        Ok(session) => Resumed::Session(session),
-        Err(problem) => Resumed::Problem(problem),
+    let resumed = found.iter_mut().map(|found| match found {
+        Ok(found) => living(&app.sessions, found).map_or_else(Resumed::Problem, Resumed::Session),
+        Err(problem) => Resumed::Problem(problem.take().unwrap_or_else(Problem::unknown_session)),
     });
     Ok(ok(&ResumedMany { results: resumed.collect() }))
 }
@@ -193,6 +206,7 @@ pub(super) fn ending(reason: Reason, note: Option<Arc<str>>, caller: &Caller) ->
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
     user: Option<Arc<str>>,
+    impersonated_by: Option<Arc<str>>,
     ip: Option<IpAddr>,
     device: Option<Arc<str>>,
     limit: Option<usize>,
@@ -212,7 +226,8 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
-    let query = Query { user: params.user, ip: params.ip, device: params.device, last_seen_before: None };
+    let ListParams { user, impersonated_by, ip, device, .. } = params;
+    let query = Query { user, impersonated_by, ip, device, last_seen_before: None };
     let after = params.cursor.map(Cursor::new);
     let page = app.sessions.find(&query, after.as_ref(), limit).await?;
     let sessions = page.items.iter().map(SessionView::from).collect();

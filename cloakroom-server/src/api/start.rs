@@ -4,11 +4,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    Client, Data, Found, Record, SessionId, Start, Timestamp,
+    Assurance, Client, Data, Found, Record, SessionId, Start, Timestamp,
     store::{Limit, WhenFull},
 };
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     App,
@@ -30,11 +30,26 @@ pub(super) struct StartRequest {
     #[serde(default)]
     remember: bool,
     audit_user: Option<Arc<str>>,
+    methods: Option<Arc<str>>,
+    level: Option<Level>,
     replaces: Option<TokenText>,
     #[serde(default)]
     fresh_data: bool,
     limit: Option<LimitRequest>,
     client: Option<ClientRequest>,
+}
+
+/// An assurance level by its number.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "u8")]
+struct Level(Assurance);
+
+impl TryFrom<u8> for Level {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        Assurance::from_number(number).map(Self).ok_or_else(|| format!("{number} is no level: 1, 2 or 3"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,14 +60,20 @@ struct LimitRequest {
     when_full: WhenFull,
 }
 
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Assurance>, D::Error> {
+    let Some(number) = Option::<u8>::deserialize(deserializer)? else { return Ok(None) };
+    let level = Assurance::from_number(number);
+    level.map(Some).ok_or_else(|| serde::de::Error::custom("a level is 1, 2 or 3"))
+}
+
 fn evict() -> WhenFull {
     WhenFull::Evict
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClientRequest {
-    ip: Option<IpAddr>,
+pub(super) struct ClientRequest {
+    pub(super) ip: Option<IpAddr>,
     user_agent: Option<Arc<str>>,
     device: Option<Arc<str>>,
     country: Option<Arc<str>>,
@@ -73,7 +94,7 @@ pub(super) async fn start(
     Strict(request): Strict<StartRequest>,
 ) -> Result<Response, Problem> {
     let replaced = match &request.replaces {
-        Some(text) => replaced(&app, text).await?,
+        Some(text) => replaced(&app, text, request.client.as_ref().and_then(|client| client.ip)).await?,
         None => None,
     };
     let idempotency_key = idempotency_key(&headers)?;
@@ -90,10 +111,10 @@ pub(super) async fn start(
 
 /// The living session that the new one takes the place of. One that ended has no place to take; a token that opens
 /// nothing is a mistake that would otherwise leave a session behind.
-async fn replaced(app: &App, text: &TokenText) -> Result<Option<Arc<Record>>, Problem> {
+async fn replaced(app: &App, text: &TokenText, ip: Option<IpAddr>) -> Result<Option<Arc<Record>>, Problem> {
     let unknown = || Problem::unknown_session().with("field", &"replaces");
     let token = text.token().map_err(|_| unknown())?;
-    match app.sessions.resume_without_touch(token).await? {
+    match app.sessions.resume_without_touch_from(token, ip).await? {
         Found::Live(record) => Ok(Some(record)),
         Found::Ended(_) => Ok(None),
         Found::Unknown => Err(unknown()),
@@ -135,6 +156,12 @@ impl StartRequest {
         }
         if let Some(user) = self.audit_user {
             start = start.audit_user(user);
+        }
+        if let Some(methods) = self.methods {
+            start = start.methods(methods);
+        }
+        if let Some(Level(level)) = self.level {
+            start = start.authenticated_level(level);
         }
         if let Some(seconds) = self.idle_seconds {
             start = start.idle_timeout(Duration::from_secs(seconds));

@@ -121,16 +121,26 @@ impl Copy {
                 break;
             }
         }
-        let Copied { sessions, tombstones, fences } = counted;
+        let mut after = None;
+        loop {
+            let page = from.users(after.as_ref(), 500).await?;
+            counted.users.added += page.items.len() as u64;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let Copied { sessions, tombstones, fences, users } = counted;
         if self.json {
             self.print(&counted, false);
         } else {
             let target = if to.found.is_some() { "which is there" } else { "which would be made" };
             output::line(&format!(
-                "{} sessions, {} tombstones and {} fences would go to {}, {target}",
+                "{} sessions, {} tombstones, {} fences and {} users would go to {}, {target}",
                 sessions.total(),
                 tombstones.total(),
                 fences.total(),
+                users.total(),
                 without_password(&self.to),
             ));
         }
@@ -138,7 +148,7 @@ impl Copy {
     }
 
     fn print(&self, copied: &Copied, resumed: bool) {
-        let Copied { sessions, tombstones, fences } = copied;
+        let Copied { sessions, tombstones, fences, users } = copied;
         if self.json {
             let result = Report {
                 from: without_password(&self.from),
@@ -148,11 +158,13 @@ impl Copy {
                 sessions: sessions.into(),
                 tombstones: tombstones.into(),
                 fences: fences.into(),
+                users: users.into(),
             };
             output::line(&serde_json::to_string(&result).expect("it has string keys"));
             return;
         }
-        for (name, tally) in [("sessions", sessions), ("tombstones", tombstones), ("fences", fences)] {
+        for (name, tally) in [("sessions", sessions), ("tombstones", tombstones), ("fences", fences), ("users", users)]
+        {
             let Tally { added, updated, unchanged, kept } = tally;
             output::line(&format!(
                 "{name:<11} {added} copied, {updated} brought up to date, {unchanged} were the same, {kept} are newer there"
@@ -171,6 +183,7 @@ struct Report {
     sessions: Counts,
     tombstones: Counts,
     fences: Counts,
+    users: Counts,
 }
 
 #[derive(Debug, Serialize)]
@@ -189,8 +202,8 @@ impl From<&Tally> for Counts {
 }
 
 fn total(copied: &Copied) -> u64 {
-    let Copied { sessions, tombstones, fences } = copied;
-    sessions.total() + tombstones.total() + fences.total()
+    let Copied { sessions, tombstones, fences, users } = copied;
+    sessions.total() + tombstones.total() + fences.total() + users.total()
 }
 
 /// Tells stores apart, and nothing about their keys.

@@ -14,7 +14,9 @@ use crate::{
 };
 
 mod audit;
+mod clear_sessions;
 mod copy;
+mod doctor;
 mod key;
 mod list;
 mod migrate;
@@ -23,6 +25,7 @@ mod revoke;
 mod serve;
 mod show;
 mod start;
+mod users;
 
 /// Sessions for the web: start, list and end them; serve them to applications in any language.
 #[derive(Debug, Parser)]
@@ -37,7 +40,8 @@ struct Cli {
 const EXIT_CODES: &str = "Without a command it serves.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 the store or the server cannot be used,
-4 no such session or it has ended, 5 the address to listen on is taken or not allowed.";
+4 no such user or session, or it has ended, 5 the address to listen on is taken or not allowed, 6 doctor found something
+wrong.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -51,10 +55,16 @@ enum Command {
     List(list::List),
     /// End sessions: by id, or all that match
     Revoke(revoke::Revoke),
+    /// End a user's other sessions, or see which would end
+    ClearSessions(clear_sessions::ClearSessions),
+    /// The directory of users: who may sign in, from where, how often
+    Users(users::Users),
     /// End what has expired, now
     Reap(reap::Reap),
     /// Read the audit log
     Audit(audit::Audit),
+    /// Look whether a store is sound and well set up, say what is wrong, and repair it
+    Doctor(doctor::Doctor),
     /// Say which version a store has, and bring it up to date
     Migrate(migrate::Migrate),
     /// Copy all sessions from one store into another
@@ -72,8 +82,11 @@ pub fn main() -> ExitCode {
         Command::Show(show) => show.run(),
         Command::List(list) => list.run(),
         Command::Revoke(revoke) => revoke.run(),
+        Command::ClearSessions(clear) => clear.run(),
+        Command::Users(users) => users.run(),
         Command::Reap(reap) => reap.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Copy(copy) => copy.run(),
         Command::Key(key) => key.run(),
@@ -100,6 +113,7 @@ impl Failure {
     const UNAVAILABLE: u8 = 3;
     const NOT_FOUND: u8 = 4;
     const CANNOT_LISTEN: u8 = 5;
+    const NOT_SOUND: u8 = 6;
 
     fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
@@ -110,7 +124,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let code = match &error {
             CallError::Refused(refusal) => match refusal.code.as_str() {
-                "session_unknown" | "session_ended" => Self::NOT_FOUND,
+                "session_unknown" | "session_ended" | "user_unknown" => Self::NOT_FOUND,
                 "store_unavailable" | "store_failed" | "outcome_unknown" => Self::UNAVAILABLE,
                 _ => Self::FAILED,
             },

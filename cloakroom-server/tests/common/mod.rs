@@ -71,7 +71,8 @@ impl TestServer {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async move {
                 let store = store::open(&url).await.unwrap();
-                let sessions = Sessions::builder(store).clock(server_clock).without_upkeep().build().unwrap();
+                let sessions =
+                    Sessions::builder(store).stored_users().clock(server_clock).without_upkeep().build().unwrap();
                 let listener = cloakroom_server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
                 ready.send(listener.local_addr().unwrap().to_string()).unwrap();
                 let server = Server::new(sessions, api_keys).bounds(bounds);

@@ -48,7 +48,6 @@ impl fmt::Debug for Countries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Network;
 
     /// A database of these networks, written as MaxMind's specification 2.0 says.
     fn database(networks: &[(&str, &str)]) -> Vec<u8> {
@@ -61,10 +60,11 @@ mod tests {
         }
         let (mut nodes, mut data) = (vec![[Side::Nothing; 2]], Vec::new());
         for (network, country) in networks {
-            let network: Network = network.parse().unwrap();
-            let (bits, length) = match network.first() {
-                IpAddr::V4(first) => (u128::from(first.to_bits()), 96 + usize::from(network.prefix())),
-                IpAddr::V6(first) => (first.to_bits(), usize::from(network.prefix())),
+            let (first, prefix) = network.split_once('/').unwrap();
+            let prefix: usize = prefix.parse().unwrap();
+            let (bits, length) = match first.parse().unwrap() {
+                IpAddr::V4(first) => (u128::from(first.to_bits()), 96 + prefix),
+                IpAddr::V6(first) => (first.to_bits(), prefix),
             };
             let mut node = 0;
             for bit in 0..length {

@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn what_says_nothing_has_no_name() {
         for user_agent in ["", " ", "Mozilla/5.0", "<script>", "\u{1F600}/1.0", &"x".repeat(100)] {
-            assert_eq!(Device::of(user_agent), Device { name: None, kind: DeviceKind::Unknown }, "{user_agent}");
+            assert_eq!(Device::of(user_agent), Device { name: None, kind: Unknown }, "{user_agent}");
         }
     }
 

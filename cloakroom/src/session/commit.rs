@@ -26,7 +26,7 @@ impl Session {
         self.commit_in_turn().await
     }
 
-    async fn commit_in_turn(&self) -> Result<()> {
+    pub(super) async fn commit_in_turn(&self) -> Result<()> {
         loop {
             let (record, sent) = {
                 let mut state = self.state();

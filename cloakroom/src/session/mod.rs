@@ -9,8 +9,8 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    Client, Data, Ended, Ending, Error, Found, Lock, Reason, Record, Result, RotatedToken, SessionId, SessionInfo,
-    Sessions, SignIn, Start, Started, Token, store::Touch,
+    Client, Data, Ended, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lock, Reason, Record, Result,
+    Returned, RotatedToken, SessionId, SessionInfo, Sessions, SignIn, Start, Started, Token, store::Touch,
 };
 
 mod commit;
@@ -146,8 +146,14 @@ impl Session {
     /// The session that a token opens, for a framework without an integration of its own: what the layer does when a
     /// handler asks. The caller [commits](Self::commit) and carries tokens itself.
     pub async fn resume(sessions: &Sessions, token: &Token) -> Result<Self> {
-        let found = sessions.resume(token).await?;
-        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), Origin::default()))
+        Self::resume_from(sessions, token, None).await
+    }
+
+    /// As [`resume`](Self::resume), for a request from this address. A session that it starts is recorded as from there.
+    pub async fn resume_from(sessions: &Sessions, token: &Token, ip: Option<IpAddr>) -> Result<Self> {
+        let found = sessions.resume_from(token, ip).await?;
+        let origin = Origin { ip, user_agent: None };
+        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), origin))
     }
 
     pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, origin: Origin) -> Self {
@@ -261,8 +267,10 @@ impl Session {
 
     async fn end_and_start_with(&self, kept: Data) -> Result<()> {
         let _turn = self.0.turn.lock().await;
-        if let Some(id) = self.id() {
-            self.0.sessions.end(id, &Ending::new(Reason::SignedOut)).await?;
+        if let Some((id, original)) = self.with_info(|info| (info.id, info.returns_to)) {
+            // Who acts as another signs out of both: nobody could open their own session any more.
+            let ids = [Some(id), original].into_iter().flatten().collect();
+            self.0.sessions.end_many(ids, &Ending::new(Reason::SignedOut)).await?;
         }
         {
             let mut state = self.state();
@@ -280,12 +288,58 @@ impl Session {
         Ok(())
     }
 
+    /// Lets the signed-in person act as another, in a new session with a new token that takes the place of this one; see
+    /// [`Sessions::impersonate`]. What is pending is stored first. The application decides who may ask.
+    pub async fn impersonate(&self, impersonate: Impersonate) -> Result<()> {
+        let _turn = self.0.turn.lock().await;
+        let Some(token) = self.token_to_replace()? else {
+            return Err(Error::ImpersonationRefused(ImpersonationRefusal::NobodySignedIn));
+        };
+        self.commit_in_turn().await?;
+        let mut impersonate = impersonate;
+        if impersonate.client == Client::default() {
+            impersonate.client = self.0.origin.client();
+        }
+        let started = self.0.sessions.impersonate(&token, impersonate).await?;
+        self.state().become_stored(started);
+        Ok(())
+    }
+
+    /// Takes whoever acts as another here back to their own session, with a new token; see
+    /// [`Sessions::stop_impersonating`]. What is pending is stored first.
+    pub async fn stop_impersonating(&self) -> Result<()> {
+        let _turn = self.0.turn.lock().await;
+        let Some(token) = self.token_to_replace()? else { return Err(Error::UnknownSession) };
+        self.commit_in_turn().await?;
+        let Returned { token, record } = self.0.sessions.stop_impersonating(&token).await?;
+        self.state().become_stored(Started { token, record, ended: Vec::new() });
+        Ok(())
+    }
+
+    /// Who really acts, where somebody acts as the signed-in user.
+    pub fn impersonator(&self) -> Option<Arc<str>> {
+        self.with_info(|info| info.impersonated_by.clone()).flatten()
+    }
+
+    /// What the client holds, if the response can still bring it something else.
+    fn token_to_replace(&self) -> Result<Option<Token>> {
+        let state = self.state();
+        if state.head_sent {
+            return Err(Error::HeadSent);
+        }
+        Ok(match &state.stage {
+            Stage::Stored { token, .. } => Some(token.clone()),
+            Stage::Anonymous { .. } => None,
+        })
+    }
+
     /// "Sign out everywhere else": ends all other sessions of the signed-in user, and answers which, newest first.
     pub async fn sign_out_others(&self) -> Result<Vec<Ended>> {
         let Some((id, Some(user))) = self.with_info(|info| (info.id, info.user.clone())) else {
             return Ok(Vec::new());
         };
-        let ending = Ending::new(Reason::SignedOutElsewhere).by(Arc::clone(&user));
+        let by = self.impersonator().unwrap_or_else(|| Arc::clone(&user));
+        let ending = Ending::new(Reason::SignedOutElsewhere).by(by);
         self.0.sessions.end_all_of(user, vec![id], &ending).await
     }
 
@@ -296,7 +350,7 @@ impl Session {
         if record.info.user.as_ref() != Some(&user) {
             return Ok(false);
         }
-        let ending = Ending::new(Reason::SignedOutElsewhere).by(user);
+        let ending = Ending::new(Reason::SignedOutElsewhere).by(self.impersonator().unwrap_or(user));
         self.0.sessions.end(other, &ending).await?;
         Ok(true)
     }
@@ -305,16 +359,7 @@ impl Session {
     /// the old token is served for a short grace. If another request was first, the client keeps what it has.
     pub async fn rotate(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
-        let token = {
-            let state = self.state();
-            if state.head_sent {
-                return Err(Error::HeadSent);
-            }
-            match &state.stage {
-                Stage::Stored { token, .. } => token.clone(),
-                Stage::Anonymous { .. } => return Ok(()),
-            }
-        };
+        let Some(token) = self.token_to_replace()? else { return Ok(()) };
         let rotated = self.0.sessions.rotate(&token).await?;
         let mut state = self.state();
         match rotated {

@@ -51,7 +51,51 @@ impl Sessions {
         self.store_write(self.store().enable_user(user, self.now())).await
     }
 
-    /// All living sessions of a user, newest first.
+    /// Ends every living session that matches but `except`, in portions; a query without a field matches all there are.
+    /// Answers which ended. What starts meanwhile may stay, except where the query names a user and nothing else: then it is
+    /// [`end_all_of`](Self::end_all_of).
+    pub async fn end_where(&self, query: &Query, except: &[SessionId], ending: &Ending) -> Result<Vec<Ended>> {
+        if let Query { user: Some(user), impersonated_by: None, ip: None, device: None, last_seen_before: None } = query
+        {
+            return self.end_all_of(Arc::clone(user), except.to_vec(), ending).await;
+        }
+        let mut ended = Vec::new();
+        let mut after = None;
+        loop {
+            let (ids, next) = self.page_of_ids(query, except, after.as_ref()).await?;
+            let answers = self.end_many(ids, ending).await?;
+            ended.extend(answers.into_iter().filter_map(EndAnswer::ended_now));
+            after = next;
+            if after.is_none() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Which sessions [`end_where`](Self::end_where) would end now.
+    pub async fn ids_where(&self, query: &Query, except: &[SessionId]) -> Result<Vec<SessionId>> {
+        let (mut found, mut after) = self.page_of_ids(query, except, None).await?;
+        while let Some(cursor) = after {
+            let (ids, next) = self.page_of_ids(query, except, Some(&cursor)).await?;
+            found.extend(ids);
+            after = next;
+        }
+        Ok(found)
+    }
+
+    async fn page_of_ids(
+        &self,
+        query: &Query,
+        except: &[SessionId],
+        after: Option<&Cursor>,
+    ) -> Result<(Vec<SessionId>, Option<Cursor>)> {
+        let page = self.find(query, after, 500).await?;
+        let ids = page.items.iter().map(|info| info.id).filter(|id| !except.contains(id));
+        Ok((ids.collect(), page.next))
+    }
+
+    /// All living sessions of a user's own, newest first. Those in which somebody else acts as the user are left out:
+    /// [`find`](Self::find) has them.
     pub async fn list(&self, user: impl Into<Arc<str>>) -> Result<Vec<SessionInfo>> {
         let query = Query::of_user(user);
         let mut page = self.find(&query, None, 500).await?;
@@ -60,20 +104,28 @@ impl Sessions {
             page = self.find(&query, Some(&next), 500).await?;
             sessions.append(&mut page.items);
         }
+        sessions.retain(|info| info.impersonated_by.is_none());
         Ok(sessions)
     }
 
-    /// A page of living sessions that match, data left out: newest first where a user is given.
+    /// A page of living sessions that match, data left out: newest first where a user is given. It may hold fewer than
+    /// `limit` although more follow.
     pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
-        self.store_read(self.store().find(query, after, limit, self.now())).await
+        let mut page = self.store_read(self.store().find(query, after, limit, self.now())).await?;
+        self.retain_attended(&mut page.items).await?;
+        Ok(page)
     }
 
-    /// Notes in the audit log that a request of this session was refused. It stays refused if that fails.
-    pub(crate) async fn log_refusal(&self, info: &SessionInfo, why: &str) {
-        let now = self.now();
-        let entry = AuditEntry { note: Some(why.into()), ..AuditEntry::about(info, Event::Refused, now) };
-        if let Err(error) = self.store_write(self.store().log(&entry, now)).await {
-            tracing::error!(%error, session = %info.id, "a refusal could not be written to the audit log");
+    /// Notes in the audit log that a request of this session was refused.
+    pub(crate) async fn log_refused_request(&self, info: &SessionInfo, why: &str) {
+        let entry = AuditEntry { note: Some(why.into()), ..AuditEntry::about(info, Event::Refused, self.now()) };
+        self.log_refusal(&entry).await;
+    }
+
+    /// Tells the audit log of what was refused before the store was asked. It stays refused if that fails.
+    pub(super) async fn log_refusal(&self, entry: &AuditEntry) {
+        if let Err(error) = self.store_write(self.store().log(entry, entry.at)).await {
+            tracing::error!(%error, session = %entry.session, "a refusal could not be written to the audit log");
         }
     }
 
@@ -90,11 +142,7 @@ impl Sessions {
         ending: &Ending,
     ) -> Result<Vec<Ended>> {
         let answers = self.end_which(Which::OfUser { user, except, fence }, ending).await?;
-        let ended = answers.into_iter().filter_map(|answer| match answer {
-            EndAnswer::EndedNow(ended) => Some(ended),
-            EndAnswer::EndedBefore(_) | EndAnswer::Unknown(_) => None,
-        });
-        Ok(ended.collect())
+        Ok(answers.into_iter().filter_map(EndAnswer::ended_now).collect())
     }
 
     async fn end_which(&self, which: Which, ending: &Ending) -> Result<Vec<EndAnswer>> {

@@ -14,30 +14,41 @@ use std::{
 
 use tokio::task::JoinHandle;
 
+use self::impersonate::ImpersonationPolicy;
 use crate::{
-    Boot, Clock, Ended, Error, Record, Result, SystemClock, Timestamp,
+    Boot, Clock, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
     boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
     web::CookieConfig,
 };
 
+mod clear;
+mod clock_offset;
+mod directory;
 mod end;
 mod follow;
+mod impersonate;
 mod lifetimes;
 mod lock;
 mod resume;
 mod start;
 mod update;
 mod upkeep;
+mod users;
 mod watch;
 
+pub use clear::Clear;
+pub use clock_offset::ClockOffset;
+pub use directory::DirectoryEntry;
 pub use follow::{AuditSink, TracingSink};
+pub use impersonate::{Impersonate, Returned, Target};
 pub use lifetimes::{Lifetimes, format_period, parse_period};
 pub use lock::Lock;
 pub use resume::Found;
 pub use start::{SignIn, Start, Started};
 pub use update::RotatedToken;
+pub use users::StoredUsers;
 
 pub(crate) use start::check_text;
 
@@ -71,6 +82,7 @@ struct Inner {
     /// Those of the store's records, if it seals them.
     seals: Option<Arc<Seals>>,
     touches: Arc<upkeep::Touches>,
+    clock_offset: clock_offset::LastOffset,
     watchers: watch::Watchers,
     #[cfg(feature = "geoip")]
     countries: Option<crate::client::Countries>,
@@ -78,6 +90,7 @@ struct Inner {
     after_start: Option<AfterStart>,
     read_only: AtomicBool,
     lanes: update::Lanes,
+    known_users: Option<users::Known>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -100,6 +113,8 @@ pub(crate) struct Config {
     pub(crate) lock_timeout: Duration,
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
+    pub(crate) impersonation_limit: Duration,
+    pub(crate) impersonation_policy: ImpersonationPolicy,
 }
 
 impl Config {
@@ -245,6 +260,17 @@ pub struct Builder {
     after_start: Option<AfterStart>,
     read_only: bool,
     upkeep: bool,
+    users: Directory,
+    users_cache: Duration,
+    only_known_users: bool,
+}
+
+/// Where users are known by name.
+#[derive(Clone, Debug)]
+enum Directory {
+    None,
+    Stored,
+    Given(Arc<dyn Users>),
 }
 
 #[derive(Clone, Default)]
@@ -293,6 +319,8 @@ impl Builder {
             lock_timeout: Duration::from_secs(10),
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
+            impersonation_limit: Duration::from_hours(8),
+            impersonation_policy: ImpersonationPolicy::default(),
         };
         Self {
             store,
@@ -305,6 +333,9 @@ impl Builder {
             after_start: None,
             read_only: false,
             upkeep: true,
+            users: Directory::None,
+            users_cache: Duration::from_secs(5),
+            only_known_users: false,
         }
     }
 
@@ -389,11 +420,26 @@ impl Builder {
         self
     }
 
+    /// How long somebody may [act as another](Sessions::impersonate) at most. Default 8 hours.
+    pub fn impersonation_limit(mut self, most: Duration) -> Self {
+        self.config.impersonation_limit = most;
+        self
+    }
+
+    /// Who may [act as](Sessions::impersonate) whom, given the actor's session and what is known of the other. Default:
+    /// whoever the application lets ask, as anybody whose user type is not `administrator`.
+    ///
+    /// Whatever it says, nobody acts as themselves, as a disabled user, or out of a session that is not their own.
+    pub fn may_impersonate(mut self, rule: impl Fn(&SessionInfo, &Target) -> bool + Send + Sync + 'static) -> Self {
+        self.config.impersonation_policy = ImpersonationPolicy::new(rule);
+        self
+    }
+
     /// Seals every record with a MAC under this key, 32 random bytes that are kept away from the database, so that
     /// who can write to the database cannot make a session of their choice. Default: no seals, and rows are believed.
     ///
-    /// What is covered: the id, the user, their type, who acts as them or looks on whose behalf, when the session
-    /// started, when the person authenticated, when it ends, how long it may go unused, and whether it is remembered.
+    /// What is covered: the id, the user, their type, who acts as them and where they return to, or on whose behalf
+    /// somebody looks, when the session started, when and how the person authenticated, its level, when it ends, how long it may go unused, and whether it is remembered.
     /// Secrets are kept as digests under the key too, bound to their session. A record whose seal does not hold is
     /// logged as an error and answered like one that does not exist. Nothing ends or deletes it.
     ///
@@ -425,6 +471,37 @@ impl Builder {
     #[cfg(feature = "geoip")]
     pub fn country_database(mut self, file: impl Into<std::path::PathBuf>) -> Self {
         self.country_database = Some(file.into());
+        self
+    }
+
+    /// A directory of users, asked at every sign-in and resume: whether they may have sessions, how many, and from where.
+    /// Default: none, which costs nothing and restricts nobody.
+    ///
+    /// Signing in asks it anew; later requests go by what it said within [`users_cache`](Self::users_cache). Who is
+    /// disabled there loses all sessions at their next request. Where it cannot be read, requests of signed-in users fail.
+    pub fn users(mut self, users: impl Users) -> Self {
+        self.users = Directory::Given(Arc::new(users));
+        self
+    }
+
+    /// The directory in the store itself, written by [`Sessions::patch_user`].
+    pub fn stored_users(mut self) -> Self {
+        self.users = Directory::Stored;
+        self
+    }
+
+    /// For how long what the directory said of a user is believed, even that it does not know them; zero for not at all.
+    /// Default 5 seconds. A user disabled through [`Sessions::patch_user`] loses their sessions at once all the same.
+    /// At most 10,000 users are remembered.
+    pub fn users_cache(mut self, kept_for: Duration) -> Self {
+        self.users_cache = kept_for;
+        self
+    }
+
+    /// Lets nobody sign in whom the directory does not know, and ends the sessions of those it no longer knows. Default:
+    /// who is not in it has no restrictions of their own.
+    pub fn only_known_users(mut self) -> Self {
+        self.only_known_users = true;
         self
     }
 
@@ -491,17 +568,28 @@ impl Builder {
                 problem: "at least one session must be allowed".into(),
             });
         }
+        if self.only_known_users && matches!(self.users, Directory::None) {
+            let problem = "there is no directory that could know them: give one with users or stored_users";
+            return Err(Error::InvalidArgument { what: "only_known_users", problem: problem.into() });
+        }
         let seals = self.mac_keys.seals()?;
         let store = match &seals {
             Some(seals) => Arc::new(SealedStore::new(self.store, Arc::clone(seals))),
             None => self.store,
         };
+        let users = match self.users {
+            Directory::None => None,
+            Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),
+            Directory::Given(users) => Some(users),
+        };
+        let known_users = users.map(|users| users::Known::new(users, self.users_cache, self.only_known_users));
         let sessions = Sessions(Arc::new(Inner {
             store,
             clock: self.clock,
             config: self.config,
             seals,
             touches: Arc::default(),
+            clock_offset: clock_offset::LastOffset::default(),
             watchers: watch::Watchers::default(),
             #[cfg(feature = "geoip")]
             countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,
@@ -509,6 +597,7 @@ impl Builder {
             after_start: self.after_start,
             read_only: AtomicBool::new(self.read_only),
             lanes: update::Lanes::default(),
+            known_users,
             tasks: std::sync::Mutex::default(),
         }));
         if self.upkeep {

@@ -1,8 +1,8 @@
 //! From a token to its session.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use super::Sessions;
+use super::{Sessions, impersonate::withdrawn};
 use crate::{
     Digest, Ended, Ending, Presented, Reason, Record, Result, Secrets, SessionId, Timestamp, Token,
     store::{Loaded, Touch},
@@ -23,9 +23,20 @@ impl Sessions {
     /// The session a token opens. Counts as use: it moves the idle deadline, at most as often as the throttle allows.
     ///
     /// A token of an ended session is told why it ended; a stranger who knows only the id is not.
+    ///
+    /// Says nothing of where the request comes from: a user whom the [directory](super::Builder::users) lets in from some
+    /// networks only is refused. See [`resume_from`](Self::resume_from).
     pub async fn resume(&self, token: &Token) -> Result<Found> {
+        self.resume_from(token, None).await
+    }
+
+    /// As [`resume`](Self::resume), for a request from this address.
+    ///
+    /// With a [directory](super::Builder::users) of users: a user who is disabled there loses all sessions, and the answer
+    /// tells so; one who may not come from this address is [`Error::Refused`](crate::Error::Refused), and the session stays.
+    pub async fn resume_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
         let now = self.now();
-        let found = self.resume_at(token, now).await?;
+        let found = self.resume_at(token, ip, now, true).await?;
         if let Found::Live(record) = &found {
             self.note_use(record, now);
         }
@@ -34,13 +45,33 @@ impl Sessions {
 
     /// The session a token opens, without counting as use.
     pub async fn resume_without_touch(&self, token: &Token) -> Result<Found> {
-        self.resume_at(token, self.now()).await
+        self.resume_without_touch_from(token, None).await
     }
 
-    async fn resume_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
+    /// As [`resume_from`](Self::resume_from), without counting as use.
+    pub async fn resume_without_touch_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
+        self.resume_at(token, ip, self.now(), false).await
+    }
+
+    /// What lies beyond the record is boxed: it is rare, and needs much room.
+    async fn resume_at(&self, token: &Token, ip: Option<IpAddr>, now: Timestamp, counts: bool) -> Result<Found> {
+        let mut found = self.found_at(token, now).await?;
+        if let Found::Live(record) = &found
+            && record.info.returns_to.is_some()
+        {
+            found = Box::pin(self.while_actor_is_there(Arc::clone(record), now, counts)).await?;
+        }
+        match (&self.0.known_users, found) {
+            (Some(known), Found::Live(record)) => Box::pin(self.judge(known, record, ip, now)).await,
+            (_, found) => Ok(found),
+        }
+    }
+
+    async fn found_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
         match self.load(token.id(), now).await? {
             Loaded::Live(record) => match self.present(token, &record.secrets, now) {
                 Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
+                Presented::Withdrawn => Ok(Found::Ended(withdrawn(&record))),
                 Presented::Successor => {
                     let grace_ends = Some(now.after(self.config().rotation_grace));
                     let seen_at = record.info.last_seen_at;
@@ -60,7 +91,11 @@ impl Sessions {
 
     /// A session by its id alone, for administration: never counts as use.
     pub async fn get(&self, id: SessionId) -> Result<Found> {
-        Ok(match self.load(id, self.now()).await? {
+        let now = self.now();
+        Ok(match self.load(id, now).await? {
+            Loaded::Live(record) if record.info.returns_to.is_some() => {
+                Box::pin(self.while_actor_is_there(record, now, false)).await?
+            }
             Loaded::Live(record) => Found::Live(record),
             Loaded::Ended(tombstone) => Found::Ended(tombstone.ended.clone()),
             Loaded::Unknown => Found::Unknown,
@@ -68,7 +103,7 @@ impl Sessions {
     }
 
     /// From memory where that is as good. Only what must ask the store pays for the asking.
-    async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
+    pub(super) async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
         match self.store().peek(id, now) {
             Some(loaded) => Ok(loaded),
             None => Box::pin(self.store_read(self.store().load(id, now))).await,
@@ -84,6 +119,12 @@ impl Sessions {
     fn present(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> Presented {
         let mut meanings = self.digests(token).map(|digest| secrets.present(&digest, now));
         meanings.find(|meaning| *meaning != Presented::Unknown).unwrap_or(Presented::Unknown)
+    }
+
+    /// Whether a token opens a session now.
+    pub(super) fn opens(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> bool {
+        let presented = self.present(token, secrets, now);
+        matches!(presented, Presented::Current | Presented::Successor | Presented::Predecessor)
     }
 
     /// What is kept of a token's secret.

@@ -208,11 +208,20 @@ pub struct Started {
 impl Sessions {
     /// Starts a session. One round trip to the store.
     ///
-    /// A full limit or a disabled user is [`Error::Refused`].
+    /// A full limit or a disabled user is [`Error::Refused`], and so is what the [directory](super::Builder::users) refuses.
     pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
         let now = self.now();
-        let (create, token) = self.prepare(start.into(), now)?;
-        let created = self.store_write(self.store().create(&create, now)).await?;
+        let (mut create, token) = self.prepare(start.into(), now)?;
+        let created = match self.admit(&mut create, now).await? {
+            Ok(()) => {
+                create.limit = create.limit.or(self.config().limit);
+                self.store_write(self.store().create(&create, now)).await?
+            }
+            Err(refusal) => {
+                self.log_refusal(&create.refused(refusal, now)).await;
+                Created::Refused(refusal)
+            }
+        };
         match created {
             Created::Created { ended } => {
                 for ended in &ended {
@@ -244,6 +253,10 @@ impl Sessions {
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
+        if start.audit_user.is_some() && start.audit_user == start.user {
+            let problem = "it is the user themselves: an auditor is somebody else".into();
+            return Err(Error::InvalidArgument { what: "audit_user", problem });
+        }
         check_methods(start.methods.as_deref())?;
         let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
@@ -256,7 +269,7 @@ impl Sessions {
             let key = largest.map(|(key, _)| key.to_string());
             return Err(Error::TooLarge { key, size, limit: config.max_data_bytes });
         }
-        let limit = start.limit.or(config.limit);
+        let limit = start.limit;
         if limit.is_some_and(|limit| limit.max == 0) {
             let problem = "at least one session must be allowed; disable the user to allow none".into();
             return Err(Error::InvalidArgument { what: "limit", problem });

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Sessions, resume::refused};
+use super::{Sessions, impersonate::withdrawn, resume::refused};
 use crate::{
     Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
     store::{Gone, Rotated, Rotation, Updated},
@@ -125,7 +125,7 @@ impl Sessions {
         for presented in self.digests(token) {
             let successor_digest = self.digest(&successor);
             let grace = self.config().rotation_grace;
-            let rotation = Rotation { presented, successor: successor_digest, grace, by: None };
+            let rotation = Rotation { presented, successor: successor_digest, grace, at_once: false, by: None };
             match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
                 Rotated::Rotated(record) => {
                     tracing::info!(session = %token.id(), "token rotated");
@@ -135,6 +135,7 @@ impl Sessions {
                     Presented::Current | Presented::Successor | Presented::Predecessor => {
                         return Ok(RotatedToken::Superseded { record });
                     }
+                    Presented::Withdrawn => return Err(withdrawn(&record).into()),
                     Presented::Reused => {
                         self.end(token.id(), &Ending::new(Reason::TokenReuse)).await?;
                         return Err(self.ended_or_unknown(token).await);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::Notify, task::JoinHandle};
 
-use super::{Inner, Sessions};
+use super::{Inner, Sessions, clock_offset::keep_measuring};
 use crate::{
     Change, Record, Result, SessionId, Timestamp,
     store::{Reap, Touch},
@@ -115,13 +115,14 @@ impl Sessions {
     }
 
     /// Ends every session that has expired, and forgets what is old enough. Answers how many ended. Happens by itself
-    /// at the configured interval.
+    /// at the configured interval. Where this node's clock is ahead of the store's, it waits for the store's.
     pub async fn reap(&self) -> Result<u64> {
         // What was used shortly before its deadline must not be reaped for want of a note.
         self.flush().await?;
+        let wait = self.wait_before_reaping().await;
         let mut count = 0;
         loop {
-            let now = self.now();
+            let now = self.now().before(wait);
             let reap = Reap {
                 limit: REAP_BATCH,
                 tombstones_before: now.before(self.config().tombstone_retention),
@@ -145,6 +146,7 @@ impl Sessions {
     pub(super) fn start_upkeep(&self, runtime: &tokio::runtime::Handle) {
         self.keep_task(runtime.spawn(keep_flushing(Arc::clone(&self.0.touches), Arc::downgrade(&self.0))));
         self.keep_task(runtime.spawn(keep_reaping(Arc::downgrade(&self.0), self.config().reap_interval)));
+        self.keep_task(runtime.spawn(keep_measuring(Arc::downgrade(&self.0))));
     }
 
     /// Has a task stopped when the service is.

@@ -22,7 +22,7 @@ pub enum Locked {
 #[derive(Clone, Debug)]
 pub struct Create {
     /// The record. Its id is a fresh one: only a repeated try of the same call has it again. Its user's fence is compared
-    /// with [`SessionInfo::authenticated_at`], or without one with [`SessionInfo::created_at`].
+    /// with [`SessionInfo::fenced_at`].
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
@@ -114,6 +114,12 @@ pub enum Refusal {
     /// All sessions of the user were ended after the person had authenticated.
     #[error("all sessions of the user were ended while this sign-in was under way: sign in again")]
     EndedMeanwhile,
+    /// The directory of users lets them in from some networks only, and this is none of them.
+    #[error("the user may not come from this address")]
+    NetworkNotAllowed,
+    /// The directory of users does not know them, and only those it knows are let in.
+    #[error("the user is not in the directory")]
+    NotInDirectory,
 }
 
 /// A session as it was found.
@@ -190,8 +196,22 @@ pub struct Rotation {
     pub successor: Digest,
     /// How long the predecessor is served after the successor was first presented.
     pub grace: Duration,
+    /// Whether every earlier secret is [withdrawn](Secrets::withdraw_predecessors) instead, and so dead at once.
+    pub at_once: bool,
     /// Who rotates, if not the session's user.
     pub by: Option<Arc<str>>,
+}
+
+impl Rotation {
+    /// Makes the successor current, as [`Secrets::rotate`] does. Says whether it is.
+    pub fn apply_to(&self, secrets: &mut Secrets, now: Timestamp) -> bool {
+        let before = secrets.rotations;
+        let rotated = secrets.rotate(&self.presented, self.successor, self.grace, now);
+        if self.at_once && secrets.rotations != before {
+            secrets.withdraw_predecessors();
+        }
+        rotated
+    }
 }
 
 /// What became of a rotation.
@@ -239,6 +259,16 @@ pub enum EndAnswer {
     EndedBefore(Ended),
     /// There is none, or it was forgotten.
     Unknown(SessionId),
+}
+
+impl EndAnswer {
+    /// How the session ended, if it ended now.
+    pub fn ended_now(self) -> Option<Ended> {
+        match self {
+            Self::EndedNow(ended) => Some(ended),
+            Self::EndedBefore(_) | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// How much to reap.

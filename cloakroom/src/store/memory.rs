@@ -7,9 +7,10 @@
 mod transfer;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     hash::{BuildHasherDefault, Hasher},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,9 +20,9 @@ use crate::{
     SessionInfo, Timestamp,
     change::Applied,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Store, Tombstone, Touch, Updated, WhenFull, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Fence, Finding, Gone,
+        LastSignIn, Limit, Loaded, Locked, Locks, Logged, Page, Put, PutUser, Query, Reap, Reaped, Refusal, Rotated,
+        Rotation, Store, StoredUser, Tombstone, Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -49,6 +50,10 @@ impl MemoryStore {
     fn shard_at(&self, group: u16) -> MutexGuard<'_, Shard> {
         // A panic while a shard is locked would be a bug of ours, between steps that cannot fail: go on.
         self.shards[usize::from(group)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard_of(&self, user: &str) -> MutexGuard<'_, Shard> {
+        self.shard_at(self.key.partition_of(user).group())
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -155,6 +160,27 @@ impl Store for MemoryStore {
     }
 }
 
+impl Directory for MemoryStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(async move { Ok(self.shard_of(user).directory.get(user).cloned()) })
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { Ok(self.shard_of(&put.user).put_user(put)) })
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(async move { self.users_after(after, limit) })
+    }
+}
+
+impl Examine for MemoryStore {
+    fn examine(&self, _now: Timestamp, _repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let text = "Sessions live in this process's memory and go when it ends: there is nothing to check.";
+        Box::pin(async move { Ok(vec![Finding::fine("memory", text)]) })
+    }
+}
+
 impl Locks for MemoryStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(async move {
@@ -226,6 +252,7 @@ impl MemoryStore {
             }
         }
         log.push(create.started(now));
+        shard.note_sign_in(info);
         shard.insert(create.record.clone());
         Created::Created { ended }
     }
@@ -253,16 +280,15 @@ impl MemoryStore {
         if let Err(gone) = shard.living(id, now) {
             return Rotated::Gone(gone);
         }
-        let Rotation { presented, successor, grace, by } = rotation;
         let before = shard.live[&id].secrets.rotations;
-        let (rotated, record) = shard.modify(id, |record| record.secrets.rotate(presented, *successor, *grace, now));
+        let (rotated, record) = shard.modify(id, |record| rotation.apply_to(&mut record.secrets, now));
         if !rotated {
             return Rotated::Superseded(record);
         }
         if record.secrets.rotations == before {
             return Rotated::Rotated(record);
         }
-        self.log().push(AuditEntry { by: by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
+        self.log().push(AuditEntry { by: rotation.by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
         Rotated::Rotated(record)
     }
 
@@ -311,6 +337,25 @@ impl MemoryStore {
                     return Ok(Page { items, next });
                 }
                 items.push(record.info.clone());
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
+    /// By group, then by name.
+    fn users_after(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<StoredUser>> {
+        let after = after.map(Cursor::name).transpose()?;
+        let first = after.as_deref().map_or(0, |after| self.key.partition_of(after).group());
+        let mut items: Vec<StoredUser> = Vec::new();
+        for group in first..Partition::GROUPS {
+            let behind = after.as_deref().filter(|_| group == first).map_or(Bound::Unbounded, Bound::Excluded);
+            let shard = self.shard_at(group);
+            for (_, user) in shard.directory.range::<str, _>((behind, Bound::Unbounded)) {
+                if items.len() == limit {
+                    let next = items.last().map(|last| Cursor::behind(&last.user));
+                    return Ok(Page { items, next });
+                }
+                items.push(user.clone());
             }
         }
         Ok(Page { items, next: None })
@@ -366,6 +411,7 @@ struct Shard {
     ended: HashMap<SessionId, Arc<Tombstone>, BuildHasherDefault<IdHasher>>,
     ended_at: BTreeSet<(Timestamp, SessionId)>,
     fences: VecDeque<(Timestamp, Arc<str>)>,
+    directory: BTreeMap<Arc<str>, StoredUser>,
 }
 
 #[derive(Default)]
@@ -429,7 +475,7 @@ impl Shard {
         if user.disabled {
             return Err(Refusal::UserDisabled);
         }
-        if user.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
+        if user.ended_before.is_some_and(|ended| info.fenced_at() < ended) {
             return Err(Refusal::EndedMeanwhile);
         }
         let limit = limit.filter(|_| info.impersonated_by.is_none());
@@ -452,6 +498,24 @@ impl Shard {
         living.sort_unstable();
         let surplus = (living.len() + 1).saturating_sub(room_for.max(1));
         Ok(living.into_iter().take(surplus).map(|(_, _, id)| id).collect())
+    }
+
+    fn put_user(&mut self, put: &PutUser) -> bool {
+        match put.decide(self.directory.get(&put.user)) {
+            Put::Refuse => return false,
+            Put::Leave => {}
+            Put::Keep(user) => drop(self.directory.insert(Arc::clone(&put.user), user)),
+            Put::Delete => drop(self.directory.remove(&put.user)),
+        }
+        true
+    }
+
+    fn note_sign_in(&mut self, info: &SessionInfo) {
+        if let Some((user, sign_in)) = LastSignIn::of(info)
+            && let Some(stored) = self.directory.get_mut(user)
+        {
+            stored.last_sign_in = LastSignIn::latest(stored.last_sign_in, Some(sign_in));
+        }
     }
 
     fn insert(&mut self, record: Record) {

@@ -16,7 +16,7 @@
 //!
 //! Implement [`Store`] and mount the conformance suite on it (feature `testing`, [`crate::testing`]). A store that holds
 //! records in this process, or decides inside one transaction of an embedded database, uses the rules as they stand:
-//! [`Change::apply_to`], [`Secrets::rotate`](crate::Secrets::rotate), [`SessionInfo::expired`]. A store behind a
+//! [`Change::apply_to`], [`Rotation::apply_to`], [`SessionInfo::expired`]. A store behind a
 //! network says the same in its own language, and the suite's random operations compare the two.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
@@ -24,11 +24,15 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 mod calls;
+mod directory;
+mod examine;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
 mod open;
 mod pages;
+#[cfg(any(feature = "file", feature = "sqlite"))]
+mod place;
 #[cfg(feature = "redis")]
 mod redis;
 mod schema;
@@ -42,6 +46,10 @@ pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
     Tombstone, Touch, Updated, WhenFull, Which,
 };
+pub use directory::{Directory, LastSignIn, Put, PutUser, StoredUser};
+#[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) use examine::Damage;
+pub use examine::{Examine, Finding, Severity};
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -88,7 +96,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Directory + Examine + Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -107,6 +115,9 @@ pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
+    ///
+    /// Where the [directory](Directory) has an entry of the user, it notes [this sign-in](LastSignIn::of) in the same
+    /// transaction.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
     /// answers, and finishes in [`reap`](Self::reap) what a crash left between the two.
@@ -127,7 +138,7 @@ pub trait Store: Locks + Transfer + fmt::Debug + Send + Sync + 'static {
     /// each session is there.
     fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>>;
 
-    /// Makes another secret current, as [`Secrets::rotate`] does. The version stays. Where the successor is current already, an
+    /// Makes another secret current, as [`Rotation::apply_to`] does. The version stays. Where the successor is current already, an
     /// earlier try of this call succeeded: it answers `Rotated` and audits nothing more.
     fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>>;
 

@@ -2,13 +2,17 @@
 
 use std::{net::IpAddr, str::FromStr, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use crate::{AuditEntry, Error, Result, SessionId, SessionInfo, Timestamp};
 
 /// Which sessions to list: those that match every field given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Of this user, compared byte for byte.
+    /// Of this user, compared byte for byte: their own, and those in which somebody acts as them.
     pub user: Option<Arc<str>>,
+    /// In which this user acts as another, compared byte for byte.
+    pub impersonated_by: Option<Arc<str>>,
     /// Started from this address.
     pub ip: Option<IpAddr>,
     /// On the device of this name.
@@ -25,8 +29,9 @@ impl Query {
 
     /// Whether a session matches.
     pub fn matches(&self, info: &SessionInfo) -> bool {
-        let Self { user, ip, device, last_seen_before } = self;
+        let Self { user, impersonated_by, ip, device, last_seen_before } = self;
         user.as_ref().is_none_or(|user| info.user.as_ref() == Some(user))
+            && impersonated_by.as_ref().is_none_or(|actor| info.impersonated_by.as_ref() == Some(actor))
             && ip.is_none_or(|ip| info.client.ip == Some(ip))
             && device.as_ref().is_none_or(|device| info.client.device.as_ref() == Some(device))
             && last_seen_before.is_none_or(|limit| info.last_seen_at <= limit)
@@ -52,6 +57,17 @@ impl Cursor {
     /// Reads a part of a store's own cursor.
     pub fn parse<T: FromStr>(&self) -> Result<T> {
         self.0.parse().map_err(|_| Self::invalid())
+    }
+
+    /// The place behind a name, which may be any text.
+    pub(crate) fn behind(name: &str) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(name))
+    }
+
+    /// The name that [`behind`](Self::behind) was given.
+    pub(crate) fn name(&self) -> Result<String> {
+        let bytes = URL_SAFE_NO_PAD.decode(&self.0).map_err(|_| Self::invalid())?;
+        String::from_utf8(bytes).ok().filter(|name| !name.is_empty()).ok_or_else(Self::invalid)
     }
 
     /// What a cursor that the store did not give is answered with.

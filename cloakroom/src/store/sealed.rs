@@ -9,8 +9,9 @@ use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Gone, Imported, Item, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Gone, Imported, Item,
+        Loaded, Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -184,6 +185,21 @@ impl Store for SealedStore {
 }
 
 #[deny(clippy::missing_trait_methods)]
+impl Directory for SealedStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.inner.user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.inner.put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.inner.users(after, limit)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
 impl Locks for SealedStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(async move {
@@ -200,6 +216,13 @@ impl Locks for SealedStore {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.inner.unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Examine for SealedStore {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.examine(now, repair)
     }
 }
 

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Imported, Item, Loaded, Locked, Locks, Logged, Page,
-        Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -86,6 +87,21 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 }
 
 #[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Directory for Arc<S> {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        (**self).user(user)
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        (**self).put_user(put)
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        (**self).users(after, limit)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
 impl<S: Store + ?Sized> Locks for Arc<S> {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         (**self).lock(id, lease, now)
@@ -97,6 +113,13 @@ impl<S: Store + ?Sized> Locks for Arc<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         (**self).unlock(id, number, now)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store + ?Sized> Examine for Arc<S> {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        (**self).examine(now, repair)
     }
 }
 

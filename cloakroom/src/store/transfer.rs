@@ -16,11 +16,12 @@
 mod copy;
 mod key;
 mod place;
+mod users;
 
 use std::sync::Arc;
 
 pub use self::copy::{Copied, Progress, Tally, copy};
-pub(super) use self::{key::AdoptableKey, place::After};
+pub(super) use self::{key::AdoptableKey, place::After, users::has_users};
 use crate::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{BoxFuture, Cursor, Loaded, Page, Tombstone},
@@ -29,7 +30,7 @@ use crate::{
 /// Taking out what a store holds, and putting it into another one as it is.
 ///
 /// What moves are records with all that belongs to them, tombstones and the fences of users, so that the ended stay
-/// ended and the disabled stay disabled. The audit log stays where it was written.
+/// ended and the disabled stay disabled. [`copy`] takes the directory of users along. The audit log stays where it was written.
 ///
 /// Nothing here decides by time: what expired and was not reaped moves as it is, and expires there.
 pub trait Transfer {
@@ -52,7 +53,7 @@ pub trait Transfer {
     fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>>;
 
     /// Takes over another store's key, under which the ids of the sessions to come were made. The key must be the same
-    /// already, or there must be neither session nor tombstone nor fence: otherwise it is [`Error::InvalidArgument`],
+    /// already, or there must be neither session nor tombstone nor fence, nor anybody in the directory: otherwise it is [`Error::InvalidArgument`],
     /// and nothing changes. This store uses the key from then on; others that have the same place open must open it again.
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>>;
 }

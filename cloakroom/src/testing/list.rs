@@ -86,7 +86,10 @@ macro_rules! __each_check {
             limits::i3_a_user_without_a_session_can_be_disabled,
             /// I3: a sign-in that authenticated before all of the user's sessions were ended is refused.
             limits::i3_a_sign_in_from_before_the_end_of_all_is_refused,
-            /// I3: no sign-in under way slips past the disabling of its user.
+            /// I3: who acts as a user is refused by what ended all of the user's sessions after that, whenever they
+            /// authenticated themselves.
+            limits::i3_acting_as_another_is_fenced_by_when_it_started,
+            /// I3: no sign-in under way slips past the disabling of its user, nor does one who acts as the user.
             limits::i3_no_sign_in_slips_past_disabling,
 
             /// I4: the index is exact after every step of random work.
@@ -101,6 +104,8 @@ macro_rules! __each_check {
             index::i4_a_query_matches_every_field_given,
             /// I4: what a sign-in ended is not listed any more.
             index::i4_evicted_and_replaced_sessions_leave_the_index,
+            /// I4: what calls leave behind fits together, as far as the store's own examination can tell.
+            examining::i4_a_store_in_use_is_found_sound_and_nothing_in_it_is_repaired,
             /// I4: paging through a user shows nothing twice and misses nothing that was there throughout.
             paging::i4_paging_through_a_user_stays_right_while_sessions_come_and_go,
             /// I4: nor does paging through everything.
@@ -109,6 +114,31 @@ macro_rules! __each_check {
             paging::i4_pages_of_any_size_show_the_same,
             /// I4: a cursor that no store gave is the caller's mistake, not a failure.
             paging::i4_a_cursor_of_somebody_elses_is_an_error_that_says_so,
+
+            /// A user of the directory is put, found, listed and deleted.
+            directory::a_user_is_put_found_and_deleted,
+            /// What a put says it takes the place of must be there.
+            directory::a_put_that_saw_something_else_changes_nothing,
+            /// A put that is sent again after a cut connection has succeeded.
+            directory::a_put_sent_again_has_succeeded,
+            /// Of parallel changes of one user's entry none is lost.
+            directory::no_parallel_change_of_a_user_is_lost,
+            /// I17: no collation, trimming or normalisation takes two users of the directory for one.
+            directory::users_and_their_settings_come_back_byte_for_byte,
+            /// Paging through the directory shows nobody twice and misses nobody that was there throughout.
+            directory::paging_through_users_stays_right_while_they_come_and_go,
+            /// A cursor that no store gave is the caller's mistake, not a failure.
+            directory::a_cursor_of_somebody_elses_is_refused,
+            /// A sign-in is noted in the directory, in its own transaction.
+            directory::insert_session_record_notes_the_users_last_sign_in,
+            /// Who acts as somebody else does not sign them in.
+            directory::set_impersonated_leaves_the_targets_last_sign_in,
+            /// Nor does a refused sign-in.
+            directory::a_refused_sign_in_is_not_noted,
+            /// An entry can be copied from one store to another as it is.
+            directory::an_entry_moves_with_its_last_sign_in,
+            /// Of parallel sign-ins the latest stays noted.
+            directory::parallel_sign_ins_leave_the_latest,
 
             /// I5: a deadline has passed at its very millisecond.
             expiry::i5_a_deadline_has_passed_at_its_very_millisecond,
@@ -262,6 +292,8 @@ macro_rules! __each_check {
             rotation::l3_only_the_last_few_predecessors_are_kept,
             /// L3: rotation loses no change in flight, nor is it lost itself.
             rotation::l3_rotation_and_changes_in_flight_keep_each_other,
+            /// L2: a rotation at once kills every earlier secret, and their reuse is evidence of nothing.
+            rotation::l2_a_rotation_at_once_withdraws_every_earlier_secret,
             /// L3: a tombstone knows all secrets of its session.
             rotation::l3_a_tombstone_knows_every_secret_of_its_session,
         }

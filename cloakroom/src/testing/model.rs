@@ -9,8 +9,8 @@ use crate::{
     AuditEntry, Change, Data, Digest, Ended, Ending, Event, Json, Lease, Predecessor, Reason, Record, SessionId,
     SessionInfo, Timestamp,
     store::{
-        Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Query, Refusal, Rotated, Rotation, Tombstone,
-        Touch, Updated, WhenFull, Which,
+        Create, Created, EndAnswer, Fence, Gone, LastSignIn, Limit, Loaded, Locked, PutUser, Query, Refusal, Rotated,
+        Rotation, StoredUser, Tombstone, Touch, Updated, WhenFull, Which,
     },
 };
 
@@ -19,6 +19,7 @@ pub(super) struct Model {
     sessions: Vec<Session>,
     disabled: Vec<Arc<str>>,
     fences: Vec<(Arc<str>, Timestamp)>,
+    directory: BTreeMap<Arc<str>, (Arc<str>, Option<LastSignIn>)>,
     pub(super) log: Vec<AuditEntry>,
 }
 
@@ -90,6 +91,12 @@ impl Model {
             (None, None) => Event::Started,
         };
         self.log.push(AuditEntry { by: create.by.clone(), note: create.note.clone(), ..entry(info, event, now) });
+        if let Some(user) = info.user.as_ref().filter(|_| info.impersonated_by.is_none())
+            && let Some((_, last)) = self.directory.get_mut(user)
+            && last.is_none_or(|last| last.at <= info.created_at)
+        {
+            *last = Some(LastSignIn { at: info.created_at, ip: info.client.ip });
+        }
         self.sessions.push(Session { record: create.record.clone(), fate: Fate::Open });
         Created::Created { ended }
     }
@@ -100,7 +107,10 @@ impl Model {
         if self.disabled.contains(user) {
             return Some(Refusal::UserDisabled);
         }
-        let proven = info.authenticated_at.unwrap_or(info.created_at);
+        let proven = match info.impersonated_by {
+            Some(_) => info.created_at,
+            None => info.authenticated_at.unwrap_or(info.created_at),
+        };
         if self.fences.iter().any(|(fenced, at)| fenced == user && proven < *at) {
             return Some(Refusal::EndedMeanwhile);
         }
@@ -246,6 +256,9 @@ impl Model {
         } else if !waits(rotation.presented) || now < secrets.issued_at.after(rotation.grace) {
             return Rotated::Superseded(Arc::new(record.clone()));
         }
+        if rotation.at_once {
+            secrets.predecessors.iter_mut().for_each(|dead| dead.grace_ends = Some(Timestamp::EPOCH));
+        }
         secrets.current = rotation.successor;
         secrets.issued_at = now;
         secrets.rotations += 1;
@@ -319,6 +332,30 @@ impl Model {
         self.log.push(AuditEntry { reason: Some(reason), by, note, ..entry(&session.record.info, Event::Ended, at) });
     }
 
+    pub(super) fn put_user(&mut self, put: &PutUser) -> bool {
+        let is = self.directory.get(&put.user).map(|(settings, _)| settings);
+        if is != put.was.as_ref() && is != put.settings.as_ref() {
+            return false;
+        }
+        match &put.settings {
+            Some(settings) => {
+                let entry = self.directory.entry(Arc::clone(&put.user)).or_default();
+                entry.0 = Arc::clone(settings);
+            }
+            None => drop(self.directory.remove(&put.user)),
+        }
+        true
+    }
+
+    pub(super) fn users(&self) -> Vec<StoredUser> {
+        let stored = self.directory.iter().map(|(user, (settings, last_sign_in))| StoredUser {
+            user: Arc::clone(user),
+            settings: Arc::clone(settings),
+            last_sign_in: *last_sign_in,
+        });
+        stored.collect()
+    }
+
     pub(super) fn enable_user(&mut self, user: &str) {
         self.disabled.retain(|disabled| **disabled != *user);
     }
@@ -327,6 +364,7 @@ impl Model {
     pub(super) fn find(&self, query: &Query, now: Timestamp) -> Vec<SessionInfo> {
         let matches = |info: &&SessionInfo| {
             (query.user.is_none() || query.user == info.user)
+                && (query.impersonated_by.is_none() || query.impersonated_by == info.impersonated_by)
                 && (query.ip.is_none() || query.ip == info.client.ip)
                 && (query.device.is_none() || query.device == info.client.device)
                 && query.last_seen_before.is_none_or(|limit| info.last_seen_at <= limit)

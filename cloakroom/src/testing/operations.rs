@@ -10,9 +10,9 @@ pub(super) enum Operation {
     UpdateAgain,
     /// Sessions, when they were seen relative to now, and whether the successor was presented.
     Touch(Vec<(Index, i64, bool)>),
-    /// A session, and which of its secrets is presented, the newest first; one that it never had if there are not so
-    /// many.
-    Rotate(Index, usize),
+    /// A session, which of its secrets is presented, the newest first, one that it never had if there are not so
+    /// many, and whether the others are dead at once.
+    Rotate(Index, usize, bool),
     /// The last creation, or the last rotation, sent once more.
     CreateAgain,
     RotateAgain,
@@ -30,12 +30,16 @@ pub(super) enum Operation {
         disable: bool,
     },
     Enable(usize),
+    /// A user, whether the settings are the right ones to take the place of, and the new ones, if any.
+    PutUser(usize, bool, Option<usize>),
+    Users(usize),
     ReapSome(usize),
     ReapAll,
     Advance(u64),
     Load(Index),
     Find {
         user: Option<usize>,
+        acting: bool,
         on_phone: bool,
         unseen_for: Option<u64>,
         page: usize,
@@ -63,8 +67,7 @@ pub(super) struct NewWho {
     pub(super) acting: bool,
     pub(super) audited: bool,
     pub(super) level: Option<u8>,
-    pub(super) in_country: bool,
-    pub(super) noted: bool,
+    pub(super) note: Option<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,18 +109,28 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(session, ago, millis)| Operation::Renew(session, ago, millis)),
         1 => (any::<Index>(), 0..2_u64).prop_map(|(session, ago)| Operation::Unlock(session, ago)),
         4 => prop::collection::vec((any::<Index>(), -2000..2000_i64, any::<bool>()), 0..4).prop_map(Operation::Touch),
-        3 => (any::<Index>(), 0..4_usize).prop_map(|(session, secret)| Operation::Rotate(session, secret)),
+        3 => (any::<Index>(), 0..4_usize, prop::bool::weighted(0.2))
+            .prop_map(|(session, secret, at_once)| Operation::Rotate(session, secret, at_once)),
         2 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Operation::EndIds),
         1 => any::<Index>().prop_map(Operation::Log),
         1 => (user.clone(), prop::collection::vec(any::<Index>(), 0..3), any::<bool>())
             .prop_map(|(user, except, disable)| Operation::EndOfUser { user, except, disable }),
         1 => user.clone().prop_map(Operation::Enable),
+        2 => (user.clone(), prop::bool::weighted(0.8), prop::option::weighted(0.8, 0..VALUES.len()))
+            .prop_map(|(user, right, settings)| Operation::PutUser(user, right, settings)),
+        1 => (1..4_usize).prop_map(Operation::Users),
         1 => (0..4_usize).prop_map(Operation::ReapSome),
         1 => Just(Operation::ReapAll),
         4 => prop_oneof![Just(0), Just(1), 1..1500_u64, 5000..40_000_u64].prop_map(Operation::Advance),
         2 => any::<Index>().prop_map(Operation::Load),
-        2 => (prop::option::of(user), any::<bool>(), prop::option::of(0..3000_u64), 1..8_usize)
-            .prop_map(|(user, on_phone, unseen_for, page)| Operation::Find { user, on_phone, unseen_for, page }),
+        2 => (prop::option::of(user), prop::bool::weighted(0.3), any::<bool>(), prop::option::of(0..3000_u64), 1..8_usize)
+            .prop_map(|(user, acting, on_phone, unseen_for, page)| Operation::Find {
+                user,
+                acting,
+                on_phone,
+                unseen_for,
+                page,
+            }),
         1 => (1..8_usize).prop_map(Operation::Audit),
     ]
 }
@@ -130,15 +143,9 @@ fn new_session() -> impl Strategy<Value = NewSession> {
     let replaces = prop::option::weighted(0.3, any::<Index>());
     let idempotency = prop::option::weighted(0.2, 0..2_u8);
     let before = prop_oneof![3 => Just(0), 1 => 1..2000_u64];
-    let who =
-        (prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::option::of(1..4_u8), any::<bool>(), any::<bool>());
-    let who = who.prop_map(|(acting, audited, level, in_country, noted)| NewWho {
-        acting,
-        audited,
-        level,
-        in_country,
-        noted,
-    });
+    let rarely = || prop::bool::weighted(0.2);
+    let who = (rarely(), rarely(), prop::option::of(1..4_u8), prop::option::of(Just(())));
+    let who = who.prop_map(|(acting, audited, level, note)| NewWho { acting, audited, level, note });
     (user, any::<bool>(), deadlines, limit, replaces, idempotency, before, entries, who).prop_map(
         |(user, on_phone, (idle, ends_in), limit, replaces, idempotency, authenticated_before, keys, who)| NewSession {
             user,

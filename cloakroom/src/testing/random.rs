@@ -19,8 +19,8 @@ use crate::{
     Assurance, AuditEntry, Change, Digest, Ending, Error, Event, Partition, Reason, Record, SessionId, SessionInfo,
     Timestamp,
     store::{
-        AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, Query, Reap, Rotated, Rotation, Touch, Updated,
-        Which,
+        AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, PutUser, Query, Reap, Rotated, Rotation, Touch,
+        Updated, Which,
     },
 };
 
@@ -94,7 +94,7 @@ impl Comparison {
                 None => Ok(()),
             },
             Operation::Touch(touches) => self.touch(touches).await,
-            Operation::Rotate(session, secret) => self.rotate(self.pick(*session), *secret).await,
+            Operation::Rotate(session, secret, at_once) => self.rotate(self.pick(*session), *secret, *at_once).await,
             Operation::CreateAgain => match self.last_create.clone() {
                 Some(create) => self.create_once(&create).await,
                 None => Ok(()),
@@ -119,6 +119,8 @@ impl Comparison {
                 self.model.enable_user(USERS[*user]);
                 self.subject.store.enable_user(USERS[*user], self.now).await.map_err(|error| failed(&error))
             }
+            Operation::PutUser(user, right, settings) => self.put_user(USERS[*user], *right, *settings).await,
+            Operation::Users(page) => self.users(*page).await,
             Operation::ReapSome(limit) => self.reap_some(*limit).await,
             Operation::ReapAll => self.reap_all().await,
             Operation::Advance(millis) => {
@@ -126,9 +128,10 @@ impl Comparison {
                 Ok(())
             }
             Operation::Load(session) => self.load(self.pick(*session)).await,
-            Operation::Find { user, on_phone, unseen_for, page } => {
+            Operation::Find { user, acting, on_phone, unseen_for, page } => {
                 let query = Query {
                     user: user.map(|user| USERS[user].into()),
+                    impersonated_by: acting.then(|| "root".into()),
                     ip: None,
                     device: on_phone.then(|| "phone".into()),
                     last_seen_before: unseen_for.map(|millis| self.now.before(Duration::from_millis(millis))),
@@ -158,16 +161,16 @@ impl Comparison {
             info.ends_at = new.ends_in.map(|millis| now.after(Duration::from_millis(millis)));
             let authenticated = now.before(Duration::from_millis(new.authenticated_before));
             info.authenticated_at = user.map(|_| authenticated);
-            let NewWho { acting, audited, level, in_country, noted: _ } = &new.who;
+            let NewWho { acting, audited, level, note: _ } = &new.who;
             info.impersonated_by = user.filter(|_| *acting).map(|_| "root".into());
             info.returns_to = user.filter(|_| *acting).map(|_| elsewhere);
             info.audit_user = audited.then(|| "olga".into());
             info.level = level.and_then(Assurance::from_number);
             info.methods = info.level.map(|_| "pwd otp".into());
-            info.client.country = in_country.then(|| "DE".into());
+            info.client.country = audited.then(|| "DE".into());
         });
         let create = &mut start.create;
-        create.note = new.who.noted.then(|| "ticket 17".into());
+        create.note = new.who.note.map(|()| "ticket 17".into());
         for (key, value) in &new.keys {
             create.record.data.insert(KEYS[*key], json(VALUES[*value]));
         }
@@ -252,13 +255,13 @@ impl Comparison {
         Ok(())
     }
 
-    async fn rotate(&mut self, id: SessionId, secret: usize) -> Result<(), TestCaseError> {
+    async fn rotate(&mut self, id: SessionId, secret: usize, at_once: bool) -> Result<(), TestCaseError> {
         let successor = self.new_secret();
         let secrets = self.secrets.entry(id).or_default();
         let presented = secrets.get(secret).copied();
         secrets.insert(0, successor);
         let presented = presented.unwrap_or_else(|| self.new_secret());
-        let rotation = Rotation { presented, successor, grace: GRACE, by: Some("gateway".into()) };
+        let rotation = Rotation { presented, successor, grace: GRACE, at_once, by: Some("gateway".into()) };
         self.last_rotation = Some((id, rotation.clone()));
         self.rotate_once(id, &rotation).await
     }
@@ -373,6 +376,26 @@ impl Comparison {
         Ok(())
     }
 
+    async fn put_user(&mut self, user: &str, right: bool, settings: Option<usize>) -> Result<(), TestCaseError> {
+        let known = self.model.users().into_iter().find(|stored| &*stored.user == user);
+        let was = if right { known.map(|stored| stored.settings) } else { Some("never there".into()) };
+        let settings = settings.map(|settings| VALUES[settings].into());
+        let put = PutUser { user: user.into(), was, settings, last_sign_in: None };
+        let found = self.subject.store.put_user(&put).await.map_err(|error| failed(&error))?;
+        prop_assert_eq!(found, self.model.put_user(&put));
+        let found = self.subject.store.user(user).await.map_err(|error| failed(&error))?;
+        let expected = self.model.users().into_iter().find(|stored| &*stored.user == user);
+        prop_assert_eq!(found, expected);
+        Ok(())
+    }
+
+    async fn users(&self, page: usize) -> Result<(), TestCaseError> {
+        let mut found = self.subject.users_in_pages(page).await;
+        found.sort_unstable_by(|one, other| one.user.cmp(&other.user));
+        prop_assert_eq!(found, self.model.users());
+        Ok(())
+    }
+
     async fn load(&mut self, id: SessionId) -> Result<(), TestCaseError> {
         let expected = self.model.load(id, self.now);
         let found = self.subject.store.load(id, self.now).await.map_err(|error| failed(&error))?;
@@ -414,6 +437,7 @@ impl Comparison {
         }
         self.find(&Query::default(), 5).await?;
         self.audit(&AuditQuery::default(), 7).await?;
+        self.users(2).await?;
         for user in USERS {
             self.find(&Query::of_user(user), 3).await?;
             self.audit(&AuditQuery { user: Some(user.into()), session: None }, 4).await?;

@@ -11,10 +11,11 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Imported, Item, Loaded, Locked, Locks, Logged, Page,
-        Query, Reap, Reaped, Rotated, Rotation, Store, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
+        Transfer, Updated, Which,
     },
 };
 
@@ -71,6 +72,9 @@ pub enum Call {
     Lock,
     Renew,
     Unlock,
+    User,
+    PutUser,
+    Users,
 }
 
 /// How often each method was called.
@@ -92,6 +96,9 @@ pub struct Counts {
     pub lock: usize,
     pub renew: usize,
     pub unlock: usize,
+    pub user: usize,
+    pub put_user: usize,
+    pub users: usize,
     /// Answered or not, a peek is no round trip.
     pub peek: usize,
 }
@@ -115,10 +122,13 @@ impl Counts {
             lock,
             renew,
             unlock,
+            user,
+            put_user,
+            users,
             peek: _,
         } = self;
-        let changes = create + update + touch + rotate + end + log + enable_user + reap;
-        changes + load + find + audit + ping + lock + renew + unlock
+        let changes = create + update + touch + rotate + end + log + enable_user + reap + put_user;
+        changes + load + find + audit + ping + lock + renew + unlock + user + users
     }
 
     fn of(&mut self, call: Call) -> &mut usize {
@@ -138,6 +148,9 @@ impl Counts {
             Call::Lock => &mut self.lock,
             Call::Renew => &mut self.renew,
             Call::Unlock => &mut self.unlock,
+            Call::User => &mut self.user,
+            Call::PutUser => &mut self.put_user,
+            Call::Users => &mut self.users,
         }
     }
 }
@@ -146,6 +159,11 @@ impl<S: Store> SpyStore<S> {
     /// Watches `store`.
     pub fn new(store: S) -> Self {
         Self { store, peeks: true, watch: Mutex::default() }
+    }
+
+    /// Lets `ping` say what this clock shows, as if the store were on a machine that has one.
+    pub fn set_clock(&self, clock: impl Clock) {
+        self.watch().clock = Some(Arc::new(clock));
     }
 
     /// Watches `store` and never answers a peek, as if the store were on another machine.
@@ -292,6 +310,7 @@ async fn pass_once(semaphore: &Semaphore) {
 #[derive(Default)]
 struct Watch {
     counts: Counts,
+    clock: Option<Arc<dyn Clock>>,
     plans: VecDeque<(Call, Plan)>,
 }
 
@@ -383,7 +402,27 @@ impl<S: Store> Store for SpyStore<S> {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        self.spy(Call::Ping, Store::ping)
+        let clock = self.watch().clock.clone();
+        let answered = self.spy(Call::Ping, Store::ping);
+        Box::pin(async move {
+            let time = answered.await?;
+            Ok(clock.map(|clock| clock.now()).or(time))
+        })
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Directory for SpyStore<S> {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        self.spy(Call::User, move |store| store.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        self.spy(Call::PutUser, move |store| store.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        self.spy(Call::Users, move |store| store.users(after, limit))
     }
 }
 
@@ -399,6 +438,14 @@ impl<S: Store> Locks for SpyStore<S> {
 
     fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
         self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
+    }
+}
+
+/// An operator's call and no request's: it is not counted.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Store> Examine for SpyStore<S> {
+    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.store.examine(now, repair)
     }
 }
 

@@ -70,7 +70,8 @@ impl SessionLayer {
         self.configure(|config| config.sign_in_page = Some(path.into()))
     }
 
-    /// Where a request comes from, for the record of a session that it starts. Default: not recorded. Behind a proxy,
+    /// Where a request comes from, for the record of a session that it starts, and for users whom the
+    /// [directory](crate::Builder::users) lets in from some networks only. Default: nobody knows. Behind a proxy,
     /// read the header that your proxy sets, and only if the peer is your proxy.
     pub fn client_ip(self, ip: impl Fn(&request::Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         self.configure(|config| config.client_ip = Some(Box::new(ip)))
@@ -230,6 +231,7 @@ impl Visit {
 
     async fn load(&self, parts: &request::Parts) -> Result<Session> {
         let sessions = &self.config.sessions;
+        let ip = self.config.client_ip.as_ref().and_then(|ip| ip(parts));
         let arrival = match sessions.cookie().read(&parts.headers) {
             Presented::Nothing => Arrival::Nothing,
             Presented::Malformed => {
@@ -241,14 +243,11 @@ impl Visit {
                 Arrival::Nothing
             }
             Presented::Token(token) => {
-                let found = sessions.resume(&token).await?;
+                let found = sessions.resume_from(&token, ip).await?;
                 Arrival::with(token, found)
             }
         };
-        let origin = Origin {
-            ip: self.config.client_ip.as_ref().and_then(|ip| ip(parts)),
-            user_agent: parts.headers.get(header::USER_AGENT).cloned(),
-        };
+        let origin = Origin { ip, user_agent: parts.headers.get(header::USER_AGENT).cloned() };
         Ok(Session::arrive(sessions, arrival, origin))
     }
 

@@ -13,6 +13,7 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
         Error::UnknownSession
         | Error::Refused(_)
         | Error::ReauthenticationRequired { .. }
+        | Error::ImpersonationRefused(_)
         | Error::TooLarge { .. }
         | Error::HeadSent
         | Error::ReadOnly => error.to_string(),
@@ -65,10 +66,13 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Ended(_) => (StatusCode::UNAUTHORIZED, "session_ended"),
         Error::UnknownSession => (StatusCode::UNAUTHORIZED, "session_unknown"),
         Error::Refused(Refusal::UserDisabled) => (StatusCode::FORBIDDEN, "user_disabled"),
+        Error::Refused(Refusal::NetworkNotAllowed) => (StatusCode::FORBIDDEN, "network_not_allowed"),
+        Error::Refused(Refusal::NotInDirectory) => (StatusCode::FORBIDDEN, "not_in_directory"),
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
         Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),
         Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+        Error::ImpersonationRefused(_) => (StatusCode::FORBIDDEN, "impersonation_refused"),
         Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
         Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")

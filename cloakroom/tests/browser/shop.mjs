@@ -130,6 +130,34 @@ const scenarios = {
     assert.equal(path(away.page), '/devices');
   },
 
+  async set_impersonated_an_administrator_looks_around_as_a_customer_and_goes_back(devices) {
+    const [home, office] = [await devices.add(), await devices.add()];
+    await signIn(home.page, 'anna');
+    await signIn(office.page, 'rita');
+    const own = (await office.cookie()).value;
+    await office.page.getByRole('link', { name: 'Customers' }).click();
+    const row = office.page.getByRole('row', { name: 'Anna Berg' });
+    await row.getByLabel('Reason').fill('ticket 17');
+    await row.getByRole('button', { name: 'Act as anna' }).click();
+    assert.match(await office.page.locator('.acting').innerText(), /rita, you act as Anna Berg/);
+    assert.equal(await office.page.getByRole('link', { name: 'Customers' }).count(), 0, 'a customer runs no shop');
+    assert.notEqual((await office.cookie()).value.slice(0, 24), own.slice(0, 24), 'another session');
+    await buy(office.page, 'Wool scarf');
+
+    // Anna sees none of it.
+    await home.page.goto('/devices');
+    assert.equal(await home.page.getByRole('row').count(), 2, 'the head and her own device');
+    assert.equal(await inCart(home.page), 0);
+
+    await office.page.getByRole('button', { name: 'Back to my own account' }).click();
+    assert.equal(path(office.page), '/customers');
+    assert.equal(await note(office.page), 'You are back in your own account.');
+    assert.equal(await inCart(office.page), 0, "Anna's cart stayed with her session");
+    assert.equal((await office.cookie()).value.slice(0, 24), own.slice(0, 24), 'the same session as before');
+    assert.notEqual((await office.cookie()).value, own, 'under a new token');
+    assert.equal(await office.page.locator('.acting').count(), 0);
+  },
+
   async r8_signing_out_deletes_the_cookie_and_keeps_the_cart(devices) {
     const [empty, full] = [await devices.add(), await devices.add()];
     await signIn(empty.page, 'anna');

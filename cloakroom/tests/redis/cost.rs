@@ -43,7 +43,8 @@ async fn i9_every_call_is_one_script() {
     assert_eq!(count.since_last(), 1, "a load of what has ended");
     store.update(evicting, &setting("a", 1), NOW).await.unwrap();
     assert_eq!(count.since_last(), 1, "a change");
-    let rotation = Rotation { presented: secret, successor: new_secret(id), grace: Duration::ZERO, by: None };
+    let rotation =
+        Rotation { presented: secret, successor: new_secret(id), grace: Duration::ZERO, at_once: false, by: None };
     store.rotate(evicting, &rotation, NOW).await.unwrap();
     assert_eq!(count.since_last(), 1, "a rotation");
     let touch = Touch { id: evicting, seen_at: NOW, grace_ends: None };
@@ -109,7 +110,7 @@ async fn warm_up(store: &RedisStore) {
     begin(store, other).await;
     store.load(id, NOW).await.unwrap();
     store.update(id, &setting("a", 1), NOW).await.unwrap();
-    let rotation = Rotation { presented, successor: new_secret(id), grace: Duration::ZERO, by: None };
+    let rotation = Rotation { presented, successor: new_secret(id), grace: Duration::ZERO, at_once: false, by: None };
     store.rotate(id, &rotation, NOW).await.unwrap();
     store.touch(&[Touch { id, seen_at: NOW, grace_ends: None }], NOW).await.unwrap();
     store.find(&cloakroom::store::Query::of_user("bert"), None, 10, NOW).await.unwrap();

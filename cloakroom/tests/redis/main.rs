@@ -4,6 +4,7 @@
 #[path = "../common/certificates.rs"]
 mod certificates;
 mod cost;
+mod doctor;
 #[cfg(feature = "tls")]
 mod encrypted;
 mod load;

@@ -71,6 +71,7 @@ async fn everything_is_there_when_the_file_is_opened_again() {
         presented: full.secrets.current,
         successor: Token::generate(id).unwrap().digest(),
         grace: Duration::from_secs(30),
+        at_once: false,
         by: None,
     };
     store.rotate(id, &rotation, NOW).await.unwrap();

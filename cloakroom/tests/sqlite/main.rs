@@ -2,6 +2,7 @@
 
 #![cfg(feature = "sqlite")]
 
+mod doctor;
 mod forged;
 mod keeping;
 mod opening;

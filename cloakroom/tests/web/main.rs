@@ -2,13 +2,17 @@
 
 mod audit;
 mod boot;
+mod clearing;
 mod clients;
+mod clocks;
 mod commit;
 mod cookies;
 mod csrf;
 mod dict;
+mod directory;
 mod failing_store;
 mod forged;
+mod impersonation;
 mod interleavings;
 mod lapsed;
 mod lifetimes;
@@ -20,4 +24,5 @@ mod sign_in;
 mod step_up;
 mod tokens;
 mod trips;
+mod users;
 mod world;

@@ -11,9 +11,11 @@
 //! | `ended/HH/ID.json` | its tombstone |
 //! | `users/HH/DIGEST/START.ID` | nothing: the user has this session |
 //! | `users/HH/DIGEST/fence.json` | whether the user is disabled, and before when all sessions were ended |
+//! | `directory/HH/DIGEST.json` | what the directory says of the user, and when they last signed in |
 //! | `tries/HH/DIGEST` | the id of the session that was started with this idempotency key |
 //! | `due/KIND/T/T/TIME.NAME` | nothing: when to look at a session, a tombstone or a fence again |
 //! | `audit/POSITION.log` | audit entries, one a line; the file's name is where in the log it begins |
+//! | `damaged/PATH` | what was under that path, damaged, until it was repaired |
 //! | `audit/first.json` | where the entries that are not forgotten begin |
 //!
 //! `HH` is the first byte of id or digest in hexadecimal.
@@ -32,6 +34,7 @@ pub(super) const JOURNAL: &str = "journal";
 pub(super) const AUDIT: &str = "audit";
 pub(super) const AUDIT_FIRST: &str = "audit/first.json";
 pub(super) const TEMPORARY: &str = "tmp";
+pub(super) const DAMAGED: &str = "damaged";
 /// What stands before the tombstones' paths.
 pub(super) const ENDED: &str = "ended/";
 pub(super) const USERS: &str = "users";
@@ -63,6 +66,16 @@ pub(super) fn tombstones(byte: u8) -> String {
     format!("{ENDED}{byte:02x}")
 }
 
+/// The directory of the users whose digests begin with `byte`.
+pub(super) fn users(byte: u8) -> String {
+    format!("users/{byte:02x}")
+}
+
+/// The directory of the keys of sign-ins whose ids begin with `byte`.
+pub(super) fn tries(byte: u8) -> String {
+    format!("tries/{byte:02x}")
+}
+
 /// The directory of a user's sessions.
 pub(super) fn user(digest: &UserDigest) -> String {
     format!("{USERS}/{}/{digest}", &digest.0[..2])
@@ -74,6 +87,20 @@ pub(super) fn session_of_user(digest: &UserDigest, created_at: Timestamp, id: Se
 
 pub(super) fn fence(digest: &UserDigest) -> String {
     format!("{}/fence.json", user(digest))
+}
+
+pub(super) fn directory_entry(digest: &UserDigest) -> String {
+    format!("directory/{}/{digest}.json", &digest.0[..2])
+}
+
+/// The directory of the users whose digests begin with `byte`.
+pub(super) fn directory(byte: u8) -> String {
+    format!("directory/{byte:02x}")
+}
+
+/// The digest in the name of a user's file.
+pub(super) fn user_named(name: &str) -> Option<UserDigest> {
+    name.strip_suffix(".json")?.parse().ok()
 }
 
 pub(super) fn first_try(id: SessionId, key: &Digest) -> String {
@@ -96,6 +123,12 @@ pub(super) struct UserDigest(String);
 impl UserDigest {
     pub(super) fn new(digest: &Digest) -> Self {
         Self(hex(digest.as_bytes()))
+    }
+}
+
+impl UserDigest {
+    pub(super) fn first_byte(&self) -> u8 {
+        u8::from_str_radix(&self.0[..2], 16).expect("it is hexadecimal")
     }
 }
 

@@ -1,7 +1,9 @@
 //! Sessions in a directory of files.
 
 mod audit;
+mod directory;
 mod disk;
+mod examine;
 mod fault;
 mod fields;
 mod format;
@@ -24,8 +26,9 @@ use self::{fault::Fault, journal::Journal, sweep::Sweep, transaction::Transactio
 use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Loaded, Locked, Locks, Logged, Page,
+        PutUser, Query, Reap, Reaped, Rotated, Rotation, Schema, Store, StoredUser, Touch, Updated, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -223,6 +226,25 @@ impl Store for FileStore {
         Box::pin(async move {
             self.read(|_| Ok(())).await?;
             Ok(None)
+        })
+    }
+}
+
+impl Directory for FileStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        let (key, user) = (self.key.clone(), user.to_owned());
+        Box::pin(self.read(move |directory| directory::user(directory, &key, &user)))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        let (key, put) = (self.key.clone(), put.clone());
+        Box::pin(self.write(move |directory| directory::put(directory, &key, &put)))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(async move {
+            let after = after.map(directory::place).transpose()?;
+            self.read(move |directory| directory::list(directory, after.as_ref(), limit)).await
         })
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn schema(directory: &Path) -> Result<Schema> {
     Ok(Schema { found, latest: VERSION })
 }
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Whether a directory has yet to be made ours. One that belongs to somebody else is left exactly as it is.
 fn look(directory: &Path) -> Result<bool> {

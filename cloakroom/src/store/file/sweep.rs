@@ -111,7 +111,7 @@ impl Sweep {
             let fence = tables::fence(directory, &due.name)?;
             if fence.ended_before == Some(due.at) {
                 let without = StoredFence { ended_before: None, ..fence.clone() };
-                tables::set_fence(directory, &due.name, &fence, without);
+                tables::set_fence(directory, &due.name, &fence, &without);
             } else {
                 directory.remove(Due::Fence.marker(due.at, &due.name));
             }

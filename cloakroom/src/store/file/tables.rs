@@ -188,8 +188,8 @@ pub(super) fn fence(directory: &Transaction<'_>, user: &UserDigest) -> Result<St
 }
 
 /// Replaces a fence, and sees to it that the reaper forgets it in time.
-pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, before: &StoredFence, fence: StoredFence) {
-    if *before == fence {
+pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, before: &StoredFence, fence: &StoredFence) {
+    if before == fence {
         return;
     }
     if before.ended_before != fence.ended_before {
@@ -203,7 +203,7 @@ pub(super) fn set_fence(directory: &mut Transaction<'_>, user: &UserDigest, befo
     if !fence.disabled && fence.ended_before.is_none() {
         directory.remove(layout::fence(user));
     } else {
-        directory.write(layout::fence(user), format::encode(&fence));
+        directory.write(layout::fence(user), format::encode(fence));
     }
 }
 

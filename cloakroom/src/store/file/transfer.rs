@@ -13,7 +13,7 @@ use crate::{
     PartitionKey, Result, SessionId,
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Tombstone, Transfer, UserFence,
-        transfer::{After, check_places, holds_others},
+        transfer::{After, check_places, has_users, holds_others},
     },
 };
 
@@ -37,6 +37,9 @@ impl Transfer for FileStore {
         Box::pin(async move {
             if !self.key.differs_from(key)? {
                 return Ok(());
+            }
+            if has_users(self).await? {
+                return Err(holds_others());
             }
             let stored = key.clone();
             if !self.write(move |directory| adopt(directory, &stored)).await? {
@@ -149,7 +152,8 @@ fn import(directory: &mut Transaction<'_>, key: &PartitionKey, item: &Item) -> R
             let (united, imported) = fence.united_with(user_fence(stored.clone()).as_ref());
             if imported.writes() {
                 let UserFence { user: name, disabled, ended_before } = united;
-                tables::set_fence(directory, &user, &stored, StoredFence { user: Some(name), disabled, ended_before });
+                let after = StoredFence { user: Some(name), disabled, ended_before };
+                tables::set_fence(directory, &user, &stored, &after);
             }
             imported
         }

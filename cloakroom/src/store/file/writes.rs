@@ -46,6 +46,7 @@ pub(super) fn create(
     }
     directory.log(&create.started(now));
     tables::insert(directory, key, record);
+    super::directory::note_sign_in(directory, key, &record.info)?;
     Ok(Created::Created { ended })
 }
 
@@ -95,14 +96,16 @@ pub(super) fn rotate(
         Ok(stored) => stored,
         Err(gone) => return Ok(Rotated::Gone(gone)),
     };
-    let Rotation { presented, successor, grace, by } = rotation;
     let before = stored.record.secrets.rotations;
-    if !stored.record.secrets.rotate(presented, *successor, *grace, now) {
+    if !rotation.apply_to(&mut stored.record.secrets, now) {
         return Ok(Rotated::Superseded(stored.record.into()));
     }
     if stored.record.secrets.rotations != before {
         tables::put(directory, &mut stored);
-        directory.log(&AuditEntry { by: by.clone(), ..AuditEntry::about(&stored.record.info, Event::Rotated, now) });
+        directory.log(&AuditEntry {
+            by: rotation.by.clone(),
+            ..AuditEntry::about(&stored.record.info, Event::Rotated, now)
+        });
     }
     Ok(Rotated::Rotated(stored.record.into()))
 }
@@ -122,7 +125,8 @@ pub(super) fn end(
     let before = tables::fence(directory, &user)?;
     let disabled = before.disabled || fence == Fence::Disabled;
     let ended_before = before.ended_before.max(Some(now));
-    tables::set_fence(directory, &user, &before, StoredFence { user: Some(name.clone()), disabled, ended_before });
+    let after = StoredFence { user: Some(name.clone()), disabled, ended_before };
+    tables::set_fence(directory, &user, &before, &after);
     let mut answers = Vec::new();
     for session in tables::sessions_of(directory, &user)? {
         if !except.contains(&session.name) {
@@ -136,7 +140,7 @@ pub(super) fn end(
 pub(super) fn enable_user(directory: &mut Transaction<'_>, key: &PartitionKey, user: &str) -> Result<(), Fault> {
     let user = tables::digest_of(key, user);
     let before = tables::fence(directory, &user)?;
-    tables::set_fence(directory, &user, &before, StoredFence { disabled: false, ..before.clone() });
+    tables::set_fence(directory, &user, &before, &StoredFence { disabled: false, ..before.clone() });
     Ok(())
 }
 
@@ -206,7 +210,7 @@ fn admit(
     if fence.disabled {
         return Ok(Err(Refusal::UserDisabled));
     }
-    if fence.ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
+    if fence.ended_before.is_some_and(|ended| info.fenced_at() < ended) {
         return Ok(Err(Refusal::EndedMeanwhile));
     }
     let limit = limit.filter(|_| info.impersonated_by.is_none());

@@ -7,7 +7,7 @@ use crate::{
     Partition, PartitionKey, Result, SessionId, Timestamp,
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Transfer, UserFence,
-        transfer::{After, check_places, holds_others},
+        transfer::{After, check_places, has_users, holds_others},
     },
 };
 
@@ -42,6 +42,9 @@ impl Transfer for MemoryStore {
         Box::pin(async move {
             if !self.key.differs_from(key)? {
                 return Ok(());
+            }
+            if has_users(self).await? {
+                return Err(holds_others());
             }
             let shards: Vec<_> = (0..Partition::GROUPS).map(|group| self.shard_at(group)).collect();
             if !shards.iter().all(|shard| shard.is_empty()) {

@@ -80,12 +80,12 @@ pub(super) async fn clocks(servers: &Servers) -> Result<Vec<Timestamp>> {
     if times.is_empty() { Err(unusable("its cluster has no primary")) } else { Ok(times) }
 }
 
-struct Server {
+pub(super) struct Server {
     info: String,
     time: Timestamp,
 }
 
-async fn look_at_all(servers: &Servers) -> Result<Vec<Server>> {
+pub(super) async fn look_at_all(servers: &Servers) -> Result<Vec<Server>> {
     // One server has no slots to find it by, nor needs any.
     let slots = servers.slot_of_each().await;
     if slots.is_empty() {
@@ -102,7 +102,12 @@ async fn look_at_all(servers: &Servers) -> Result<Vec<Server>> {
 }
 
 impl Server {
-    fn line(&self, name: &str) -> &str {
+    #[cfg(test)]
+    pub(super) fn of_info(info: String) -> Self {
+        Self { info, time: Timestamp::EPOCH }
+    }
+
+    pub(super) fn line(&self, name: &str) -> &str {
         let lines = self.info.lines().filter_map(|line| line.split_once(':'));
         lines.filter(|(found, _)| *found == name).map(|(_, value)| value.trim()).next().unwrap_or_default()
     }
@@ -154,7 +159,7 @@ mod tests {
     use super::*;
 
     fn server(info: &str) -> Server {
-        Server { info: info.into(), time: Timestamp::EPOCH }
+        Server::of_info(info.into())
     }
 
     #[test]

@@ -91,10 +91,14 @@ impl Place {
     const START: usize = 24;
 
     pub(super) fn of(info: &SessionInfo, key: &PartitionKey) -> Self {
+        Self::new(info.user.as_deref(), info.created_at, info.id, key)
+    }
+
+    pub(super) fn new(user: Option<&str>, created_at: Timestamp, id: SessionId, key: &PartitionKey) -> Self {
         let mut place = [0; Self::LEN];
-        place[..Self::USER].copy_from_slice(&user_digest(info.user.as_deref(), key));
-        place[Self::USER..Self::START].copy_from_slice(&sortable(info.created_at));
-        place[Self::START..].copy_from_slice(info.id.as_bytes());
+        place[..Self::USER].copy_from_slice(&user_digest(user, key));
+        place[Self::USER..Self::START].copy_from_slice(&sortable(created_at));
+        place[Self::START..].copy_from_slice(id.as_bytes());
         Self(place)
     }
 

@@ -5,6 +5,8 @@
 
 mod address;
 mod cluster_map;
+mod directory;
+mod examine;
 mod health;
 mod keys;
 mod link;
@@ -15,6 +17,7 @@ mod rows;
 mod scripts;
 mod sentinels;
 mod servers;
+mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -37,9 +40,9 @@ use crate::{
     AuditEntry, Change, Ended, Ending, Error, Fields, Partition, PartitionKey, Reason, Record, Result, SessionId,
     SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Locks, Logged,
-        Page, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, Touch, Updated, WhenFull, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Fence, Gone, Limit, Loaded, Locked,
+        Locks, Logged, Page, PutUser, Query, Reap, Reaped, Refusal, Rotated, Rotation, Schema, Store, StoredUser,
+        Touch, Updated, WhenFull, Which, transfer::AdoptableKey,
     },
 };
 
@@ -211,6 +214,20 @@ impl Store for RedisStore {
     }
 }
 
+impl Directory for RedisStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        Box::pin(self.inner.user(user))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.inner.put_user(put))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(self.inner.users(after, limit))
+    }
+}
+
 impl Locks for RedisStore {
     fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
         Box::pin(self.inner.lock(id, lease, now))
@@ -233,7 +250,11 @@ impl Inner {
         let group = id.partition().group();
         let elsewhere = create.replaces.filter(|replaced| replaced.partition().group() != group);
         let arguments = self.creation(create, elsewhere, now);
-        let call = self.on_group(&scripts::CREATE, group, &[id], arguments).waiting(self.keys.of_group("wait", group));
+        let mut keys = self.keys.group(group);
+        let [_, settings, signed_in] = self.keys.of_users(group);
+        keys.extend([self.keys.of_session(id), settings, signed_in]);
+        let call = Call::script(keys::slot_of_group(group), &scripts::CREATE, keys, arguments);
+        let call = call.waiting(self.keys.of_group("wait", group));
         let (word, mut rest) = self.servers.run(&call).await?.tagged()?;
         let first = rest.drain(..).next().unwrap_or_default();
         let mut ended = match (word.as_str(), create.limit) {
@@ -271,7 +292,7 @@ impl Inner {
             .text(info.id.to_string())
             .text(Place::of(info, &self.partition_key).as_bytes())
             .optional(info.user.as_deref())
-            .number(info.authenticated_at.unwrap_or(info.created_at).as_millis())
+            .number(info.fenced_at().as_millis())
             .text(max.map_or_else(String::new, |max| max.to_string()))
             .text(if refuses { "refuse" } else { "evict" })
             .text(here.map_or_else(String::new, |id| id.to_string()))
@@ -289,6 +310,7 @@ impl Inner {
             .text(from)
             .text(to)
             .optional(remark.as_deref())
+            .text(directory::sign_in_of(info))
             .extend(rows::fields(record))
     }
 
@@ -403,13 +425,14 @@ impl Inner {
     }
 
     async fn rotate(&self, id: SessionId, rotation: &Rotation, now: Timestamp) -> Result<Rotated> {
-        let Rotation { presented, successor, grace, by } = rotation;
+        let Rotation { presented, successor, grace, at_once, by } = rotation;
         let arguments = Arguments::new(now)
             .text(id.to_string())
             .text(presented.as_bytes())
             .text(successor.as_bytes())
             .text(rows::millis(*grace))
-            .optional(by.as_deref());
+            .optional(by.as_deref())
+            .flag(*at_once);
         let wait = self.keys.of_group("wait", id.partition().group());
         let call = self.on_session(&scripts::ROTATE, id, 4, arguments).waiting(wait);
         let (word, rest) = self.servers.run(&call).await?.tagged()?;

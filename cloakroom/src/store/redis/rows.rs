@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{
     Assurance, AuditEntry, Client, Data, Digest, Ended, Json, Lease, Predecessor, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp, store::Tombstone,
+    SessionId, SessionInfo, Timestamp,
+    store::{LastSignIn, Tombstone},
 };
 
 const DATA: &[u8] = b"d:";
@@ -194,6 +195,12 @@ pub(super) fn info(id: SessionId, seen: Timestamp, head: [Value; 7]) -> Result<S
     })
 }
 
+/// Whose session it is and when it started, from the fields `w i`.
+pub(super) fn origin(who: Value, origin: Value) -> Result<(Option<Arc<str>>, Timestamp), Damaged> {
+    let (Who { user, .. }, origin): (_, Origin) = (from_json(who)?, from_json(origin)?);
+    Ok((user, Timestamp::from_millis(origin.created_at)))
+}
+
 /// How a session ended, from an answer's `t c b m w k q r g`.
 pub(super) fn tombstone(id: SessionId, answer: Vec<Value>) -> Result<Tombstone, Damaged> {
     let [at, reason, by, note, who, current, issued_at, rotations, predecessors] =
@@ -298,6 +305,19 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
 
 pub(super) fn from_json<T: DeserializeOwned>(value: Value) -> Result<T, Damaged> {
     serde_json::from_slice(&value.bytes()?).map_err(|_| Damaged("a part written as JSON"))
+}
+
+/// When somebody signed in, and where from.
+pub(super) fn sign_in(sign_in: LastSignIn) -> String {
+    let LastSignIn { at, ip } = sign_in;
+    format!("{} {}", at.as_millis(), ip.map(|ip| ip.to_string()).unwrap_or_default())
+}
+
+pub(super) fn read_sign_in(text: &str) -> Result<LastSignIn, Damaged> {
+    const WHAT: Damaged = Damaged("a time of signing in");
+    let (millis, ip) = text.split_once(' ').ok_or(WHAT)?;
+    let ip = if ip.is_empty() { None } else { Some(ip.parse().map_err(|_| WHAT)?) };
+    Ok(LastSignIn { at: Timestamp::from_millis(millis.parse().map_err(|_| WHAT)?), ip })
 }
 
 fn digest(bytes: &[u8]) -> Result<Digest, Damaged> {

@@ -42,8 +42,13 @@ scripts! {
     LIST = "group" "common" "list";
     REAP = "group" "common" "ending" "reap";
     DONE = "group" "done";
+    EXAMINE_SESSIONS = "group" "common" "examine_sessions";
+    EXAMINE_ENTRIES = "group" "common" "examine_entries";
     PUT = "group" "put";
     PUT_FENCE = "group" "put_fence";
+    USER = "users_of_group" "user";
+    USERS = "users_of_group" "users";
+    PUT_USER = "users_of_group" "put_user";
 }
 
 /// What it means that a call was sent and its answer never came.

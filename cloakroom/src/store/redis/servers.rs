@@ -84,6 +84,11 @@ impl Servers {
         }
     }
 
+    /// How many replicas must have a change before it is answered.
+    pub(super) fn wait_replicas(&self) -> u32 {
+        self.address.wait_replicas
+    }
+
     /// Sends a call to the server that owns its slot, again if that is safe and there is time, and waits for the answer.
     pub(super) async fn run(&self, call: &Call) -> Result<Value> {
         let begin = Instant::now();

@@ -17,7 +17,7 @@ use crate::{
     Error, Partition, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Tombstone, Transfer, UserFence,
-        transfer::{check_places, holds_others},
+        transfer::{check_places, has_users, holds_others},
     },
 };
 
@@ -31,7 +31,12 @@ impl Transfer for RedisStore {
     }
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.inner.adopt(key))
+        Box::pin(async move {
+            if self.inner.partition_key.differs_from(key)? && has_users(self).await? {
+                return Err(holds_others());
+            }
+            self.inner.adopt(key).await
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! A session is one row, and each of its values is one more, so a change writes the keys it names and nothing else.
 //! Tombstones, fences of users and the audit log have tables of their own.
 
+mod checks;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]

@@ -8,7 +8,8 @@ use std::{fmt::Write, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{
     Assurance, AuditEntry, Client, Data, Digest, Ended, Lease, Predecessor, RecentChanges, Record, Secrets, SessionId,
-    SessionInfo, Timestamp, store::Tombstone,
+    SessionInfo, Timestamp,
+    store::{LastSignIn, StoredUser, Tombstone},
 };
 
 /// A stored value that cannot be what it stands for: the database was edited by hand, or damaged.
@@ -19,6 +20,14 @@ pub(crate) struct BadRow {
     row: String,
     column: &'static str,
     problem: String,
+}
+
+/// All columns of a user in the directory.
+pub(crate) struct UserRow {
+    pub(crate) user: Arc<str>,
+    pub(crate) settings: Arc<str>,
+    pub(crate) signed_in_at: Option<i64>,
+    pub(crate) signed_in_from: Option<String>,
 }
 
 /// A session's columns, data and secrets left out.
@@ -191,6 +200,15 @@ impl AuditRow {
             by: self.by,
             note: self.note,
         })
+    }
+}
+
+impl UserRow {
+    pub(crate) fn decode(self) -> Result<StoredUser, BadRow> {
+        let place = Place::new("directory", self.user.as_bytes());
+        let ip = self.signed_in_from.map(|ip| place.parse("signed_in_from", &ip)).transpose()?;
+        let last_sign_in = self.signed_in_at.map(|at| LastSignIn { at: Timestamp::from_millis(at), ip });
+        Ok(StoredUser { last_sign_in, user: self.user, settings: self.settings })
     }
 }
 

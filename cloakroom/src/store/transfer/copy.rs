@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::task::JoinHandle;
 
-use super::{Imported, Item};
+use super::{Imported, Item, users};
 use crate::{
     Error, Result,
     store::{Cursor, Store},
@@ -19,6 +19,8 @@ pub struct Copied {
     pub tombstones: Tally,
     /// Fences, which keep out users who were disabled or whose sessions were all ended.
     pub fences: Tally,
+    /// Entries of the directory of users.
+    pub users: Tally,
 }
 
 /// What became of items of one kind. See [`Imported`].
@@ -92,6 +94,23 @@ pub async fn copy(
 ) -> Result<Copied> {
     to.adopt_partition_key(from.partition_key()).await?;
     let mut copied = Copied::default();
+    match Place::parse(after)? {
+        Place::Items(after) => {
+            copy_items(from, to, after, &mut copied, &mut tell).await?;
+            copy_users(from, to, None, &mut copied, &mut tell).await?;
+        }
+        Place::Users(after) => copy_users(from, to, after, &mut copied, &mut tell).await?,
+    }
+    Ok(copied)
+}
+
+async fn copy_items(
+    from: &Arc<dyn Store>,
+    to: &Arc<dyn Store>,
+    after: Option<Cursor>,
+    copied: &mut Copied,
+    tell: &mut impl FnMut(&Progress),
+) -> Result<()> {
     let mut under_way = VecDeque::new();
     let mut place = Some(after);
     while place.is_some() || !under_way.is_empty() {
@@ -107,10 +126,58 @@ pub async fn copy(
         if let Some(Batch { importing, reached }) = under_way.pop_front() {
             let (items, imported) = importing.await.map_err(|error| Error::store("a task panicked", error))??;
             copied.count(&items, &imported);
-            tell(&Progress { copied, reached });
+            let reached = reached.map_or(Place::Users(None), |reached| Place::Items(Some(reached)));
+            tell(&Progress { copied: *copied, reached: Some(reached.cursor()) });
         }
     }
-    Ok(copied)
+    Ok(())
+}
+
+async fn copy_users(
+    from: &Arc<dyn Store>,
+    to: &Arc<dyn Store>,
+    mut after: Option<Cursor>,
+    copied: &mut Copied,
+    tell: &mut impl FnMut(&Progress),
+) -> Result<()> {
+    loop {
+        let page = from.users(after.as_ref(), BATCH).await?;
+        for imported in users::put(to, page.items).await? {
+            copied.users.count(imported);
+        }
+        let reached = page.next.clone().map(|next| Place::Users(Some(next)).cursor());
+        tell(&Progress { copied: *copied, reached });
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// How far a copy has come: in what the source exports, or in its directory.
+enum Place {
+    Items(Option<Cursor>),
+    Users(Option<Cursor>),
+}
+
+impl Place {
+    fn parse(cursor: Option<Cursor>) -> Result<Self> {
+        let Some(cursor) = cursor else { return Ok(Self::Items(None)) };
+        match cursor.as_str().split_once('/') {
+            Some(("items", place)) => Ok(Self::Items(Some(Cursor::new(place)))),
+            Some(("users", "")) => Ok(Self::Users(None)),
+            Some(("users", place)) => Ok(Self::Users(Some(Cursor::new(place)))),
+            _ => Err(Cursor::invalid()),
+        }
+    }
+
+    fn cursor(self) -> Cursor {
+        let (kind, place) = match &self {
+            Self::Items(place) => ("items", place),
+            Self::Users(place) => ("users", place),
+        };
+        Cursor::new(format!("{kind}/{}", place.as_ref().map_or("", Cursor::as_str)))
+    }
 }
 
 /// So many items travel together.

@@ -135,7 +135,7 @@ async fn write_or_end(store: Arc<dyn Store>, token: crate::Token, n: usize) {
         1 | 5 | 7 => drop(store.touch(&[Touch { id, seen_at: now, grace_ends: None }], now).await.unwrap()),
         _ => {
             let successor = token_for(id).digest();
-            let rotation = Rotation { presented: token.digest(), successor, grace: GRACE, by: None };
+            let rotation = Rotation { presented: token.digest(), successor, grace: GRACE, at_once: false, by: None };
             drop(store.rotate(id, &rotation, now).await.unwrap());
         }
     }

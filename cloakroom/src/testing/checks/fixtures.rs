@@ -189,8 +189,13 @@ impl Subject {
     }
 
     pub(super) async fn rotate(&self, presented: &Token, successor: &Token, now: Timestamp) -> Rotated {
-        let rotation =
-            Rotation { presented: presented.digest(), successor: successor.digest(), grace: GRACE, by: None };
+        let rotation = Rotation {
+            presented: presented.digest(),
+            successor: successor.digest(),
+            grace: GRACE,
+            at_once: false,
+            by: None,
+        };
         self.store.rotate(presented.id(), &rotation, now).await.unwrap()
     }
 

@@ -110,6 +110,8 @@ pub(super) async fn i4_a_query_matches_every_field_given(subject: &Subject) {
     let anna_desk = subject.begin(started("anna", v6, "desk", 1)).await;
     let ben_phone = subject.begin(started("ben", v4, "phone", 2)).await;
     let nowhere = subject.begin(anonymous().at(at(3))).await;
+    let acting = subject.sign_in("carl").at(at(4)).with(|info| info.impersonated_by = Some("anna".into()));
+    let acting = subject.begin(acting).await;
 
     let anna = Query::of_user("anna");
     let everyone = Query::default();
@@ -123,7 +125,12 @@ pub(super) async fn i4_a_query_matches_every_field_given(subject: &Subject) {
         (Query { last_seen_before: Some(at(1)), ..everyone.clone() }, vec![anna_phone, anna_desk]),
         (Query { last_seen_before: Some(at(0)), ..anna.clone() }, vec![anna_phone]),
         (Query::of_user("nobody"), vec![]),
-        (everyone, vec![anna_phone, anna_desk, ben_phone, nowhere]),
+        (Query::of_user("carl"), vec![acting]),
+        (Query { impersonated_by: Some("anna".into()), ..everyone.clone() }, vec![acting]),
+        (Query { impersonated_by: Some("Anna".into()), ..everyone.clone() }, vec![]),
+        (Query { impersonated_by: Some("anna".into()), ..Query::of_user("carl") }, vec![acting]),
+        (Query { impersonated_by: Some("carl".into()), ..Query::of_user("carl") }, vec![]),
+        (everyone, vec![anna_phone, anna_desk, ben_phone, nowhere, acting]),
     ] {
         for page in [1, 100] {
             let mut found: Vec<_> =

@@ -270,10 +270,30 @@ pub(super) async fn i3_a_sign_in_from_before_the_end_of_all_is_refused(subject: 
     assert_eq!(subject.create(&authenticated(99)).await, Created::Refused(Refusal::EndedMeanwhile));
 }
 
+pub(super) async fn i3_acting_as_another_is_fenced_by_when_it_started(subject: &Subject) {
+    let acting = |started: i64, authenticated: i64| {
+        subject.sign_in("anna").at(at(started)).with(|info| {
+            info.impersonated_by = Some("root".into());
+            info.authenticated_at = Some(at(authenticated));
+        })
+    };
+    let before = subject.begin(acting(0, 0)).await;
+    fence(subject, "anna", Fence::EndedBefore, 100).await;
+    assert!(!subject.is_live(before, at(100)).await, "it ends with all of the user's");
+    let refused = subject.create(&acting(99, 200)).await;
+    assert_eq!(refused, Created::Refused(Refusal::EndedMeanwhile));
+    let after = subject.begin(acting(100, -50)).await;
+    fence(subject, "anna", Fence::Disabled, 200).await;
+    assert!(!subject.is_live(after, at(200)).await);
+    assert_eq!(subject.create(&acting(300, 300)).await, Created::Refused(Refusal::UserDisabled));
+}
+
 pub(super) async fn i3_no_sign_in_slips_past_disabling(subject: &Subject) {
     for round in 0..5 {
         let user = format!("user {round}");
-        let starts: Vec<_> = (0..16).map(|_| subject.sign_in(&user)).collect();
+        let actor = |n| (n % 2 == 1).then(|| "root".into());
+        let starts: Vec<_> =
+            (0..16).map(|n| subject.sign_in(&user).with(|info| info.impersonated_by = actor(n))).collect();
         let disable = Which::OfUser { user: user.as_str().into(), except: Vec::new(), fence: Fence::Disabled };
         in_parallel(starts.len() + 1, |n| {
             let (store, start, disable) = (Arc::clone(&subject.store), starts.get(n).cloned(), disable.clone());
@@ -288,7 +308,8 @@ pub(super) async fn i3_no_sign_in_slips_past_disabling(subject: &Subject) {
         assert!(subject.ids_of(&user, NOW).await.is_empty(), "a sign-in slipped past");
         for start in &starts {
             let events = subject.events_of(start.id()).await;
-            assert!(events == [Event::Refused] || events == [Event::SignedIn, Event::Ended], "{events:?}");
+            let started = start.create.started(NOW).event;
+            assert!(events == [Event::Refused] || events == [started, Event::Ended], "{events:?}");
         }
     }
 }

@@ -18,8 +18,13 @@ pub(super) async fn i16_the_log_tells_a_session_from_start_to_end(subject: &Subj
     });
     let token = start.token.clone();
     let id = subject.begin(start).await;
-    let rotation =
-        Rotation { presented: token.digest(), successor: token_for(id).digest(), grace: GRACE, by: Some("ops".into()) };
+    let rotation = Rotation {
+        presented: token.digest(),
+        successor: token_for(id).digest(),
+        grace: GRACE,
+        at_once: false,
+        by: Some("ops".into()),
+    };
     subject.store.rotate(id, &rotation, at(1)).await.unwrap();
     let mut promote = change();
     promote.fields.user_type = Some(Some("manager".into()));

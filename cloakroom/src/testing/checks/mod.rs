@@ -4,7 +4,9 @@
 pub(super) mod fixtures;
 
 mod changes;
+mod directory;
 mod endings;
+mod examining;
 mod expiry;
 mod index;
 mod limits;

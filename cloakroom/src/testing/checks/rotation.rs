@@ -14,7 +14,7 @@ pub(super) async fn l4_of_fifty_parallel_rotations_one_wins_and_nobody_is_signed
     let answers = in_parallel(50, |_| {
         let (store, presented, successor) = (Arc::clone(&subject.store), token.digest(), token_for(id).digest());
         async move {
-            let rotation = Rotation { presented, successor, grace: GRACE, by: None };
+            let rotation = Rotation { presented, successor, grace: GRACE, at_once: false, by: None };
             (successor, store.rotate(id, &rotation, NOW).await.unwrap())
         }
     })
@@ -94,6 +94,42 @@ pub(super) async fn l4_a_rotation_sent_again_changes_nothing(subject: &Subject) 
     assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Rotated]);
 }
 
+pub(super) async fn l2_a_rotation_at_once_withdraws_every_earlier_secret(subject: &Subject) {
+    let (first, id) = started(subject).await;
+    let [second, third, fourth] = [token_for(id), token_for(id), token_for(id)];
+    rotated(subject, &first, &second, 1).await;
+    let rotation = Rotation {
+        presented: second.digest(),
+        successor: third.digest(),
+        grace: GRACE,
+        at_once: true,
+        by: Some("root".into()),
+    };
+    for _ in 0..2 {
+        // Said again, it has succeeded.
+        let rotated = subject.store.rotate(id, &rotation, at(2)).await.unwrap();
+        assert!(matches!(rotated, Rotated::Rotated(_)), "{rotated:?}");
+        let record = subject.record(id, at(2)).await;
+        assert_eq!(record.secrets.rotations, 2);
+        for dead in [&first, &second] {
+            assert_eq!(presented(&record, dead, 2), Presented::Withdrawn);
+        }
+        assert_eq!(presented(&record, &third, 2), Presented::Current);
+    }
+    // Nothing brings one back: neither a touch that starts a grace, nor a rotation, at once or not.
+    let touch = Touch { id, seen_at: at(3), grace_ends: Some(at(9_999_999)) };
+    subject.store.touch(&[touch], at(3)).await.unwrap();
+    let refused = Rotation { successor: fourth.digest(), ..rotation.clone() };
+    for (dead, millis) in [(&first, 3), (&second, 3), (&second, 100_000)] {
+        assert!(matches!(subject.rotate(dead, &fourth, at(millis)).await, Rotated::Superseded(_)));
+    }
+    assert!(matches!(subject.store.rotate(id, &refused, at(3)).await.unwrap(), Rotated::Superseded(_)));
+    let record = rotated(subject, &third, &fourth, 4).await;
+    assert_eq!(presented(&record, &first, 4), Presented::Withdrawn);
+    assert_eq!(presented(&record, &third, 4), Presented::Predecessor);
+    assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Rotated, Event::Rotated, Event::Rotated]);
+}
+
 pub(super) async fn l3_a_secret_that_is_not_current_rotates_nothing(subject: &Subject) {
     let (first, id) = started(subject).await;
     let second = token_for(id);
@@ -134,7 +170,8 @@ pub(super) async fn l3_rotation_and_changes_in_flight_keep_each_other(subject: &
     let second = token_for(id);
     in_parallel(21, |n| {
         let store = Arc::clone(&subject.store);
-        let rotation = Rotation { presented: first.digest(), successor: second.digest(), grace: GRACE, by: None };
+        let rotation =
+            Rotation { presented: first.digest(), successor: second.digest(), grace: GRACE, at_once: false, by: None };
         async move {
             if n == 10 {
                 drop(store.rotate(id, &rotation, NOW).await.unwrap());

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     Ending, PartitionKey, Reason, Record, SessionId,
     store::{
-        Create, Created, Cursor, EndAnswer, Fence, Imported, Item, Limit, Loaded, Locked, MemoryStore, Query, Reap,
-        Refusal, Rotated, Store, Tombstone, Transfer, UserFence, Which,
+        Create, Created, Cursor, EndAnswer, Fence, Imported, Item, Limit, Loaded, Locked, MemoryStore, PutUser, Query,
+        Reap, Refusal, Rotated, Store, Tombstone, Transfer, UserFence, Which,
     },
     testing::Subject,
 };
@@ -354,6 +354,11 @@ pub(super) async fn i3_a_store_that_holds_anything_adopts_no_key(subject: &Subje
     while subject.store.reap(&forget(2), at(3)).await.unwrap().more {}
     refuses("a disabled user is there").await;
     subject.store.enable_user("anna", at(3)).await.unwrap();
+    let mut put = PutUser { user: "anna".into(), was: None, settings: Some("{}".into()), last_sign_in: None };
+    assert!(subject.store.put_user(&put).await.unwrap());
+    refuses("somebody is in the directory").await;
+    (put.was, put.settings) = (put.settings, None);
+    assert!(subject.store.put_user(&put).await.unwrap());
     subject.adopt(&key).await;
 }
 

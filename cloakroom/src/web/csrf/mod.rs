@@ -233,6 +233,6 @@ async fn note_refusal(parts: &request::Parts, session: &Session, why: Lack) {
         why.code()
     );
     if let Some(info) = session.info() {
-        session.sessions().log_refusal(&info, &format!("a request was refused: {}", why.code())).await;
+        session.sessions().log_refused_request(&info, &format!("a request was refused: {}", why.code())).await;
     }
 }

@@ -261,6 +261,7 @@ fn steps(key: &PartitionKey) -> Vec<Step> {
         presented: third.record.secrets.current,
         successor: Token::generate(third_id).unwrap().digest(),
         grace: Duration::from_secs(30),
+        at_once: false,
         by: None,
     };
     let mut filled = Change::new(64 << 10);

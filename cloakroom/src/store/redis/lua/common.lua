@@ -70,15 +70,19 @@ local function log(event, at, id, who, more)
 end
 
 -- Predecessors are packed: a digest and the end of its grace, blank while the successor was not presented.
-local function confirm(predecessors, grace_ends)
+local function set_graces(predecessors, grace_ends, of_all)
   local packed = {}
   for at = 1, #predecessors, DIGEST + GRACE do
     local digest = string.sub(predecessors, at, at + DIGEST - 1)
     local grace = string.sub(predecessors, at + DIGEST, at + DIGEST + GRACE - 1)
-    if not string.find(grace, '%d') then grace = string.format('%15.0f', grace_ends) end
+    if of_all or not string.find(grace, '%d') then grace = string.format('%15.0f', grace_ends) end
     packed[#packed + 1] = digest .. grace
   end
   return table.concat(packed)
+end
+
+local function confirm(predecessors, grace_ends)
+  return set_graces(predecessors, grace_ends, false)
 end
 
 local ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'

@@ -3,8 +3,8 @@ local max, refuse, replaced, note = tonumber(ARGV[8]), ARGV[9] == 'refuse', ARGV
 local retry_of, by, event, seen, expires_at = ARGV[12], optional(ARGV[13]), ARGV[14], ARGV[15], tonumber(ARGV[16])
 local why_full, why_disabled, why_meanwhile = ARGV[17], ARGV[18], ARGV[19]
 local secret, who, user_from, user_to, remark = ARGV[20], ARGV[21], ARGV[22], ARGV[23], optional(ARGV[24])
-local fields = 25
-local session = KEYS[10]
+local signed_in, fields = ARGV[25], 26
+local session, SETTINGS, SIGNED_IN = KEYS[10], KEYS[11], KEYS[12]
 
 -- Ids are fresh: an earlier try of this call was here, and may not have come to its second step.
 if redis.call('EXISTS', session) == 1 then
@@ -51,6 +51,14 @@ if user then
   end
 end
 
+-- A later sign-in may be known already: nodes have clocks of their own.
+local last_sign_in = signed_in ~= '' and redis.call('HEXISTS', SETTINGS, user) == 1 and signed_in
+if last_sign_in then
+  local known = redis.call('HGET', SIGNED_IN, user)
+  local at = known and tonumber(string.match(known, '^%S+'))
+  if at and at > tonumber(string.match(signed_in, '^%S+')) then last_sign_in = false end
+end
+
 local endings = {}
 local function will_end(other, reason)
   redis.call('EXISTS', SESSION_KEYS .. other)
@@ -69,6 +77,7 @@ for _, ending in ipairs(endings) do
   end
 end
 log(event, int(NOW), id, who, { b = by, m = remark })
+if last_sign_in then redis.call('HSET', SIGNED_IN, user, last_sign_in) end
 redis.call('HSET', session, 'w', who, 'k', secret, 'p', place)
 for at = fields, #ARGV, 2 do redis.call('HSET', session, ARGV[at], ARGV[at + 1]) end
 redis.call('HSET', SEEN, id, seen)

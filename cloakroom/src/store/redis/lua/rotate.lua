@@ -1,4 +1,5 @@
 local presented, successor, grace, by = ARGV[4], ARGV[5], tonumber(ARGV[6]), optional(ARGV[7])
+local at_once = ARGV[8] == '1'
 local KEPT = 4
 
 local found = look(SESSION, ID)
@@ -20,6 +21,7 @@ if current == presented then
 elseif not answer_was_lost() then
   return record('superseded', SESSION, found.seen)
 end
+if at_once then predecessors = set_graces(predecessors, 0, true) end
 redis.call('HSET', SESSION, 'k', successor, 'q', int(NOW), 'g', predecessors)
 redis.call('HINCRBY', SESSION, 'r', 1)
 log('rotated', int(NOW), ID, h[4], { b = by })

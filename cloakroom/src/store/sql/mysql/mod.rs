@@ -1,5 +1,7 @@
 //! Sessions in MariaDB.
 
+mod examine;
+
 use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
@@ -8,8 +10,11 @@ use sqlx::{
     mysql::{MySqlArguments, MySqlDatabaseError, MySqlRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
-use crate::{PartitionKey, Result, store::Schema};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
+use crate::{
+    PartitionKey, Result,
+    store::{Finding, Schema, sql::checks::hex},
+};
 
 /// Sessions in a MariaDB database, version 10.6 or newer, shared by any number of nodes. Not in MySQL, which is refused: no
 /// test has run there.
@@ -73,10 +78,13 @@ pub struct MariaDb;
 
 /// What makes version `n` of the schema out of the one before. Its statements commit one by one, so each can be run again
 /// after a crash in their middle.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version that skips locked rows and reads JSON as a table.
 const OLDEST: (u32, u32) = (10, 6);
+
+/// Routines keep the mode they were made in: what does not fit shall be an error, whatever the server thinks.
+const STRICT: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'";
 
 /// How long a node waits for another that makes the tables.
 const PATIENCE_SECONDS: i64 = 25;
@@ -88,7 +96,7 @@ impl Dialect for MariaDb {
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
         let places = vec!["?"; args.len()].join(", ");
-        format!("CALL {namespace}_{routine}_1({places})")
+        format!("CALL {namespace}_{}({places})", numbered(routine))
     }
 
     async fn run(
@@ -153,6 +161,27 @@ impl Dialect for MariaDb {
                 "the table {namespace}_meta has lost its partition key: restore it from a backup"
             )),
         })
+    }
+
+    fn table(namespace: &Namespace, name: &str) -> String {
+        format!("{namespace}_{name}")
+    }
+
+    fn literal(bytes: &[u8]) -> String {
+        format!("X'{}'", hex(bytes))
+    }
+
+    async fn execute(connection: &mut MySqlConnection, statement: String) -> Result<u64, SqlError> {
+        Ok(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?.rows_affected())
+    }
+
+    async fn examine(
+        connection: &mut MySqlConnection,
+        namespace: &Namespace,
+        max_connections: u32,
+        repair: bool,
+    ) -> Result<Vec<Finding>, SqlError> {
+        examine::examine(connection, namespace, max_connections, repair).await
     }
 
     fn severity(_code: &str, number: Option<u16>) -> Severity {
@@ -331,9 +360,8 @@ async fn migrate_locked(connection: &mut MySqlConnection, namespace: &Namespace)
     if found >= MIGRATIONS.len() {
         return Ok(found);
     }
-    // Routines keep the mode they were made in: what does not fit shall be an error, whatever the server thinks.
-    let mode = "SET @cloakroom_mode = @@sql_mode, SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'";
-    sqlx::raw_sql(mode).execute(&mut *connection).await?;
+    sqlx::raw_sql("SET @cloakroom_mode = @@sql_mode").execute(&mut *connection).await?;
+    sqlx::raw_sql(STRICT).execute(&mut *connection).await?;
     for migration in &MIGRATIONS[found..] {
         for statement in migration.split("\n%\n") {
             let statement = statement.replace('~', &format!("{namespace}_"));

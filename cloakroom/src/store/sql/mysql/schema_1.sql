@@ -133,6 +133,18 @@ BEGIN
     RETURN confirmed;
 END
 %
+CREATE OR REPLACE FUNCTION ~withdraw_1(p_predecessors VARBINARY(160)) RETURNS VARBINARY(160)
+DETERMINISTIC NO SQL SQL SECURITY INVOKER
+BEGIN
+    DECLARE place INT DEFAULT 0;
+    DECLARE withdrawn VARBINARY(160) DEFAULT '';
+    WHILE place < LENGTH(p_predecessors) DO
+        SET withdrawn = CONCAT(withdrawn, SUBSTRING(p_predecessors, place + 1, 32), X'0000000000000000');
+        SET place = place + 40;
+    END WHILE;
+    RETURN withdrawn;
+END
+%
 -- Ids of changes have eight bytes each; these may be found across two of them as well.
 CREATE OR REPLACE FUNCTION ~was_applied_1(p_recent VARBINARY(512), p_change BINARY(8)) RETURNS BOOLEAN
 DETERMINISTIC NO SQL SQL SECURITY INVOKER
@@ -221,6 +233,12 @@ BEGIN
     STRAIGHT_JOIN ~session AS session ON session.id = UNHEX(wanted.hex_id);
 END
 %
+-- A trigger would need its maker's account for ever: here a later schema puts what it adds to a sign-in.
+CREATE OR REPLACE PROCEDURE ~note_sign_in_1(p_user_id VARBINARY(1024), p_at BIGINT, p_ip VARBINARY(64))
+SQL SECURITY INVOKER
+BEGIN
+END
+%
 CREATE OR REPLACE PROCEDURE ~create_1(
     p_lock BIGINT, p_now BIGINT, p_limit BIGINT, p_evict BOOLEAN, p_replaces BINARY(18), p_by LONGBLOB,
     p_event VARBINARY(64), p_note LONGBLOB, p_disabled_note LONGBLOB, p_fence_note LONGBLOB, p_limit_note LONGBLOB,
@@ -259,7 +277,8 @@ create_session: BEGIN
         IF EXISTS (SELECT 1 FROM ~disabled_user WHERE user_id = p_user_id) THEN
             SET refusal = 'user_disabled', refusal_note = p_disabled_note;
         ELSEIF EXISTS (SELECT 1 FROM ~user_fence
-                       WHERE user_id = p_user_id AND ended_before > COALESCE(p_authenticated_at, p_created_at)) THEN
+                       WHERE user_id = p_user_id AND ended_before > COALESCE(
+                           IF(p_impersonated_by IS NULL, p_authenticated_at, NULL), p_created_at)) THEN
             SET refusal = 'ended_meanwhile', refusal_note = p_fence_note;
         ELSEIF p_limit IS NOT NULL THEN
             SELECT COUNT(*) INTO living FROM ~session
@@ -318,6 +337,9 @@ create_session: BEGIN
         INSERT INTO ~session_data (session, data_key, value)
         SELECT p_id, UNHEX(hex_key), UNHEX(hex_value) FROM JSON_TABLE(p_entries, '$[*]' COLUMNS (
             hex_key VARCHAR(2050) PATH '$[0]', hex_value LONGTEXT PATH '$[1]')) AS entry;
+    END IF;
+    IF p_user_id IS NOT NULL AND p_impersonated_by IS NULL THEN
+        CALL ~note_sign_in_1(p_user_id, p_created_at, p_ip);
     END IF;
     CALL ~enter_log_1();
     INSERT INTO ~audit (at, event, session, user_id, impersonated_by, audit_user, ip, by_whom, note)
@@ -490,7 +512,7 @@ END
 %
 CREATE OR REPLACE PROCEDURE ~rotate_1(
     p_id BINARY(18), p_presented BINARY(32), p_successor BINARY(32), p_grace BIGINT, p_grace_ends BIGINT,
-    p_by LONGBLOB, p_now BIGINT
+    p_at_once BOOLEAN, p_by LONGBLOB, p_now BIGINT
 ) SQL SECURITY INVOKER
 rotate_session: BEGIN
     DECLARE stored ROW TYPE OF ~session;
@@ -519,6 +541,9 @@ rotate_session: BEGIN
         CALL ~record_1('superseded', p_id);
         COMMIT;
         LEAVE rotate_session;
+    END IF;
+    IF p_at_once THEN
+        SET kept = ~withdraw_1(kept);
     END IF;
     UPDATE ~session SET
         secret = p_successor, secret_issued_at = p_now, rotations = rotations + 1, predecessors = kept
@@ -594,19 +619,20 @@ CREATE OR REPLACE PROCEDURE ~enable_user_1(p_user VARBINARY(1024)) SQL SECURITY 
     DELETE FROM ~disabled_user WHERE user_id = p_user
 %
 CREATE OR REPLACE PROCEDURE ~find_of_user_1(
-    p_user VARBINARY(1024), p_before BIGINT, p_before_id VARBINARY(18), p_ip VARBINARY(64), p_device BLOB,
-    p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT
+    p_user VARBINARY(1024), p_before BIGINT, p_before_id VARBINARY(18), p_impersonated_by LONGBLOB,
+    p_ip VARBINARY(64), p_device BLOB, p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT
 ) SQL SECURITY INVOKER
     SELECT 'session' AS kind, session.* FROM ~session AS session FORCE INDEX (session_by_user)
     WHERE user_id = p_user AND created_at <= p_before AND (created_at < p_before OR id < p_before_id)
       AND COALESCE(~deadline_1(last_seen_at, idle_timeout, ends_at) > p_now, TRUE)
+      AND (p_impersonated_by IS NULL OR impersonated_by = p_impersonated_by)
       AND (p_ip IS NULL OR ip = p_ip) AND (p_device IS NULL OR device = p_device)
       AND (p_seen_before IS NULL OR last_seen_at <= p_seen_before)
     ORDER BY created_at DESC, id DESC LIMIT p_rows
 %
 -- Looks at p_scan sessions at most, and answers with the last of them if there may be more.
 CREATE OR REPLACE PROCEDURE ~find_anywhere_1(
-    p_after VARBINARY(18), p_ip VARBINARY(64), p_device BLOB, p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT,
+    p_after VARBINARY(18), p_impersonated_by LONGBLOB, p_ip VARBINARY(64), p_device BLOB, p_seen_before BIGINT, p_now BIGINT, p_rows BIGINT,
     p_scan BIGINT
 ) SQL SECURITY INVOKER
 BEGIN
@@ -617,6 +643,7 @@ BEGIN
     SELECT 'session' AS kind, scanned.*
     FROM (SELECT * FROM ~session WHERE id > p_after ORDER BY id LIMIT p_scan) AS scanned
     WHERE COALESCE(~deadline_1(last_seen_at, idle_timeout, ends_at) > p_now, TRUE)
+      AND (p_impersonated_by IS NULL OR impersonated_by = p_impersonated_by)
       AND (p_ip IS NULL OR ip = p_ip) AND (p_device IS NULL OR device = p_device)
       AND (p_seen_before IS NULL OR last_seen_at <= p_seen_before)
     ORDER BY id LIMIT p_rows;

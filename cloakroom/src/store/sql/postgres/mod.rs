@@ -1,5 +1,7 @@
 //! Sessions in PostgreSQL.
 
+mod examine;
+
 use std::{fmt::Write, sync::Arc};
 
 use sqlx::{
@@ -8,8 +10,11 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there};
-use crate::{PartitionKey, Result, Timestamp, store::Schema};
+use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
+use crate::{
+    PartitionKey, Result, Timestamp,
+    store::{Finding, Schema, sql::checks::hex},
+};
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
@@ -71,7 +76,7 @@ impl PostgresStore {
 pub struct Postgres;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// The oldest version with 64-bit transaction numbers, as the server writes it.
 const OLDEST: i32 = 130_000;
@@ -83,7 +88,7 @@ impl Dialect for Postgres {
 
     fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
         let places: Vec<_> = (1..=places(args)).map(|place| format!("${place}")).collect();
-        format!("SELECT * FROM \"{namespace}\".{routine}_1({})", places.join(", "))
+        format!("SELECT * FROM \"{namespace}\".{}({})", numbered(routine), places.join(", "))
     }
 
     async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
@@ -157,6 +162,27 @@ impl Dialect for Postgres {
                 Opened::Unusable(format!("schema {namespace} has lost its partition key: restore it from a backup"))
             }
         })
+    }
+
+    fn table(namespace: &Namespace, name: &str) -> String {
+        format!("\"{namespace}\".{name}")
+    }
+
+    fn literal(bytes: &[u8]) -> String {
+        format!("'\\x{}'::bytea", hex(bytes))
+    }
+
+    async fn execute(connection: &mut PgConnection, statement: String) -> Result<u64, SqlError> {
+        Ok(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?.rows_affected())
+    }
+
+    async fn examine(
+        connection: &mut PgConnection,
+        namespace: &Namespace,
+        max_connections: u32,
+        repair: bool,
+    ) -> Result<Vec<Finding>, SqlError> {
+        examine::examine(connection, namespace, max_connections, repair).await
     }
 
     fn severity(code: &str, _number: Option<u16>) -> Severity {

@@ -193,6 +193,14 @@ BEGIN
     RETURN p_predecessors;
 END $$;
 
+CREATE FUNCTION ~withdraw_1(p_predecessors bytea) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    FOR place IN 0 .. octet_length(p_predecessors) / 40 - 1 LOOP
+        p_predecessors := overlay(p_predecessors PLACING '\x0000000000000000' FROM place * 40 + 33 FOR 8);
+    END LOOP;
+    RETURN p_predecessors;
+END $$;
+
 -- Ends sessions whose rows the caller has locked. One that has expired ends for that reason.
 CREATE FUNCTION ~bury_1(p_ids bytea[], p_reason text, p_by text, p_note text, p_now bigint) RETURNS void
 LANGUAGE sql VOLATILE AS $$
@@ -261,7 +269,8 @@ BEGIN
             refusal := 'user_disabled';
             refusal_note := p_disabled_note;
         ELSIF EXISTS (SELECT FROM ~user_fence
-                      WHERE user_id = p_user_id AND ended_before > coalesce(p_authenticated_at, p_created_at)) THEN
+                      WHERE user_id = p_user_id AND ended_before > coalesce(
+                          CASE WHEN p_impersonated_by IS NULL THEN p_authenticated_at END, p_created_at)) THEN
             refusal := 'ended_meanwhile';
             refusal_note := p_fence_note;
         ELSIF p_limit IS NOT NULL THEN
@@ -466,7 +475,8 @@ BEGIN
 END $$;
 
 CREATE FUNCTION ~rotate_1(
-    p_id bytea, p_presented bytea, p_successor bytea, p_grace bigint, p_grace_ends bigint, p_by text, p_now bigint
+    p_id bytea, p_presented bytea, p_successor bytea, p_grace bigint, p_grace_ends bigint, p_at_once boolean, p_by text,
+    p_now bigint
 ) RETURNS SETOF ~answer_1 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     stored ~session;
@@ -491,6 +501,9 @@ BEGIN
         OR greatest(p_now - stored.secret_issued_at, 0) < p_grace THEN
         RETURN QUERY SELECT * FROM ~record_1('superseded', p_id);
         RETURN;
+    END IF;
+    IF p_at_once THEN
+        stored.predecessors := ~withdraw_1(stored.predecessors);
     END IF;
     UPDATE ~session SET
         secret = p_successor, secret_issued_at = p_now, rotations = rotations + 1,
@@ -547,13 +560,14 @@ CREATE FUNCTION ~enable_user_1(p_user text) RETURNS void LANGUAGE sql VOLATILE A
 $$;
 
 CREATE FUNCTION ~find_of_user_1(
-    p_user text, p_before bigint, p_before_id bytea, p_ip text, p_device text, p_seen_before bigint, p_now bigint,
-    p_rows bigint
+    p_user text, p_before bigint, p_before_id bytea, p_impersonated_by text, p_ip text, p_device text,
+    p_seen_before bigint, p_now bigint, p_rows bigint
 ) RETURNS SETOF ~answer_1 LANGUAGE sql STABLE AS $$
     SELECT * FROM ~heads_1('session', ARRAY(
         SELECT id FROM ~session
         WHERE user_id = p_user AND (created_at, id) < (p_before, p_before_id)
           AND ~lives_1(last_seen_at, idle_timeout, ends_at, p_now)
+          AND (p_impersonated_by IS NULL OR impersonated_by = p_impersonated_by)
           AND (p_ip IS NULL OR ip = p_ip) AND (p_device IS NULL OR device = p_device)
           AND (p_seen_before IS NULL OR last_seen_at <= p_seen_before)
         ORDER BY created_at DESC, id DESC LIMIT p_rows))
@@ -561,11 +575,13 @@ $$;
 
 -- Looks at p_scan sessions at most, and answers with the last of them if there may be more.
 CREATE FUNCTION ~find_anywhere_1(
-    p_after bytea, p_ip text, p_device text, p_seen_before bigint, p_now bigint, p_rows bigint, p_scan bigint
+    p_after bytea, p_impersonated_by text, p_ip text, p_device text, p_seen_before bigint, p_now bigint, p_rows bigint,
+    p_scan bigint
 ) RETURNS SETOF ~answer_1 LANGUAGE sql STABLE AS $$
     SELECT * FROM ~heads_1('session', ARRAY(
         SELECT id FROM (SELECT * FROM ~session WHERE id > p_after ORDER BY id LIMIT p_scan) AS scanned
         WHERE ~lives_1(last_seen_at, idle_timeout, ends_at, p_now)
+          AND (p_impersonated_by IS NULL OR impersonated_by = p_impersonated_by)
           AND (p_ip IS NULL OR ip = p_ip) AND (p_device IS NULL OR device = p_device)
           AND (p_seen_before IS NULL OR last_seen_at <= p_seen_before)
         ORDER BY id LIMIT p_rows))

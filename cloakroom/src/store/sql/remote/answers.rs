@@ -11,8 +11,8 @@ use super::Dialect;
 use crate::{
     AuditEntry, Data, Ended, Error, Json, Record, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        Gone, Loaded, Tombstone, UserFence,
-        sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow},
+        Gone, Loaded, StoredUser, Tombstone, UserFence,
+        sql::rows::{AuditRow, BadRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow, UserRow},
     },
 };
 
@@ -166,6 +166,16 @@ impl<D: Dialect> Answer<'_, D> {
             reason: self.text("reason")?.map(|reason| reason.as_ref().to_owned()),
             by: self.text("by_whom")?,
             note: self.text("note")?,
+        };
+        row.decode().map_err(damaged::<D>)
+    }
+
+    pub(super) fn user(&self) -> Result<StoredUser> {
+        let row = UserRow {
+            user: self.text_of("user_id")?,
+            settings: self.text_of("settings")?,
+            signed_in_at: self.int("signed_in_at")?,
+            signed_in_from: self.text("signed_in_from")?.map(|ip| ip.as_ref().to_owned()),
         };
         row.decode().map_err(damaged::<D>)
     }

@@ -31,7 +31,7 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(50);
 /// How long opening may take: another node may be making the tables.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a transaction that moves many sessions may take.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Whether repeating a call that was cut off leaves its outcome unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,8 +353,12 @@ impl<D: Dialect> Shelf<D> {
 }
 
 impl<D: Dialect> Borrowed<D> {
+    pub(super) fn connection(&mut self) -> &mut <D::Db as Database>::Connection {
+        &mut self.connection
+    }
+
     /// Closes it at once, whatever the server thinks of that.
-    fn discard(self) {
+    pub(super) fn discard(self) {
         drop(self.connection.detach());
     }
 }
@@ -385,7 +389,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn of<D: Dialect>(error: SqlError, after: Duration) -> Self {
+    pub(super) fn of<D: Dialect>(error: SqlError, after: Duration) -> Self {
         match &error {
             SqlError::Io(_) | SqlError::Protocol(_) | SqlError::Tls(_) | SqlError::WorkerCrashed => {
                 Self::Cut { source: error, after }

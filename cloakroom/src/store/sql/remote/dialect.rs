@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc};
 use sqlx::{Database, Error as SqlError};
 
 use super::{Arg, Namespace};
-use crate::PartitionKey;
+use crate::{PartitionKey, store::Finding};
 
 /// A kind of database server. Not to be implemented elsewhere.
 pub trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
@@ -63,6 +63,27 @@ pub trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
         namespace: &Namespace,
     ) -> impl Future<Output = Result<Opened, SqlError>> + Send;
 
+    /// The table of that name, as statements write it.
+    fn table(namespace: &Namespace, name: &str) -> String;
+
+    /// Bytes as statements write them.
+    fn literal(bytes: &[u8]) -> String;
+
+    /// Runs a statement without parameters; how many rows it changed.
+    fn execute(
+        connection: &mut <Self::Db as Database>::Connection,
+        statement: String,
+    ) -> impl Future<Output = Result<u64, SqlError>> + Send;
+
+    /// Looks at the server's settings, and at whether tables, indexes and routines are as they were made; with `repair`
+    /// mends those. The connection is not used for anything else any more.
+    fn examine(
+        connection: &mut <Self::Db as Database>::Connection,
+        namespace: &Namespace,
+        max_connections: u32,
+        repair: bool,
+    ) -> impl Future<Output = Result<Vec<Finding>, SqlError>> + Send;
+
     /// What an error's code means.
     fn severity(code: &str, number: Option<u16>) -> Severity;
 
@@ -99,6 +120,15 @@ pub enum Severity {
     Unavailable,
     /// Somebody must look.
     Broken,
+}
+
+/// A routine's name with the number of the schema that made it.
+pub(in crate::store::sql) fn numbered(routine: &str) -> String {
+    let schema = match routine {
+        "user" | "users" | "put_user" => 2,
+        _ => 1,
+    };
+    format!("{routine}_{schema}")
 }
 
 /// The value, if the row has such a column.

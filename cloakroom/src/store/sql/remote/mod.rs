@@ -8,6 +8,8 @@ mod answers;
 mod arguments;
 mod connections;
 mod dialect;
+mod directory;
+mod examine;
 mod reads;
 mod together;
 mod transfer;
@@ -18,7 +20,7 @@ use std::{fmt, sync::Arc, time::Duration};
 pub(super) use self::{
     address::{Address, Namespace},
     arguments::Arg,
-    dialect::{Dialect, Opened, Severity, if_there},
+    dialect::{Dialect, Opened, Severity, if_there, numbered},
 };
 use self::{
     answers::{Answers, record},

@@ -101,9 +101,14 @@ impl<D: Dialect> SqlStore<D> {
 /// How long a page waits for transactions under way that may still write before entries which are there already.
 const SETTLING: Duration = Duration::from_secs(1);
 
-fn filters(query: &Query) -> [Arg; 3] {
+fn filters(query: &Query) -> [Arg; 4] {
     let ip = query.ip.map(|ip| Arc::from(ip.to_string()));
-    [Arg::Text(ip), Arg::maybe_text(query.device.as_ref()), Arg::maybe_at(query.last_seen_before)]
+    [
+        Arg::maybe_text(query.impersonated_by.as_ref()),
+        Arg::Text(ip),
+        Arg::maybe_text(query.device.as_ref()),
+        Arg::maybe_at(query.last_seen_before),
+    ]
 }
 
 fn place_in_user(cursor: &Cursor) -> Result<(i64, Vec<u8>)> {

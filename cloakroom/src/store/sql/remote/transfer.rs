@@ -19,7 +19,7 @@ use crate::{
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Tombstone, Transfer, UserFence,
         sql::rows::pack_predecessors,
-        transfer::{After, check_places, holds_others},
+        transfer::{After, check_places, has_users, holds_others},
     },
 };
 
@@ -52,6 +52,9 @@ impl<D: Dialect> Transfer for SqlStore<D> {
         Box::pin(async move {
             if !self.key.differs_from(key)? {
                 return Ok(());
+            }
+            if has_users(self).await? {
+                return Err(holds_others());
             }
             let stored = key.clone();
             self.transaction(Access::Write, move |tx| {

@@ -110,13 +110,14 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     pub(super) async fn rotate_record(&self, id: SessionId, rotation: &Rotation, now: Timestamp) -> Result<Rotated> {
-        let Rotation { presented, successor, grace, by } = rotation;
+        let Rotation { presented, successor, grace, at_once, by } = rotation;
         let args = vec![
             Arg::id(id),
             Arg::digest(presented),
             Arg::digest(successor),
             Arg::Int(Some(duration_column(*grace))),
             Arg::at(now.after(*grace)),
+            Arg::Bool(*at_once),
             Arg::maybe_text(by.as_ref()),
             Arg::at(now),
         ];
@@ -234,7 +235,7 @@ impl<D: Dialect> SqlStore<D> {
         }
     }
 
-    fn lock_of_user(&self, user: &str) -> Arg {
+    pub(super) fn lock_of_user(&self, user: &str) -> Arg {
         lock_number(self.key.keyed_digest(user.as_bytes()).as_bytes())
     }
 }

@@ -1,5 +1,7 @@
 //! Sessions in one SQLite file.
 
+mod directory;
+mod examine;
 mod fault;
 mod open;
 mod reads;
@@ -31,8 +33,9 @@ use self::{
 use crate::{
     AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, EndAnswer, Loaded, Locked, Locks, Logged, Page, Query, Reap,
-        Reaped, Rotated, Rotation, Schema, Store, Touch, Updated, Which, transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Loaded, Locked, Locks, Logged, Page,
+        PutUser, Query, Reap, Reaped, Rotated, Rotation, Schema, Store, StoredUser, Touch, Updated, Which,
+        transfer::AdoptableKey,
     },
 };
 
@@ -125,6 +128,25 @@ fn stopped(file: &Path) -> Error {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SqliteStore({})", self.file.display())
+    }
+}
+
+impl Directory for SqliteStore {
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
+        let user = user.to_owned();
+        Box::pin(self.read(move |db| directory::user(db, &user)))
+    }
+
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
+        let put = put.clone();
+        Box::pin(self.write(move |db| directory::put(db, &put)))
+    }
+
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+        Box::pin(async move {
+            let after = after.map(Cursor::name).transpose()?;
+            self.read(move |db| directory::list(db, after.as_deref(), limit)).await
+        })
     }
 }
 

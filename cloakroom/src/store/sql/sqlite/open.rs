@@ -81,9 +81,9 @@ pub(super) fn schema(file: &Path, patience: Duration) -> Result<Schema> {
 const APPLICATION: i32 = 0x436c_6f6b;
 
 /// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
-const LATEST: i32 = 1;
+pub(super) const LATEST: i32 = 2;
 
 const PARTITION_KEY: &str = "partition_key";
 

@@ -307,6 +307,9 @@ async fn every_statement_on_a_requests_path_uses_an_index() {
         (tables::ANY_OLD_FENCE, "SEARCH user_fence USING COVERING INDEX user_fence_by_end (ended_before<?)"),
         (tables::AUDIT, "SEARCH audit USING INTEGER PRIMARY KEY (rowid>?)"),
         (tables::AUDIT_OF_USER, "SEARCH audit USING INDEX audit_by_user (user_id=? AND rowid>?)"),
+        (directory::USER, "SEARCH directory USING PRIMARY KEY (user_id=?)"),
+        (directory::USERS, "SEARCH directory USING PRIMARY KEY (user_id>?)"),
+        (directory::NOTE_SIGN_IN, "SEARCH directory USING PRIMARY KEY (user_id=?)"),
         (tables::AUDIT_OF_SESSION, "SEARCH audit USING INDEX audit_by_session (session=? AND rowid>?)"),
     ] {
         let plan = store.read(move |db| plan(db, statement)).await.unwrap();

@@ -9,7 +9,7 @@ use crate::{
     PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Transfer, UserFence,
-        transfer::{After, check_places, holds_others},
+        transfer::{After, check_places, has_users, holds_others},
     },
 };
 
@@ -33,6 +33,9 @@ impl Transfer for SqliteStore {
         Box::pin(async move {
             if !self.key.differs_from(key)? {
                 return Ok(());
+            }
+            if has_users(self).await? {
+                return Err(holds_others());
             }
             let stored = key.clone();
             if !self.write(move |db| adopt(db, &stored)).await? {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{fault::Fault, tables};
+use super::{directory, fault::Fault, tables};
 use crate::{
     AuditEntry, Change, Ended, Ending, Event, Lease, Reason, SessionId, SessionInfo, Timestamp,
     change::Applied,
@@ -44,6 +44,7 @@ pub(super) fn create(db: &Connection, create: &Create, now: Timestamp) -> Result
     }
     tables::insert_audit(db, &create.started(now))?;
     tables::insert_session(db, record)?;
+    directory::note_sign_in(db, &record.info)?;
     Ok(Created::Created { ended })
 }
 
@@ -95,12 +96,11 @@ pub(super) fn rotate(db: &Connection, id: SessionId, rotation: &Rotation, now: T
         Ok(head) => head,
         Err(gone) => return Ok(Rotated::Gone(gone)),
     };
-    let Rotation { presented, successor, grace, by } = rotation;
     let before = head.secrets.rotations;
-    let rotated = head.secrets.rotate(presented, *successor, *grace, now);
+    let rotated = rotation.apply_to(&mut head.secrets, now);
     if head.secrets.rotations != before {
         tables::set_secrets(db, id, &head.secrets)?;
-        let entry = AuditEntry { by: by.clone(), ..AuditEntry::about(&head.info, Event::Rotated, now) };
+        let entry = AuditEntry { by: rotation.by.clone(), ..AuditEntry::about(&head.info, Event::Rotated, now) };
         tables::insert_audit(db, &entry)?;
     }
     let record = head.with_data(tables::data(db, id)?).into();
@@ -170,7 +170,7 @@ fn admit(
     if disabled {
         return Ok(Err(Refusal::UserDisabled));
     }
-    if ended_before.is_some_and(|ended| info.authenticated_at.unwrap_or(info.created_at) < ended) {
+    if ended_before.is_some_and(|ended| info.fenced_at() < ended) {
         return Ok(Err(Refusal::EndedMeanwhile));
     }
     let limit = limit.filter(|_| info.impersonated_by.is_none());

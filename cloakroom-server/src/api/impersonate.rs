@@ -1,0 +1,87 @@
+//! Acting as somebody else, and going back.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use cloakroom::{Error, Impersonate, Record, Token};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    App,
+    guard::{Admin, May},
+    json::{Strict, TokenText, answer},
+    problem::Problem,
+    sessions::ended_problem,
+    view::SessionView,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImpersonateRequest {
+    token: TokenText,
+    user: Arc<str>,
+    reason: Arc<str>,
+    minutes: Option<u32>,
+    full_name: Option<Arc<str>>,
+    user_type: Option<Arc<str>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StopRequest {
+    token: TokenText,
+}
+
+#[derive(Debug, Serialize)]
+struct HandedOver<'a> {
+    token: String,
+    set_cookie: String,
+    session: SessionView<'a>,
+}
+
+pub(super) async fn start(
+    _: May<Admin>,
+    State(app): State<App>,
+    Strict(request): Strict<ImpersonateRequest>,
+) -> Result<Response, Problem> {
+    let ImpersonateRequest { token, user, reason, minutes, full_name, user_type } = request;
+    let mut impersonate = Impersonate::new(user, reason);
+    if let Some(minutes) = minutes {
+        impersonate = impersonate.minutes(minutes);
+    }
+    if let Some(name) = full_name {
+        impersonate = impersonate.full_name(name);
+    }
+    if let Some(user_type) = user_type {
+        impersonate = impersonate.user_type(user_type);
+    }
+    let started = app.sessions.impersonate(token.token()?, impersonate).await.map_err(|error| problem(&app, error))?;
+    Ok(hand_over(&app, &started.token, &started.record))
+}
+
+pub(super) async fn stop(
+    _: May<Admin>,
+    State(app): State<App>,
+    Strict(request): Strict<StopRequest>,
+) -> Result<Response, Problem> {
+    let returned =
+        app.sessions.stop_impersonating(request.token.token()?).await.map_err(|error| problem(&app, error))?;
+    Ok(hand_over(&app, &returned.token, &returned.record))
+}
+
+fn hand_over(app: &App, token: &Token, record: &Record) -> Response {
+    let view = HandedOver {
+        token: token.reveal(),
+        set_cookie: app.sessions.cookie().set(token, &record.info, app.sessions.now(), None),
+        session: SessionView::from(record),
+    };
+    answer(StatusCode::CREATED, &view)
+}
+
+fn problem(app: &App, error: Error) -> Problem {
+    match error {
+        Error::Ended(ended) => ended_problem(&app.sessions, &ended),
+        error => error.into(),
+    }
+}

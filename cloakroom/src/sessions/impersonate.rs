@@ -1,0 +1,426 @@
+//! Acting as somebody else, and going back.
+//!
+//! A session in which somebody acts as another lives beside the other's own: what ends all of those ends it too. It
+//! names the actor's own session, to which they return, and lives no longer than that: whoever looks at the one
+//! looks at the other. The actor's token is dead meanwhile.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{Found, Sessions, Started, check_text};
+use crate::{
+    AuditEntry, Client, Data, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges, Record,
+    Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    store::{Create, Created, EndAnswer, Loaded, Rotated, Rotation},
+};
+
+/// Whom somebody wants to act as, why, and for how long.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> cloakroom::Result<()> {
+/// use cloakroom::{Impersonate, Sessions, SignIn};
+///
+/// let sessions = Sessions::open("memory:").await?;
+/// let root = sessions.start(SignIn::new("root").user_type("administrator")).await?;
+///
+/// let acting = sessions.impersonate(&root.token, Impersonate::new("anna", "ticket 17").minutes(30)).await?;
+/// assert_eq!(acting.record.info.user.as_deref(), Some("anna"));
+/// assert_eq!(acting.record.info.impersonated_by.as_deref(), Some("root"));
+///
+/// let returned = sessions.stop_impersonating(&acting.token).await?;
+/// assert_eq!(returned.record.info.user.as_deref(), Some("root"));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Impersonate {
+    user: Arc<str>,
+    reason: Arc<str>,
+    lasts: Duration,
+    full_name: Option<Arc<str>>,
+    user_type: Option<Arc<str>>,
+    pub(crate) client: Client,
+}
+
+impl Impersonate {
+    /// How long it lasts unless told otherwise.
+    pub const DEFAULT_DURATION: Duration = Duration::from_hours(1);
+
+    /// As `user`, for a reason that the audit log keeps. Both have at least one byte and at most 256.
+    pub fn new(user: impl Into<Arc<str>>, reason: impl Into<Arc<str>>) -> Self {
+        Self {
+            user: user.into(),
+            reason: reason.into(),
+            lasts: Self::DEFAULT_DURATION,
+            full_name: None,
+            user_type: None,
+            client: Client::default(),
+        }
+    }
+
+    /// For so many minutes, instead of 60.
+    pub fn minutes(self, minutes: u32) -> Self {
+        self.lasting(Duration::from_mins(minutes.into()))
+    }
+
+    /// For so long, instead of an hour. At most as long as [`Builder::impersonation_limit`](crate::Builder::impersonation_limit)
+    /// says, and never longer than the actor's own session.
+    pub fn lasting(mut self, time: Duration) -> Self {
+        self.lasts = time;
+        self
+    }
+
+    /// The person's name, for display. At most 256 bytes.
+    pub fn full_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.full_name = Some(name.into());
+        self
+    }
+
+    /// What kind of user they are, in the application's own words. At most 256 bytes.
+    pub fn user_type(mut self, user_type: impl Into<Arc<str>>) -> Self {
+        self.user_type = Some(user_type.into());
+        self
+    }
+
+    /// Where the actor is, if not where their own session was started from.
+    pub fn client(mut self, client: Client) -> Self {
+        self.client = client;
+        self
+    }
+}
+
+/// What is known of a person whom somebody wants to act as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Target {
+    /// Who.
+    pub user: Arc<str>,
+    /// The person's name.
+    pub full_name: Option<Arc<str>>,
+    /// What kind of user.
+    pub user_type: Option<Arc<str>>,
+}
+
+/// Who may act as whom.
+#[derive(Clone)]
+pub(crate) struct ImpersonationPolicy(Arc<Rule>);
+
+type Rule = dyn Fn(&SessionInfo, &Target) -> bool + Send + Sync;
+
+impl ImpersonationPolicy {
+    pub(crate) fn new(rule: impl Fn(&SessionInfo, &Target) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(rule))
+    }
+}
+
+impl Default for ImpersonationPolicy {
+    fn default() -> Self {
+        Self::new(|_, target| target.user_type.as_deref() != Some("administrator"))
+    }
+}
+
+impl fmt::Debug for ImpersonationPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ImpersonationPolicy")
+    }
+}
+
+/// Somebody is back in their own session.
+#[derive(Clone, Debug)]
+pub struct Returned {
+    /// A new one of their own session; for the client, and nobody else.
+    pub token: Token,
+    /// Their own session.
+    pub record: Arc<Record>,
+}
+
+impl Sessions {
+    /// Lets the holder of `token` act as another: a new session and a new token, while their own session waits and its
+    /// tokens are dead at once.
+    ///
+    /// The new session names both, in every entry of the audit log too, and counts for nobody's limit. It is of the
+    /// actor's assurance level, and ends with the actor's own session, when all of the other's sessions end, when either
+    /// is disabled, or when its time is over. Using it is using both.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ImpersonationRefused`] where it is not allowed, or where the [directory](crate::Builder::users) does not know
+    /// the other, and [`Error::Refused`] where the other is disabled: both
+    /// are in the audit log. [`Error::Ended`] and [`Error::UnknownSession`] if the token opens nothing.
+    pub async fn impersonate(&self, token: &Token, impersonate: Impersonate) -> Result<Started> {
+        for (what, text) in [
+            ("user", Some(&impersonate.user)),
+            ("full_name", impersonate.full_name.as_ref()),
+            ("user_type", impersonate.user_type.as_ref()),
+        ] {
+            check_text(what, text.map(|text| &**text), what.contains("user"))?;
+        }
+        check_text("reason", Some(&*impersonate.reason), false)?;
+        let original = living(self.resume(token).await?)?;
+        let now = self.now();
+        let Some(target) = self.target_facts(&impersonate).await? else {
+            let why = ImpersonationRefusal::UnknownUser;
+            return Err(self.refuse(&original.info, &impersonate, why, now).await);
+        };
+        let actor = match self.may_impersonate(&original.info, &impersonate, &target) {
+            Ok(actor) => actor,
+            Err(why) => return Err(self.refuse(&original.info, &impersonate, why, now).await),
+        };
+
+        let (mut create, acting) = self.acting(&original.info, actor, impersonate, target, now)?;
+        if let Err(refusal) = self.admit(&mut create, now).await? {
+            self.log_refusal(&create.refused(refusal, now)).await;
+            return Err(refusal.into());
+        }
+        // The other's limit is for their own sessions.
+        create.limit = None;
+        let sessions = self.clone();
+        let token = token.clone();
+        // Steps that belong together: a client that goes away between them must not leave one without the other.
+        let started = tokio::spawn(async move { sessions.start_acting(create, acting, original, &token, now).await });
+        started.await.map_err(|error| Error::unavailable("starting to act as another was interrupted", error))?
+    }
+
+    /// Takes whoever acts as another in the session of `token` back to their own: this session ends, and there is a new
+    /// token of the other one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] if either session has ended, [`Error::UnknownSession`] if the token opens nothing,
+    /// [`Error::InvalidArgument`] if nobody acts as another in its session.
+    pub async fn stop_impersonating(&self, token: &Token) -> Result<Returned> {
+        let acting = living(self.resume(token).await?)?;
+        let Some(id) = acting.info.returns_to else {
+            let problem = "nobody acts as another in its session, so there is nowhere to go back to".into();
+            return Err(Error::InvalidArgument { what: "token", problem });
+        };
+        let sessions = self.clone();
+        let returned = tokio::spawn(async move { sessions.go_back(acting.info.id, id).await });
+        returned.await.map_err(|error| Error::unavailable("going back was interrupted", error))?
+    }
+
+    async fn go_back(&self, acting: SessionId, id: SessionId) -> Result<Returned> {
+        let now = self.now();
+        let original = living(self.get(id).await?)?;
+        let token = Token::generate(id)?;
+        let record = match self.withdraw(&original, &token, now).await? {
+            Rotated::Rotated(record) => record,
+            // Another request goes back at this moment, and has the token.
+            Rotated::Superseded(_) => return Err(Error::Contended { attempts: 1 }),
+            Rotated::Gone(gone) => return Err(gone.into()),
+        };
+        self.end(acting, &Ending::new(Reason::ImpersonationEnded)).await?;
+        Ok(Returned { token, record })
+    }
+
+    /// What is known of the person whom somebody wants to act as: what the directory says of them, or what the call says
+    /// where there is none. Nothing if the directory does not know them.
+    async fn target_facts(&self, impersonate: &Impersonate) -> Result<Option<Target>> {
+        let Impersonate { user, full_name, user_type, .. } = impersonate;
+        let said = |full_name: &Option<Arc<str>>, user_type: &Option<Arc<str>>| Target {
+            user: Arc::clone(user),
+            full_name: full_name.clone(),
+            user_type: user_type.clone(),
+        };
+        if self.0.known_users.is_none() {
+            return Ok(Some(said(full_name, user_type)));
+        }
+        // Not what the call says: a policy that protects a type of users must not be talked out of it.
+        Ok(self.find_user(user).await?.map(|known| said(&known.full_name, &known.user_type)))
+    }
+
+    /// Who acts, if they may.
+    fn may_impersonate(
+        &self,
+        actor: &SessionInfo,
+        impersonate: &Impersonate,
+        target: &Target,
+    ) -> Result<Arc<str>, ImpersonationRefusal> {
+        let Some(user) = &actor.user else { return Err(ImpersonationRefusal::NobodySignedIn) };
+        if actor.impersonated_by.is_some() || actor.audit_user.is_some() {
+            return Err(ImpersonationRefusal::Nested);
+        }
+        if impersonate.reason.trim().is_empty() {
+            return Err(ImpersonationRefusal::NoReason);
+        }
+        if *user == impersonate.user {
+            return Err(ImpersonationRefusal::Oneself);
+        }
+        let most = self.config().impersonation_limit;
+        if impersonate.lasts.as_millis() == 0 || impersonate.lasts > most {
+            return Err(ImpersonationRefusal::TooLong { most });
+        }
+        let ImpersonationPolicy(allows) = &self.config().impersonation_policy;
+        if !allows(actor, target) {
+            return Err(ImpersonationRefusal::Policy);
+        }
+        Ok(Arc::clone(user))
+    }
+
+    /// Puts a refusal into the audit log, and answers with the error that says so.
+    async fn refuse(
+        &self,
+        actor: &SessionInfo,
+        impersonate: &Impersonate,
+        why: ImpersonationRefusal,
+        now: Timestamp,
+    ) -> Error {
+        let Impersonate { user, reason, .. } = impersonate;
+        let note = format!(
+            "to act as {user}: {why}{}",
+            if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+        );
+        let entry = AuditEntry { note: Some(note.into()), ..AuditEntry::about(actor, Event::Refused, now) };
+        self.log_refusal(&entry).await;
+        tracing::warn!(session = %actor.id, actor = actor.user.as_deref(), %user, %why, "acting as another refused");
+        Error::ImpersonationRefused(why)
+    }
+
+    /// The session in which the actor acts as the other, about to start.
+    fn acting(
+        &self,
+        original: &SessionInfo,
+        actor: Arc<str>,
+        impersonate: Impersonate,
+        target: Target,
+        now: Timestamp,
+    ) -> Result<(Create, Token)> {
+        let Target { user, full_name, user_type } = target;
+        let partition = self.store().partition_key().partition_of(&user);
+        let token = Token::generate(SessionId::generate(partition)?)?;
+        let end = now.after(impersonate.lasts);
+        let client = if impersonate.client == Client::default() { original.client.clone() } else { impersonate.client };
+        let info = SessionInfo {
+            id: token.id(),
+            user: Some(user),
+            full_name,
+            user_type,
+            created_at: now,
+            authenticated_at: original.authenticated_at,
+            methods: original.methods.clone(),
+            level: original.level,
+            remember: false,
+            client: client.cleaned(),
+            impersonated_by: Some(Arc::clone(&actor)),
+            returns_to: Some(original.id),
+            audit_user: None,
+            version: 0,
+            last_seen_at: now,
+            idle_timeout: original.idle_timeout,
+            ends_at: Some(original.ends_at.map_or(end, |latest| latest.min(end))),
+        };
+        let record = Record {
+            info,
+            data: Data::new(),
+            secrets: Secrets::new(self.digest(&token), now),
+            recent_changes: RecentChanges::default(),
+            lease: Lease::default(),
+            idempotency: None,
+        };
+        let note = Some(impersonate.reason);
+        Ok((Create { record, limit: None, replaces: None, by: Some(actor), note }, token))
+    }
+
+    /// Starts the new session, and withdraws every token of the original; where that fails, neither has happened.
+    async fn start_acting(
+        &self,
+        create: Create,
+        acting: Token,
+        mut original: Arc<Record>,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Started> {
+        if let Created::Refused(refusal) = self.store_write(self.store().create(&create, now)).await? {
+            return Err(refusal.into());
+        }
+        let error = loop {
+            let nobodys = Token::generate(original.info.id)?;
+            match self.withdraw(&original, &nobodys, now).await {
+                Ok(Rotated::Rotated(_)) => {
+                    let info = &create.record.info;
+                    let (actor, user) = (info.impersonated_by.as_deref(), info.user.as_deref());
+                    tracing::info!(session = %info.id, actor, user, "somebody acts as another");
+                    return Ok(Started { token: acting, record: Arc::new(create.record), ended: Vec::new() });
+                }
+                // A rotation of the same client's came in between; unless it was another request's that acts already.
+                Ok(Rotated::Superseded(fresh)) if self.opens(token, &fresh.secrets, now) => original = fresh,
+                Ok(Rotated::Superseded(fresh)) => break withdrawn(&fresh).into(),
+                Ok(Rotated::Gone(gone)) => break gone.into(),
+                Err(error) => break error,
+            }
+        };
+        // Nobody holds its token, so that leaving it would do no harm.
+        if let Err(error) = self.end(acting.id(), &Ending::new(Reason::ImpersonationEnded)).await {
+            tracing::warn!(session = %acting.id(), %error, "a session that nobody can use is left until it expires");
+        }
+        Err(error)
+    }
+
+    /// Makes a token the only one of a session.
+    async fn withdraw(&self, record: &Record, successor: &Token, now: Timestamp) -> Result<Rotated> {
+        let rotation = Rotation {
+            presented: record.secrets.current,
+            successor: self.digest(successor),
+            grace: Duration::ZERO,
+            at_once: true,
+            by: None,
+        };
+        self.store_write(self.store().rotate(record.info.id, &rotation, now)).await
+    }
+
+    /// A session in which somebody acts as another, if the actor's own still lives; otherwise it ends as that did.
+    /// Where it `counts` as use, both were used.
+    pub(super) async fn while_actor_is_there(
+        &self,
+        record: Arc<Record>,
+        now: Timestamp,
+        counts: bool,
+    ) -> Result<Found> {
+        let Some(id) = record.info.returns_to else { return Ok(Found::Live(record)) };
+        let ending = match self.load(id, now).await? {
+            Loaded::Live(original) => {
+                if counts {
+                    self.note_use(&original, now);
+                }
+                return Ok(Found::Live(record));
+            }
+            Loaded::Ended(tombstone) => {
+                let Ended { reason, by, note, .. } = tombstone.ended.clone();
+                Ending { reason, by, note }
+            }
+            Loaded::Unknown => Ending::new(Reason::ImpersonationEnded),
+        };
+        Ok(match self.end(record.info.id, &ending).await? {
+            EndAnswer::Unknown(_) => Found::Unknown,
+            EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) => Found::Ended(ended),
+        })
+    }
+
+    /// Leaves out sessions in which somebody acted as another whose own session has ended.
+    pub(super) async fn retain_attended(&self, sessions: &mut Vec<SessionInfo>) -> Result<()> {
+        let now = self.now();
+        let mut gone = Vec::new();
+        for info in sessions.iter() {
+            if let Some(id) = info.returns_to
+                && !matches!(self.load(id, now).await?, Loaded::Live(_))
+            {
+                gone.push(info.id);
+            }
+        }
+        sessions.retain(|info| !gone.contains(&info.id));
+        Ok(())
+    }
+}
+
+/// How a session ended, as far as the holder of a withdrawn token is concerned: they were given another's.
+pub(super) fn withdrawn(record: &Record) -> Ended {
+    let SessionInfo { id, user, .. } = &record.info;
+    Ended { id: *id, user: user.clone(), at: record.secrets.issued_at, reason: Reason::Replaced, by: None, note: None }
+}
+
+fn living(found: Found) -> Result<Arc<Record>> {
+    match found {
+        Found::Live(record) => Ok(record),
+        Found::Ended(ended) => Err(ended.into()),
+        Found::Unknown => Err(Error::UnknownSession),
+    }
+}

@@ -1,0 +1,111 @@
+//! The users that a store knows by name: what is settled about each, and when they last signed in.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{
+    Result, SessionInfo, Timestamp,
+    store::{BoxFuture, Cursor, Page},
+};
+
+/// The users that a store knows by name.
+///
+/// What is settled about a user is text that the store does not look into: who writes it says what it takes the place of,
+/// so that two who write at the same time cannot undo each other's work. Users are compared byte for byte. Nothing here is
+/// audited, and nothing here keeps anybody out: fences do.
+pub trait Directory {
+    /// What is known of a user.
+    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>>;
+
+    /// Writes what is settled about a user, creates or deletes the entry, all in one step; `false` and nothing is done
+    /// if [`PutUser::was`] is not what is there. Where [`PutUser::settings`] is there already, an earlier try of this call
+    /// succeeded: it answers `true`. A [`PutUser::last_sign_in`] that is older than the one known is left out.
+    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>>;
+
+    /// Lists all users in an order of the store's own, at most `limit` (one or more). A page may hold fewer, or none,
+    /// although more follow. Paging while users come and go never shows one twice, and shows each that was there
+    /// throughout. A cursor that this store did not give is [`Cursor::invalid`].
+    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>>;
+}
+
+/// A user as a store keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredUser {
+    /// Who.
+    pub user: Arc<str>,
+    /// What is settled about them, as it was given.
+    pub settings: Arc<str>,
+    /// When they last signed in, as far as they were in the directory then. Written by [`Store::create`](super::Store::create)
+    /// in its own transaction; when somebody else acts as them, it is not their sign-in.
+    pub last_sign_in: Option<LastSignIn>,
+}
+
+/// A user's latest sign-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSignIn {
+    /// When the session started.
+    pub at: Timestamp,
+    /// Where from.
+    pub ip: Option<IpAddr>,
+}
+
+impl LastSignIn {
+    /// What starting a session says of its user, if it says anything.
+    pub fn of(info: &SessionInfo) -> Option<(&Arc<str>, Self)> {
+        let user = info.user.as_ref().filter(|_| info.impersonated_by.is_none())?;
+        Some((user, Self { at: info.created_at, ip: info.client.ip }))
+    }
+
+    /// The later one; of two at the same time the second.
+    pub fn latest(known: Option<Self>, new: Option<Self>) -> Option<Self> {
+        match (known, new) {
+            (Some(known), Some(new)) if known.at > new.at => Some(known),
+            (known, new) => new.or(known),
+        }
+    }
+}
+
+/// What to write about a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutUser {
+    /// Who.
+    pub user: Arc<str>,
+    /// The settings that the new ones take the place of; `None` if there must be no entry.
+    pub was: Option<Arc<str>>,
+    /// The new ones; `None` deletes the entry, and with it when they last signed in.
+    pub settings: Option<Arc<str>>,
+    /// When they last signed in, for an entry that is moved from one store to another.
+    pub last_sign_in: Option<LastSignIn>,
+}
+
+/// What a store that decides in this process does about a [`PutUser`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// Something else is there: nothing.
+    Refuse,
+    /// It is so already: nothing.
+    Leave,
+    /// Keep this.
+    Keep(StoredUser),
+    /// Delete the entry.
+    Delete,
+}
+
+impl PutUser {
+    /// The rule of [`Directory::put_user`], for what is there.
+    pub fn decide(&self, stored: Option<&StoredUser>) -> Put {
+        let is = stored.map(|stored| &stored.settings);
+        if is != self.settings.as_ref() && is != self.was.as_ref() {
+            return Put::Refuse;
+        }
+        let Some(settings) = &self.settings else {
+            return if stored.is_some() { Put::Delete } else { Put::Leave };
+        };
+        let known = stored.and_then(|stored| stored.last_sign_in);
+        let put = StoredUser {
+            user: Arc::clone(&self.user),
+            settings: Arc::clone(settings),
+            last_sign_in: LastSignIn::latest(known, self.last_sign_in),
+        };
+        if stored == Some(&put) { Put::Leave } else { Put::Keep(put) }
+    }
+}

@@ -1,0 +1,106 @@
+//! Where on this machine a store lies: who may read it, and on what kind of file system.
+
+use std::{fs, path::Path};
+
+use crate::store::Finding;
+
+/// Kinds that several machines share, whose locks or renames are not what they are on a disk of one's own.
+const SHARED: [&str; 14] = [
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "ncpfs",
+    "vboxsf",
+    "fuse.sshfs",
+    "fuse.s3fs",
+];
+
+/// Looks at a file or directory that holds a store. `needs` says what a network's file system lacks.
+pub(super) fn examine(path: &Path, needs: &str) -> Vec<Finding> {
+    [permissions(path), file_system(path, needs)].into_iter().flatten().collect()
+}
+
+#[cfg(unix)]
+fn permissions(path: &Path) -> Option<Finding> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let metadata = fs::metadata(path).ok()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let shown = path.display();
+    Some(match mode & 0o077 {
+        0 => Finding::fine("permissions", format!("Nobody but its owner may read {shown}.")),
+        _ => {
+            let wanted = if metadata.is_dir() { "700" } else { "600" };
+            let text = format!(
+                "Others than its owner may reach {shown} (its mode is {mode:03o}), and it holds all that sessions keep: \
+                 chmod {wanted} it, unless they shall."
+            );
+            Finding::warning("permissions", text)
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn permissions(_path: &Path) -> Option<Finding> {
+    None
+}
+
+fn file_system(path: &Path, needs: &str) -> Option<Finding> {
+    let path = fs::canonicalize(path).ok()?;
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let kind = kind_at(&path, &mounts)?;
+    let shown = path.display();
+    Some(match kind {
+        kind if SHARED.contains(&kind) => Finding::error(
+            "file system",
+            format!("{shown} is on a network's file system ({kind}), which {needs}: move it to a local disk."),
+        ),
+        "tmpfs" | "ramfs" => Finding::warning(
+            "file system",
+            format!("{shown} is in the machine's memory ({kind}): all of it goes when the machine stops."),
+        ),
+        kind => Finding::fine("file system", format!("{shown} is on {kind}.")),
+    })
+}
+
+/// The kind of the file system that is mounted where `path` is, by the system's table of mounts.
+fn kind_at<'a>(path: &Path, mounts: &'a str) -> Option<&'a str> {
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    let mount = |fields: &mut std::str::Split<'a, char>| {
+        let (point, kind) = (fields.nth(1)?, fields.next()?);
+        // Blanks in names are written so.
+        let point = point.replace("\\040", " ");
+        path.starts_with(&point).then_some((point.len(), kind))
+    };
+    // Of two at the same place the later one lies on top, as `max_by_key` has it.
+    let found = fields.by_ref().filter_map(|mut fields| mount(&mut fields));
+    found.max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "/dev/sda1 / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\ntmpfs /home/my\\040files tmpfs rw 0 0\n\
+                          overlay / overlay rw 0 0\n";
+
+    #[test]
+    fn the_nearest_mount_decides() {
+        for (path, kind) in [
+            ("/var/sessions", "overlay"),
+            ("/home/anna/sessions", "nfs4"),
+            ("/home/my files/sessions", "tmpfs"),
+            ("/homeless", "overlay"),
+        ] {
+            assert_eq!(kind_at(Path::new(path), MOUNTS), Some(kind), "{path}");
+        }
+        assert_eq!(kind_at(Path::new("/a"), ""), None);
+    }
+}
