@@ -126,7 +126,10 @@ impl MemoryStore {
 
 impl Shard {
     fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.beside.ended.is_empty() && self.beside.users.is_empty()
+        self.live.is_empty()
+            && self.beside.ended.is_empty()
+            && self.beside.users.is_empty()
+            && self.beside.directory.is_empty()
     }
 
     /// What is stored under an id, expired or not.
