@@ -46,7 +46,6 @@ impl Json {
     }
 
     /// The value, borrowed.
-    #[expect(clippy::should_implement_trait, reason = "the trait wants a reference, and this is more than one")]
     pub fn as_ref(&self) -> JsonRef<'_> {
         JsonRef(&self.0)
     }
@@ -135,6 +134,7 @@ impl Data {
     }
 
     /// Sets `key`, and returns what it was.
+    #[expect(clippy::needless_pass_by_value, reason = "what is inserted is given away, as in every map")]
     pub fn insert(&mut self, key: impl AsRef<str>, value: Json) -> Option<Json> {
         let (key, value) = (key.as_ref(), value.as_str());
         let mut entries: Vec<_> = self.texts().collect();

@@ -136,7 +136,15 @@ impl DeviceKind {
 }
 
 fn find(names: Names, user_agent: &str) -> Option<&'static str> {
-    names.iter().find(|(part, _)| user_agent.contains(part)).map(|(_, name)| *name)
+    // Few parts have no other characters than the header: only those are looked for.
+    let there = characters(user_agent);
+    let may_have = |part| characters(part) & !there == 0;
+    names.iter().find(|(part, _)| may_have(part) && user_agent.contains(part)).map(|(_, name)| *name)
+}
+
+/// A bit for each ASCII character of a text.
+fn characters(text: &str) -> u128 {
+    text.bytes().filter(u8::is_ascii).fold(0, |set, byte| set | 1 << byte)
 }
 
 fn system(user_agent: &str) -> Option<&'static str> {
@@ -171,13 +179,17 @@ fn kind(user_agent: &str, system: Option<&str>) -> DeviceKind {
 
 /// A crawler's name for itself.
 fn crawler(user_agent: &str) -> Option<&str> {
+    const SAYS_SO: [&str; 6] = ["bot", "crawler", "spider", "slurp", "headlesschrome", "externalhit"];
+    let says_so = |text: &str| SAYS_SO.iter().any(|part| text.contains(part));
+    if !says_so(&user_agent.to_ascii_lowercase()) {
+        return None;
+    }
     let words = user_agent.split(|char: char| !(char.is_ascii_alphanumeric() || matches!(char, '-' | '_')));
     let mut words = words.filter(|word| word.len() <= 40);
     words.find(|word| {
         let word = word.to_ascii_lowercase();
-        let says_so = ["bot", "crawler", "spider", "slurp", "headlesschrome", "externalhit"];
         // Cubot makes telephones.
-        says_so.iter().any(|part| word.contains(part)) && !word.starts_with("cubot")
+        says_so(&word) && !word.starts_with("cubot")
     })
 }
 

@@ -78,7 +78,7 @@ impl SealedStore {
             change.relied_on.insert(SEAL_KEY.into(), held.clone());
             match self.inner.update(id, &change, now).await? {
                 Updated::Conflict(fresh) if fresh.data.get(SEAL_KEY) != held.as_ref().map(Json::as_ref) => {
-                    stored = fresh
+                    stored = fresh;
                 }
                 updated => return Ok(self.open_updated(id, updated)),
             }
