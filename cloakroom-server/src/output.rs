@@ -95,7 +95,8 @@ pub(crate) struct User {
     id: String,
     enabled: bool,
     full_name: Option<String>,
-    user_type: Option<String>,
+    #[serde(rename = "user_type")]
+    kind: Option<String>,
     session_limit: Option<u32>,
     when_full: Option<String>,
     allowed_networks: Vec<String>,
@@ -115,7 +116,7 @@ impl User {
         row("user", &self.id);
         row("enabled", if self.enabled { "yes" } else { "no" });
         row("full name", self.full_name.as_deref().unwrap_or("-"));
-        row("user type", self.user_type.as_deref().unwrap_or("-"));
+        row("user type", self.kind.as_deref().unwrap_or("-"));
         row("sessions", &self.limit());
         row("from", &self.networks("anywhere"));
         row("last sign-in", &self.last_sign_in());
@@ -155,7 +156,7 @@ pub(crate) fn users(users: &[User]) {
             user.id.clone(),
             if user.enabled { "yes" } else { "no" }.into(),
             or_dash(&user.full_name),
-            or_dash(&user.user_type),
+            or_dash(&user.kind),
             user.limit(),
             user.networks("-"),
             user.last_sign_in(),

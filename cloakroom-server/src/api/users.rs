@@ -107,6 +107,7 @@ pub(super) async fn list(
 }
 
 /// A field that is left out stays, and `null` empties it.
+#[expect(clippy::option_option, reason = "a field left out is not one that is null")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PatchRequest {
