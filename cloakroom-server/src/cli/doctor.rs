@@ -5,7 +5,7 @@ use std::error::Error as _;
 use clap::Args;
 use cloakroom::{
     ClockOffset, Error, Sessions,
-    store::{self, Finding, Severity},
+    store::{self, Finding, Schema, Severity},
 };
 use serde_json::json;
 
@@ -59,10 +59,29 @@ impl Doctor {
     }
 
     async fn examine(&self) -> Result<Vec<Finding>, Error> {
+        let shown = without_password(&self.store);
+        if self.store != "memory:" {
+            // Opening makes what is not there and migrates what is old, and looking shall change nothing.
+            match store::schema(&self.store).await? {
+                Schema { found: None, .. } => {
+                    let message =
+                        "there is no store yet: see whether the address is right, or make one with cloakroom migrate";
+                    return Err(Error::Store { message: message.into(), source: None });
+                }
+                Schema { found: Some(found), latest } if found < latest => {
+                    let text = format!(
+                        "Its version is {found}, and this program works with {latest}: bring it up to date with cloakroom \
+                         migrate, then look again."
+                    );
+                    return Ok(vec![reachable(&shown), Finding::error("schema", text)]);
+                }
+                Schema { .. } => {}
+            }
+        }
         let store = store::open(&self.store).await?;
         let sessions = Sessions::builder(store).without_upkeep().build()?;
         // The first call may have to connect, and is no measure.
-        let mut findings = vec![Finding::fine("reachable", format!("{} answers.", without_password(&self.store)))];
+        let mut findings = vec![reachable(&shown)];
         match async {
             sessions.measure_clock_offset().await?;
             sessions.measure_clock_offset().await
@@ -75,6 +94,10 @@ impl Doctor {
         findings.extend(sessions.store().examine(sessions.now(), self.repair).await?);
         Ok(findings)
     }
+}
+
+fn reachable(store: &str) -> Finding {
+    Finding::fine("reachable", format!("{store} answers."))
 }
 
 fn clock(offset: Option<ClockOffset>) -> Finding {

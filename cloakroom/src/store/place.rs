@@ -34,17 +34,16 @@ fn permissions(path: &Path) -> Option<Finding> {
     let metadata = fs::metadata(path).ok()?;
     let mode = metadata.permissions().mode() & 0o777;
     let shown = path.display();
-    Some(match mode & 0o077 {
-        0 => Finding::fine("permissions", format!("Nobody but its owner may read {shown}.")),
-        _ => {
-            let wanted = if metadata.is_dir() { "700" } else { "600" };
-            let text = format!(
-                "Others than its owner may reach {shown} (its mode is {mode:03o}), and it holds all that sessions keep: \
-                 chmod {wanted} it, unless they shall."
-            );
-            Finding::warning("permissions", text)
-        }
-    })
+    let others = mode & 0o077;
+    if others == 0 {
+        return Some(Finding::fine("permissions", format!("Nobody but its owner may read {shown}.")));
+    }
+    let wanted = if metadata.is_dir() { "700" } else { "600" };
+    let text = format!(
+        "Others than its owner may reach {shown} (its mode is {mode:03o}), and it holds all that sessions keep: chmod \
+         {wanted} it, unless they shall."
+    );
+    Some(Finding::warning("permissions", text))
 }
 
 #[cfg(not(unix))]

@@ -50,7 +50,9 @@ impl Place {
     fn remove(&self, part: &str) {
         let files = self.files(part);
         assert!(!files.is_empty(), "{part}");
-        files.into_iter().for_each(|file| fs::remove_file(file).unwrap());
+        for file in files {
+            fs::remove_file(file).unwrap();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom::{
     Client, DirectoryEntry, Error, Found, Reason, SignIn, User, UserPatch,
-    store::{Directory, LastSignIn, MemoryStore, PutUser, Refusal},
+    store::{self, Directory, LastSignIn, MemoryStore, PutUser, Refusal, Store},
     testing::{Call, SpyStore},
 };
 use http::StatusCode;
@@ -225,4 +225,26 @@ async fn i9_a_directory_costs_a_call_in_five_seconds_and_none_where_there_is_non
     let mut browser = plain.signed_in("anna").await;
     browser.text("/me").await;
     assert_eq!(spy.counts().user, 0);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_store_takes_its_directory_along() {
+    let (world, spy) = world();
+    let target: Arc<dyn Store> = Arc::new(MemoryStore::new().unwrap());
+    for n in 0..600 {
+        world.sessions.put_user(format!("user {n}"), User::default(), None).await.unwrap();
+    }
+    world.sessions.start(SignIn::new("user 7")).await.unwrap();
+    let source: Arc<dyn Store> = spy;
+    store::copy(&source, &target, None, |_| {}).await.unwrap();
+    let users = target.users(None, 1000).await.unwrap().items;
+    assert_eq!(users.len(), 600);
+    assert_eq!(target.user("user 7").await.unwrap(), source.user("user 7").await.unwrap());
+    assert!(target.user("user 7").await.unwrap().unwrap().last_sign_in.is_some());
+
+    // Once more carries over what changed.
+    let patch = UserPatch { session_limit: Some(Some(1)), ..UserPatch::default() };
+    world.sessions.patch_user("user 7", &patch, None).await.unwrap();
+    store::copy(&source, &target, None, |_| {}).await.unwrap();
+    assert_eq!(target.user("user 7").await.unwrap(), source.user("user 7").await.unwrap());
 }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
 use cloakroom::{
     Assurance, AuditEntry, Builder, Client, Ending, Error, Event, Found, Impersonate, ImpersonationRefusal, Reason,
     Session, SessionId, SessionInfo, SignIn, Start, Started, Token, User, UserPatch,
@@ -11,7 +10,10 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::world::{Browser, World, spied, world, world_with};
+use crate::{
+    framework::{Router, get, layer},
+    world::{Browser, World, spied, world, world_with},
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -498,8 +500,7 @@ fn shop(world: &World) -> Browser {
                 }),
             )
             .merge(crate::world::routes())
-            .with_state(world.sessions.clone())
-            .layer(world.sessions.layer());
+            .layer(layer(&world.sessions));
     Browser { app: routes, cookie: None }
 }
 

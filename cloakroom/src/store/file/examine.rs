@@ -30,7 +30,7 @@ impl Examine for FileStore {
             findings.extend(self.examine_temporary(repair).await?);
             let mut damage: BTreeMap<Kind, Damage> = BTreeMap::new();
             let of_bytes = [Step::Tombstones, Step::Sessions, Step::Users, Step::Tries];
-            let steps = of_bytes.into_iter().flat_map(|step| (0..=u8::MAX).map(move |byte| step(byte)));
+            let steps = of_bytes.into_iter().flat_map(|step| (0..=u8::MAX).map(step));
             let mut sessions = 0;
             for step in steps.chain(self.days().await?) {
                 let mut looked = self.look(step.clone(), false).await?;
@@ -62,7 +62,7 @@ impl FileStore {
             let text = format!("{left} are left in tmp. They do no harm; --repair removes them.");
             return Ok(Some(Finding::note("temporary files", text)));
         }
-        self.block(|journal| journal.recover()).await?;
+        self.block(super::Journal::recover).await?;
         Ok(Some(Finding::note("temporary files", format!("{left} were left in tmp. Repaired.")).repaired(true)))
     }
 
@@ -277,8 +277,12 @@ fn sessions(directory: &mut Transaction<'_>, key: &PartitionKey, byte: u8, looke
         if whole(tables::ended(directory, id))?.flatten().is_some() {
             looked.note(Kind::EndedAndThere, id.to_string());
             directory.remove(file);
-            of_user.into_iter().for_each(|file| directory.remove(file));
-            stored.due.into_iter().for_each(|at| directory.remove(Due::Session.marker(at, id)));
+            if let Some(file) = of_user {
+                directory.remove(file);
+            }
+            if let Some(at) = stored.due {
+                directory.remove(Due::Session.marker(at, id));
+            }
             continue;
         }
         if let Some(of_user) = of_user.filter(|file| !matches!(is_there(directory, file), Ok(true))) {

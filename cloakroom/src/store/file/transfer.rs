@@ -184,6 +184,9 @@ fn adopt(directory: &mut Transaction<'_>, key: &PartitionKey) -> Result<bool, Fa
                 return Ok(false);
             }
         }
+        if directory.list(&layout::directory(byte))?.iter().any(|name| layout::user_named(name).is_some()) {
+            return Ok(false);
+        }
     }
     for first in directory.list(layout::USERS)? {
         for user in directory.list(&format!("{}/{first}", layout::USERS))? {

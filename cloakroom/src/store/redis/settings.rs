@@ -29,7 +29,9 @@ pub(super) async fn examine(servers: &Servers, cluster: bool) -> Result<Vec<Find
         if cluster {
             of_server.push(slots_of(servers, slot).await?);
             let port = server.line("tcp_port");
-            of_server.iter_mut().for_each(|finding| finding.text.insert_str(0, &format!("Port {port}: ")));
+            for finding in &mut of_server {
+                finding.text.insert_str(0, &format!("Port {port}: "));
+            }
         }
         findings.extend(of_server);
     }

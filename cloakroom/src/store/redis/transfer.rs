@@ -325,7 +325,7 @@ impl Inner {
         }
         let calls = groups().map(|group| {
             let mut exist = cmd("EXISTS");
-            for name in ["index", "buried", "fenced", "disabled"] {
+            for name in ["index", "buried", "fenced", "disabled", "users"] {
                 exist.arg(self.keys.of_group(name, group));
             }
             Call::read(keys::slot_of_group(group), exist)

@@ -268,7 +268,7 @@ mod tests {
         let routines = expected_routines(&Namespace::default());
         let made = MIGRATIONS.iter().flat_map(|migration| migration.split("CREATE OR REPLACE ").skip(1)).count();
         assert_eq!(routines.len(), made);
-        assert!(routines["cloakroom_load_1"].contains("cloakroom_session") && routines.len() > 20);
+        assert!(routines["cloakroom_load_1"].contains("cloakroom_record_1") && routines.len() > 20);
     }
 
     #[test]

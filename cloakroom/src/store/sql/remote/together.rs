@@ -56,7 +56,7 @@ impl<D: Dialect> Together<D> {
     const HEAVIEST: usize = 256 * 1024;
 
     pub(super) fn new(connections: Arc<Connections<D>>) -> Self {
-        let transports = Self::TRANSPORTS.min(connections.max());
+        let transports = connections.max().clamp(1, Self::TRANSPORTS);
         let line = Line { waiting: VecDeque::new(), away: HashSet::new(), transports: 0, last_ticket: 0 };
         Self { connections, transports, line: Mutex::new(line) }
     }

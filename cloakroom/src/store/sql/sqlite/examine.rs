@@ -52,7 +52,7 @@ impl SqliteStore {
                 match self.write(move |db| Ok(db.execute_batch(&mend)?)).await {
                     Ok(()) => finding = finding.repaired(true),
                     Err(Error::Store { source: Some(source), .. }) => {
-                        finding.text += &format!(" That failed: {source}.")
+                        finding.text = format!("{} That failed: {source}.", finding.text);
                     }
                     Err(error) => return Err(error),
                 }
@@ -103,7 +103,9 @@ impl SqliteStore {
                 break;
             }
             if !repair || !check.can_mend() {
-                ids.iter().for_each(|id| damage.add(checks::shown(id), false));
+                for id in &ids {
+                    damage.add(checks::shown(id), false);
+                }
                 damage.add_unnamed(rest);
                 break;
             }
