@@ -656,6 +656,11 @@ fn c5_answers_carry_the_token_only_where_it_was_made() {
 #[test]
 fn set_impersonated_there_and_back() {
     let server = TestServer::start();
+    let settle = |user: &str, kind: &str| {
+        let body = json!({ "user_type": kind }).to_string();
+        server.call(&server.admin, Method::PATCH, &format!("/v1/users/{user}"), &body).expect(200);
+    };
+    settle("anna", "customer");
     let (token, own) = server.start_session(r#"{"user":"root","user_type":"administrator"}"#);
     let call = |body: serde_json::Value| {
         server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body.to_string())
@@ -666,7 +671,7 @@ fn set_impersonated_there_and_back() {
     };
 
     let acting =
-        call(json!({"token": token, "user": "anna", "reason": "ticket 17", "minutes": 30, "user_type": "customer"}));
+        call(json!({"token": token, "user": "anna", "reason": "ticket 17", "minutes": 30}));
     let acting = acting.expect(201);
     let (as_anna, id) = (acting.text_of("/token"), acting.text_of("/session/id"));
     assert!(acting.text_of("/set_cookie").starts_with(&format!("__Host-session={as_anna};")));
@@ -697,6 +702,10 @@ fn set_impersonated_there_and_back() {
 #[test]
 fn set_impersonated_refusals_say_why_and_are_audited() {
     let server = TestServer::start();
+    for (user, kind) in [("root", "administrator"), ("boss", "administrator"), ("anna", "customer")] {
+        let body = json!({ "user_type": kind }).to_string();
+        server.call(&server.admin, Method::PATCH, &format!("/v1/users/{user}"), &body).expect(200);
+    }
     let (token, own) = server.start_session(r#"{"user":"root"}"#);
     let call = |body: serde_json::Value| {
         server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body.to_string())
@@ -705,7 +714,8 @@ fn set_impersonated_refusals_say_why_and_are_audited() {
         ("root", "x", json!({}), "oneself"),
         ("anna", "", json!({}), "no_reason"),
         ("anna", "x", json!({"minutes": 100_000}), "too_long"),
-        ("anna", "x", json!({"user_type": "administrator"}), "policy"),
+        ("boss", "x", json!({}), "policy"),
+        ("ana", "x", json!({}), "unknown_user"),
     ] {
         let mut body = json!({"token": token, "user": user, "reason": reason});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -713,7 +723,7 @@ fn set_impersonated_refusals_say_why_and_are_audited() {
     }
     let audit = server.get(&format!("/v1/audit?session={own}")).expect(200).at("/entries");
     let refused = audit.as_array().unwrap().iter().filter(|entry| entry["event"] == "refused").count();
-    assert_eq!(refused, 4);
+    assert_eq!(refused, 5);
 
     call(json!({"token": "nonsense", "user": "anna", "reason": "x"})).expect_problem(404, "session_unknown");
     call(json!({"token": token, "user": "anna"})).expect_problem(422, "missing_field");

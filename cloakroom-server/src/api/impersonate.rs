@@ -23,8 +23,6 @@ pub(super) struct ImpersonateRequest {
     user: Arc<str>,
     reason: Arc<str>,
     minutes: Option<u32>,
-    full_name: Option<Arc<str>>,
-    user_type: Option<Arc<str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,16 +43,10 @@ pub(super) async fn start(
     State(app): State<App>,
     Strict(request): Strict<ImpersonateRequest>,
 ) -> Result<Response, Problem> {
-    let ImpersonateRequest { token, user, reason, minutes, full_name, user_type } = request;
+    let ImpersonateRequest { token, user, reason, minutes } = request;
     let mut impersonate = Impersonate::new(user, reason);
     if let Some(minutes) = minutes {
         impersonate = impersonate.minutes(minutes);
-    }
-    if let Some(name) = full_name {
-        impersonate = impersonate.full_name(name);
-    }
-    if let Some(user_type) = user_type {
-        impersonate = impersonate.user_type(user_type);
     }
     let started = app.sessions.impersonate(token.token()?, impersonate).await.map_err(|error| problem(&app, error))?;
     Ok(hand_over(&app, &started.token, &started.record))

@@ -90,7 +90,7 @@ struct ResumedMany<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Resumed<'a> {
-    Session(SessionView<'a>),
+    Session(Box<SessionView<'a>>),
     Problem(Problem),
 }
 
@@ -115,7 +115,8 @@ pub(super) async fn resume_many(
         });
     }
     let resumed = found.iter_mut().map(|found| match found {
-        Ok(found) => living(&app.sessions, found).map_or_else(Resumed::Problem, Resumed::Session),
+        Ok(found) => living(&app.sessions, found)
+            .map_or_else(Resumed::Problem, |session| Resumed::Session(Box::new(session))),
         Err(problem) => Resumed::Problem(problem.take().unwrap_or_else(Problem::unknown_session)),
     });
     Ok(ok(&ResumedMany { results: resumed.collect() }))

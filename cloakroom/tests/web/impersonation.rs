@@ -383,7 +383,7 @@ async fn set_impersonated_in_flight_does_not_slip_past_the_end_of_either_person(
         match starting.await.unwrap() {
             Ok(acting) => assert_eq!(reason(&world, &acting.token).await, Reason::UserDisabled, "{disabled}, {call:?}"),
             Err(error) => {
-                assert!(matches!(error, Error::Refused(_) | Error::Ended(_)), "{disabled}, {call:?}: {error:?}")
+                assert!(matches!(error, Error::Refused(_) | Error::Ended(_)), "{disabled}, {call:?}: {error:?}");
             }
         }
         let query = Query { impersonated_by: Some("root".into()), ..Query::default() };
