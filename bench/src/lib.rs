@@ -7,4 +7,4 @@ mod application;
 mod subject;
 
 pub use application::{KEYS, PAYLOAD_BYTES, READ_KEY, Route, data_of, user_of};
-pub use subject::{Subject, drive};
+pub use subject::{Subject, drive, just_read, sent_back};

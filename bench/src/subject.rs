@@ -101,7 +101,7 @@ impl Subject {
     }
 
     /// A request of the kind browsers send, on the session with this cookie.
-    pub fn request(route: Route, cookie: &HeaderValue) -> Request<Body> {
+    pub fn request(route: Route, cookie: HeaderValue) -> Request<Body> {
         let method = if matches!(route, Route::Write | Route::SignIn) { Method::POST } else { Method::GET };
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method;
@@ -115,11 +115,20 @@ impl Subject {
         ] {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        // Copied and not shared: a server has just read it, so it is in the processor's cache.
-        let cookie = HeaderValue::from_bytes(cookie.as_bytes()).expect("it is one already");
         request.headers_mut().insert(header::COOKIE, cookie);
         request
     }
+}
+
+/// A copy that shares nothing: a server has just read it, so it is in the processor's cache, wherever the sample lies.
+pub fn just_read(cookie: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(cookie.as_bytes()).expect("it is one already")
+}
+
+/// What a browser sends back of a `Set-Cookie` header.
+pub fn sent_back(set_cookie: &HeaderValue) -> HeaderValue {
+    let text = set_cookie.to_str().expect("it is ASCII");
+    HeaderValue::from_str(text.split(';').next().unwrap_or_default()).expect("it is ASCII")
 }
 
 /// Has a request answered to the end of its body; returns the cookie it sets.

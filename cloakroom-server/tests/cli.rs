@@ -84,6 +84,23 @@ fn sessions_are_started_shown_listed_and_ended_over_the_api_and_on_the_store() {
 }
 
 #[test]
+fn an_id_that_begins_with_a_hyphen_is_an_id() {
+    let directory = Directory::new();
+    let store = ["--store", "sqlite:cloakroom.db"];
+    let run = |arguments: &[&str]| directory.run(&[arguments, &store[..]].concat());
+    run(&["start"]).expect(0);
+    for beginning in ["-E", "-h", "-V", "--", "-_"] {
+        let id = format!("{beginning}{}", "A".repeat(22));
+        let gone = run(&["show", &id]).expect(4);
+        assert!(gone.out.is_empty(), "{gone:?}");
+        run(&["revoke", &id, "--note", "lost phone"]).expect(4);
+        run(&["revoke", "--user", "anna", "--except", &id]).expect(0);
+        run(&["audit", "--session", &id]).expect(0);
+    }
+    run(&["list", "--no-such-flag"]).expect(2);
+}
+
+#[test]
 fn r4_an_administrator_ends_all_from_the_command_line() {
     let directory = Directory::new();
     let store = ["--store", "sqlite:cloakroom.db"];

@@ -234,7 +234,6 @@ fn users_are_set_shown_listed_and_deleted_over_the_api_and_on_the_store() {
         let run = |arguments: &[&str]| directory.run(&[arguments, &target[..]].concat());
         let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
 
-        run(&["users", "show", "anna"]).expect(4);
         let set = [
             "users",
             "set",
@@ -257,6 +256,7 @@ fn users_are_set_shown_listed_and_deleted_over_the_api_and_on_the_store() {
             assert!(shown.contains(line), "{shown}");
         }
         assert_eq!(run(&["users", "show", "anna"]).expect(0).out, shown);
+        run(&["users", "show", "nobody"]).expect(4);
         run(&["start", "--user", "anna", "--ip", "10.1.2.3"]).expect(0);
         run(&["start", "--user", "anna"]).expect(1);
         let emptied = ["users", "set", "anna", "--full-name", "", "--session-limit", "none", "--anywhere", "--json"];

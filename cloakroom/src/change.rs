@@ -137,7 +137,7 @@ impl Change {
 
     /// The largest value it sets: the one to name when the data becomes too large.
     pub fn largest_key(&self) -> Option<&Arc<str>> {
-        self.set.iter().max_by_key(|(key, value)| entry_size(key, value)).map(|(key, _)| key)
+        self.set.iter().max_by_key(|(key, value)| entry_size(key, value.as_str())).map(|(key, _)| key)
     }
 
     /// Applies it to `record`, all or nothing. This is the rule every store follows; those that hold records in this
@@ -152,7 +152,9 @@ impl Change {
             return Applied::LeaseLost;
         }
         let current = self.if_version.is_none_or(|version| version == record.info.version);
-        if !current || self.relied_on.iter().any(|(key, value)| record.data.get(key) != value.as_ref()) {
+        if !current
+            || self.relied_on.iter().any(|(key, value)| record.data.get(key) != value.as_ref().map(Json::as_ref))
+        {
             return Applied::Conflict;
         }
         let before = record.data.size();
@@ -160,14 +162,8 @@ impl Change {
         if size > self.max_data_bytes && size > before {
             return Applied::TooLarge { size };
         }
-        if self.remove_all {
-            record.data.clear();
-        }
-        for key in &self.remove {
-            record.data.remove(key);
-        }
-        for (key, value) in &self.set {
-            record.data.insert(key.clone(), value.clone());
+        if self.remove_all || !self.remove.is_empty() || !self.set.is_empty() {
+            record.data.change(self.remove_all, &self.remove, &self.set);
         }
         self.fields.apply_to(&mut record.info);
         record.info.version += 1;
@@ -176,10 +172,10 @@ impl Change {
     }
 
     fn size_after(&self, record: &Record, before: usize) -> usize {
-        let stored = |key: &Arc<str>| record.data.get(key).map_or(0, |value| entry_size(key, value));
+        let stored = |key: &Arc<str>| record.data.get(key).map_or(0, |value| entry_size(key, value.as_str()));
         let removed: usize =
             if self.remove_all { before } else { self.remove.iter().chain(self.set.keys()).map(stored).sum() };
-        let added: usize = self.set.iter().map(|(key, value)| entry_size(key, value)).sum();
+        let added: usize = self.set.iter().map(|(key, value)| entry_size(key, value.as_str())).sum();
         before - removed + added
     }
 }

@@ -3,7 +3,11 @@
 //! The text is kept byte for byte: `-0.0`, `u64::MAX`, `1e400`, the order of nested keys and an escaped U+0000 come
 //! back exactly as they were set, on every store.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, iter,
+    sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -40,6 +44,12 @@ impl Json {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The value, borrowed.
+    #[expect(clippy::should_implement_trait, reason = "the trait wants a reference, and this is more than one")]
+    pub fn as_ref(&self) -> JsonRef<'_> {
+        JsonRef(&self.0)
+    }
 }
 
 impl fmt::Debug for Json {
@@ -51,8 +61,7 @@ impl fmt::Debug for Json {
 
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
+        self.as_ref().serialize(serializer)
     }
 }
 
@@ -69,83 +78,222 @@ impl From<&RawValue> for Json {
     }
 }
 
-/// All values of one session, sorted by key.
+/// A value where a session's [`Data`] keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JsonRef<'a>(&'a str);
+
+impl<'a> JsonRef<'a> {
+    /// The text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The value as a `T`.
+    pub fn decode<T: DeserializeOwned>(self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.0)
+    }
+
+    /// A copy of its own.
+    pub fn to_json(self) -> Json {
+        Json(self.0.into())
+    }
+}
+
+impl fmt::Debug for JsonRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for JsonRef<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+/// All values of one session, sorted by key. Cloning shares them.
 ///
-/// Sessions hold few keys and are read far more often than written, so this is a sorted list: one allocation to
-/// clone, and few texts to look at.
+/// Sessions hold few keys and are read far more often than written, so all of it is one block of memory: hardly anything
+/// to wait for when it is read, and written anew when it changes.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Data(Vec<(Arc<str>, Json)>);
+pub struct Data(Option<Arc<[u8]>>);
 
 impl Data {
+    /// So many bytes of keys and values fit, with room for the numbers beside them.
+    pub(crate) const MAX_BYTES: usize = 1 << 30;
+
     /// No values.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
     }
 
     /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<&Json> {
-        self.position(key).map(|at| &self.0[at].1)
+    pub fn get(&self, key: &str) -> Option<JsonRef<'_>> {
+        let block = self.block();
+        Some(block.value(block.position(key)?))
     }
 
     /// Sets `key`, and returns what it was.
-    pub fn insert(&mut self, key: impl AsRef<str> + Into<Arc<str>>, value: Json) -> Option<Json> {
-        match self.find(key.as_ref()) {
-            Ok(at) => Some(std::mem::replace(&mut self.0[at].1, value)),
+    pub fn insert(&mut self, key: impl AsRef<str>, value: Json) -> Option<Json> {
+        let (key, value) = (key.as_ref(), value.as_str());
+        let mut entries: Vec<_> = self.texts().collect();
+        let before = match entries.binary_search_by(|(stored, _)| (*stored).cmp(key)) {
+            Ok(at) => Some(std::mem::replace(&mut entries[at].1, value).into()),
             Err(at) => {
-                self.0.insert(at, (key.into(), value));
+                entries.insert(at, (key, value));
                 None
             }
-        }
+        };
+        *self = Self::of_sorted(&entries);
+        before.map(Json)
     }
 
     /// Removes `key`, and returns what it was.
     pub fn remove(&mut self, key: &str) -> Option<Json> {
-        self.position(key).map(|at| self.0.remove(at).1)
+        let before = self.get(key)?.to_json();
+        let entries: Vec<_> = self.texts().filter(|(stored, _)| *stored != key).collect();
+        *self = Self::of_sorted(&entries);
+        Some(before)
     }
 
     /// Removes every key.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0 = None;
     }
 
     /// Keys and values in the order of the keys.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Json)> {
-        self.0.iter().map(|(key, value)| (key, value))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, JsonRef<'_>)> {
+        self.texts().map(|(key, value)| (key, JsonRef(value)))
     }
 
     /// How many keys there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.block().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// What counts towards the size limit: the bytes of all keys and values.
     pub fn size(&self) -> usize {
-        self.0.iter().map(|(key, value)| entry_size(key, value)).sum()
+        self.block().size()
     }
 
-    fn position(&self, key: &str) -> Option<usize> {
-        /// Up to so many keys are compared one by one. Their lengths lie in the list and their texts do not, so hardly any
-        /// text is fetched from memory, where a search would fetch several.
-        const FEW: usize = 32;
-        if self.0.len() > FEW {
-            return self.find(key).ok();
+    /// Removes all keys or some, and sets others, in one go.
+    pub(crate) fn change(&mut self, all: bool, remove: &BTreeSet<Arc<str>>, set: &BTreeMap<Arc<str>, Json>) {
+        let mut entries = Vec::with_capacity(self.len() + set.len());
+        let mut set = set.iter().map(|(key, value)| (&**key, value.as_str())).peekable();
+        for kept in self.texts().filter(|(key, _)| !all && !remove.contains(*key)) {
+            entries.extend(iter::from_fn(|| set.next_if(|(key, _)| *key < kept.0)));
+            if set.peek().is_none_or(|(key, _)| *key != kept.0) {
+                entries.push(kept);
+            }
         }
-        self.0.iter().position(|(stored, _)| **stored == *key)
+        entries.extend(set);
+        *self = Self::of_sorted(&entries);
     }
 
-    fn find(&self, key: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(stored, _)| stored.as_ref().cmp(key))
+    fn of_sorted(entries: &[(&str, &str)]) -> Self {
+        if entries.is_empty() {
+            return Self::new();
+        }
+        let start = (1 + 2 * entries.len()) * NUMBER;
+        let size: usize = entries.iter().map(|(key, value)| entry_size(key, value)).sum();
+        // Filled in its place: a list that becomes shared is copied.
+        let mut block: Arc<[u8]> = iter::repeat_n(0, start + size).collect();
+        let (numbers, texts) = Arc::get_mut(&mut block).expect("nobody else has it yet").split_at_mut(start);
+        let mut end = start;
+        let mut numbers = numbers.chunks_exact_mut(NUMBER);
+        let mut number = |end: usize| {
+            let bytes = u32::try_from(end).expect("limits keep data under 4 GiB").to_ne_bytes();
+            numbers.next().expect("there is one for each text").copy_from_slice(&bytes);
+        };
+        number(start);
+        for text in entries.iter().flat_map(|(key, value)| [key, value]) {
+            texts[end - start..][..text.len()].copy_from_slice(text.as_bytes());
+            end += text.len();
+            number(end);
+        }
+        Self(Some(block))
+    }
+
+    fn texts(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let block = self.block();
+        (0..block.len()).map(move |at| (block.key(at), block.value(at).0))
+    }
+
+    fn block(&self) -> Block<'_> {
+        Block(self.0.as_deref().unwrap_or_default())
     }
 }
 
+/// The bytes of a numbers' place in a block.
+const NUMBER: usize = size_of::<u32>();
+
+/// Nothing at all, or: where the first text begins, where each text ends, and the texts, each key before its value.
+#[derive(Clone, Copy)]
+struct Block<'a>(&'a [u8]);
+
+impl<'a> Block<'a> {
+    fn len(self) -> usize {
+        if self.0.is_empty() { 0 } else { self.number(0) / (2 * NUMBER) }
+    }
+
+    fn size(self) -> usize {
+        if self.0.is_empty() { 0 } else { self.0.len() - self.number(0) }
+    }
+
+    fn key(self, at: usize) -> &'a str {
+        text(self.bytes(2 * at))
+    }
+
+    fn value(self, at: usize) -> JsonRef<'a> {
+        JsonRef(text(self.bytes(2 * at + 1)))
+    }
+
+    fn position(self, key: &str) -> Option<usize> {
+        /// Up to so many keys are compared one by one. Where they end lies together and their texts do not, so hardly any
+        /// text is fetched from memory, where a search would fetch several.
+        const FEW: usize = 32;
+        let count = self.len();
+        if count <= FEW {
+            return (0..count).find(|at| *self.bytes(2 * at) == *key.as_bytes());
+        }
+        let at = partition_point(count, |at| self.bytes(2 * at) < key.as_bytes());
+        (at < count && *self.bytes(2 * at) == *key.as_bytes()).then_some(at)
+    }
+
+    /// Keys have even numbers, their values the odd ones behind.
+    fn bytes(self, at: usize) -> &'a [u8] {
+        &self.0[self.number(at)..self.number(at + 1)]
+    }
+
+    fn number(self, at: usize) -> usize {
+        let bytes = self.0[at * NUMBER..].first_chunk().expect("a block begins with its numbers");
+        u32::from_ne_bytes(*bytes) as usize
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).expect("it was text when it was put in")
+}
+
+/// The first number that is not before, or `count`.
+fn partition_point(count: usize, is_before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if is_before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 /// What one entry counts towards the size limit.
-pub(crate) fn entry_size(key: &str, value: &Json) -> usize {
-    key.len() + value.0.len()
+pub(crate) fn entry_size(key: &str, value: &str) -> usize {
+    key.len() + value.len()
 }
 
 impl fmt::Debug for Data {
@@ -162,13 +310,14 @@ impl FromIterator<(Arc<str>, Json)> for Data {
         entries.reverse();
         entries.dedup_by(|a, b| a.0 == b.0);
         entries.reverse();
-        Self(entries)
+        let texts: Vec<_> = entries.iter().map(|(key, value)| (&**key, value.as_str())).collect();
+        Self::of_sorted(&texts)
     }
 }
 
 impl Serialize for Data {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter().map(|(key, value)| (&**key, value)))
+        serializer.collect_map(self.iter())
     }
 }
 
@@ -217,8 +366,32 @@ mod tests {
         assert_eq!(data.get("b").unwrap().as_str(), "3");
         assert_eq!(data.insert("c", Json::from_stored("4")), None);
         assert_eq!(data.remove("a").unwrap().as_str(), "2");
-        assert_eq!(data.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), ["b", "c"]);
-        assert_eq!(data.size(), 4);
+        assert_eq!(data.iter().map(|(key, value)| (key, value.as_str())).collect::<Vec<_>>(), [("b", "3"), ("c", "4")]);
+        assert_eq!((data.len(), data.size()), (2, 4));
+        assert_eq!(data.insert("b", Json::from_stored("55")).unwrap().as_str(), "3");
+        assert_eq!(data.remove("a"), None);
+        assert_eq!((data.len(), data.size()), (2, 5));
+        data.remove("b");
+        data.remove("c");
+        assert_eq!((data.len(), data.size(), data.get("c"), &data), (0, 0, None, &Data::new()));
+    }
+
+    #[test]
+    fn a_change_is_as_good_as_its_steps() {
+        let data = |entries: &[(&str, &str)]| -> Data {
+            entries.iter().map(|(key, value)| ((*key).into(), Json::from_stored(*value))).collect()
+        };
+        let start = data(&[("a", "1"), ("c", "2"), ("ключ", "3")]);
+        let remove = ["c", "missing"].map(Arc::from).into();
+        let set = [("b", "4"), ("ключ", "\"ё\"")].map(|(key, value)| (key.into(), Json::from_stored(value))).into();
+        let mut changed = start.clone();
+        changed.change(false, &remove, &set);
+        assert_eq!(changed, data(&[("a", "1"), ("b", "4"), ("ключ", "\"ё\"")]));
+        changed.change(true, &remove, &set);
+        assert_eq!(changed, data(&[("b", "4"), ("ключ", "\"ё\"")]));
+        changed.change(true, &remove, &BTreeMap::new());
+        assert_eq!(changed, Data::new());
+        assert_eq!(start.len(), 3, "a clone shares what it held, not what it becomes");
     }
 
     #[test]

@@ -56,7 +56,7 @@
 //! |---|---|
 //! | [`Sessions`] | the service: opens a store, starts, resumes, lists and ends sessions, keeps the store tidy |
 //! | [`Session`], [`SignedIn`] | what a handler holds: a dict of named values, and signing in and out |
-//! | [`web`] | the tower layer and the cookie, with or without axum |
+//! | [`web`] | the tower layer, the actix-web middleware and the cookie |
 //! | [`store`] | where sessions live, and the contract for a store of your own |
 //! | [`testing`] | the suite every store passes, a clock moved by hand, a store that counts and fails on demand |
 //! | [`Error`] | what can go wrong, by who can do what about it |
@@ -70,17 +70,19 @@
 //! | `file:sessions` | a directory of JSON files on this machine | `file` |
 //! | `postgres://…` | PostgreSQL | `postgres` |
 //! | `mysql://…` | MariaDB | `mysql` |
-//! | `redis://…`, `redis-cluster://…` | Redis 7, Redis Cluster | `redis` |
+//! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | Redis 7, Redis Cluster, Redis Sentinel | `redis` |
 //!
 //! # Features
 //!
 //! | feature | default | |
 //! |---|---|---|
 //! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
+//! | `actix` | off | the [middleware for actix-web](web::actix), and the same extractors |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
 //! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
+//! | `tower-sessions`, `axum-login` | off | a [store](web::TowerSessionsStore) for applications built on them |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
@@ -124,7 +126,7 @@ pub use change::{Applied, Change, Fields};
 pub use client::{Device, DeviceKind, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
-pub use data::{Data, Json};
+pub use data::{Data, Json, JsonRef};
 pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
@@ -138,7 +140,7 @@ pub use sessions::{
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 pub use web::{Fresh, SignedIn};
 
 /// The programs in the project's own pages compile.
@@ -146,6 +148,10 @@ pub use web::{Fresh, SignedIn};
 mod pages {
     #[doc = include_str!("../../README.md")]
     mod readme {}
+    #[cfg(feature = "actix")]
     #[doc = include_str!("../../docs/guide.md")]
     mod guide {}
+    #[cfg(feature = "tower-sessions")]
+    #[doc = include_str!("../../docs/coming-from-tower-sessions.md")]
+    mod coming_from_tower_sessions {}
 }

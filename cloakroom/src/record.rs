@@ -8,14 +8,14 @@ use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, T
 ///
 /// Stores never overwrite a record: they apply a [`Change`](crate::Change), a touch or a rotation to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[repr(C)] // What every request reads lies together: the info's times, which come last in it, data and secrets.
+#[repr(C)] // What every request reads comes first, beside the count of who holds it: data, secrets and the info's times.
 pub struct Record {
-    /// Whose session it is, since when and until when.
-    pub info: SessionInfo,
     /// What the application keeps in it.
     pub data: Data,
     /// Digests of the current secret and its predecessors.
     pub secrets: Secrets,
+    /// Whose session it is, since when and until when.
+    pub info: SessionInfo,
     /// Ids of the latest changes, newest last, so that a repeated change is recognised.
     pub recent_changes: RecentChanges,
     /// Who holds the session's lock.
@@ -26,8 +26,15 @@ pub struct Record {
 
 /// A session without its data: what lists, consoles and audits show.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[repr(C)] // What every request reads comes last, beside the record's data and secrets.
+#[repr(C)] // What every request reads comes first, beside the record's data and secrets.
 pub struct SessionInfo {
+    /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
+    /// at most the throttle.
+    pub last_seen_at: Timestamp,
+    /// How long it may go unused; `None` for as long as it likes.
+    pub idle_timeout: Option<Duration>,
+    /// When it ends whatever happens; `None` for no absolute end.
+    pub ends_at: Option<Timestamp>,
     /// The session's handle.
     pub id: SessionId,
     /// Who is signed in; `None` for an anonymous visitor.
@@ -56,13 +63,6 @@ pub struct SessionInfo {
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.
     pub version: u64,
-    /// When a request last used it, as far as it was recorded: touches are throttled, so the true time is later by
-    /// at most the throttle.
-    pub last_seen_at: Timestamp,
-    /// How long it may go unused; `None` for as long as it likes.
-    pub idle_timeout: Option<Duration>,
-    /// When it ends whatever happens; `None` for no absolute end.
-    pub ends_at: Option<Timestamp>,
 }
 
 impl SessionInfo {

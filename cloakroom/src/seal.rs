@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::{Assurance, Digest, Fields, Json, SessionId, SessionInfo, Timestamp, Token, data::entry_size};
+use crate::{Assurance, Digest, Fields, Json, JsonRef, SessionId, SessionInfo, Timestamp, Token, data::entry_size};
 
 /// The key of a sealed record's data under which its seal is kept. No application can use it: it holds a control
 /// character.
@@ -36,7 +36,7 @@ struct Key(Hmac<Sha256>);
 impl Seals {
     /// How many bytes of data a seal takes, key and value.
     pub(crate) fn size() -> usize {
-        entry_size(SEAL_KEY, &text(&Digest::from_bytes([0; Digest::LEN])))
+        entry_size(SEAL_KEY, text(&Digest::from_bytes([0; Digest::LEN])).as_str())
     }
 
     pub(crate) fn new(current: &[u8; 32], earlier: &[[u8; 32]]) -> Self {
@@ -49,7 +49,7 @@ impl Seals {
     }
 
     /// Whether `seal` was made over this record.
-    pub(crate) fn made(&self, seal: &Json, info: &SessionInfo) -> bool {
+    pub(crate) fn made(&self, seal: JsonRef<'_>, info: &SessionInfo) -> bool {
         let covered = covered(info);
         self.keys().any(|key| {
             let made = text(&key.mac(Purpose::Record, &covered));
@@ -196,7 +196,7 @@ mod tests {
         let seals = Seals::new(&[1; 32], &[]);
         let genuine = info();
         let seal = seals.seal(&genuine);
-        assert!(seals.made(&seal, &genuine));
+        assert!(seals.made(seal.as_ref(), &genuine));
         let forgeries: [fn(&mut SessionInfo); 15] = [
             |info| info.id = SessionId::generate(info.id.partition()).unwrap(),
             |info| info.user = Some("ann".into()),
@@ -219,7 +219,7 @@ mod tests {
         for (number, forge) in forgeries.into_iter().enumerate() {
             let mut forged = genuine.clone();
             forge(&mut forged);
-            assert!(!seals.made(&seal, &forged), "forgery {number}");
+            assert!(!seals.made(seal.as_ref(), &forged), "forgery {number}");
         }
     }
 
@@ -231,14 +231,14 @@ mod tests {
         used.last_seen_at = Timestamp::from_millis(3000);
         used.version = 7;
         used.idle_timeout = Some(Duration::from_micros(500_900));
-        assert!(seals.made(&seal, &used));
+        assert!(seals.made(seal.as_ref(), &used));
     }
 
     #[test]
     fn t10_a_seal_of_another_key_does_not_hold_unless_it_is_an_earlier_one() {
         let info = info();
         let old = Seals::new(&[1; 32], &[]).seal(&info);
-        assert!(!Seals::new(&[2; 32], &[]).made(&old, &info));
-        assert!(Seals::new(&[2; 32], &[[1; 32]]).made(&old, &info));
+        assert!(!Seals::new(&[2; 32], &[]).made(old.as_ref(), &info));
+        assert!(Seals::new(&[2; 32], &[[1; 32]]).made(old.as_ref(), &info));
     }
 }

@@ -209,6 +209,12 @@ impl Token {
         Ok(Self { id, secret })
     }
 
+    /// A token that stands for what another system's client holds.
+    #[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
+    pub(crate) fn from_parts(id: SessionId, secret: [u8; Self::SECRET_LEN]) -> Self {
+        Self { id, secret }
+    }
+
     /// Reads a token from text; `None` if it is not exactly the form [`reveal`](Self::reveal) writes.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != Self::TEXT_LEN {

@@ -9,7 +9,7 @@ use cloakroom::{
     store::{Loaded, MemoryStore, Query, Store},
     web::CookieConfig,
 };
-use cloakroom_bench::{READ_KEY, Route, Subject, data_of, drive, user_of};
+use cloakroom_bench::{READ_KEY, Route, Subject, data_of, drive, just_read, sent_back, user_of};
 
 fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
@@ -85,6 +85,7 @@ async fn run(operation: &str, repetitions: usize, stored: usize) {
         "untouched_request" => requests(Route::Untouched, repetitions, stored).await,
         "read_request" => requests(Route::Read, repetitions, stored).await,
         "write_request" => requests(Route::Write, repetitions, stored).await,
+        "sign_in_request" => requests(Route::SignIn, repetitions, stored).await,
         "floor_request" => send(Subject::floor(1), Route::Write, repetitions).await,
         unknown => panic!("there is no operation {unknown:?}"),
     }
@@ -95,8 +96,12 @@ async fn requests(route: Route, repetitions: usize, stored: usize) {
 }
 
 async fn send(mut subject: Subject, route: Route, repetitions: usize) {
-    for cookie in subject.cookies.iter().cycle().take(repetitions) {
-        drive(&mut subject.router, Subject::request(route, cookie)).await;
+    for number in 0..repetitions {
+        let place = number % subject.cookies.len();
+        let request = Subject::request(route, just_read(&subject.cookies[place]));
+        if let Some(set_cookie) = drive(&mut subject.router, request).await {
+            subject.cookies[place] = sent_back(&set_cookie);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Allocations a request makes, and bytes that a stored session takes.
 
 use allocation_counter::{AllocationInfo, measure};
-use cloakroom_bench::{PAYLOAD_BYTES, Route, Subject, drive};
+use cloakroom_bench::{PAYLOAD_BYTES, Route, Subject, drive, just_read, sent_back};
 use tokio::runtime::{Builder, Runtime};
 
 fn main() {
@@ -34,12 +34,11 @@ fn one_request(runtime: &Runtime, subject: &Subject, route: Route) -> Allocation
     let mut router = subject.router.clone();
     let mut cookie = subject.cookies[0].clone();
     let mut send = || {
-        let request = Subject::request(route, &cookie);
+        let request = Subject::request(route, just_read(&cookie));
         let mut set = None;
         let info = measure(|| set = runtime.block_on(drive(&mut router, request)));
         if let Some(set) = set {
-            let text = set.to_str().expect("it is ASCII").split(';').next().unwrap_or_default().to_owned();
-            cookie = text.try_into().expect("it is ASCII");
+            cookie = sent_back(&set);
         }
         info
     };

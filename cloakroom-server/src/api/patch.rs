@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use axum::{extract::State, response::Response};
-use cloakroom::{Change, Found, Json, Record, SessionId, Sessions, store::Updated};
+use cloakroom::{Change, Found, Json, JsonRef, Record, SessionId, Sessions, store::Updated};
 use serde::Deserialize;
 
 use super::{
@@ -106,9 +106,9 @@ impl PatchRequest {
         }
         let mut change = self.change(sessions);
         for (key, addend) in &self.add.0 {
-            let stored = record.data.get(key);
-            let total = sum(stored.unwrap_or(&zero()), addend).map_err(|why| no_sum(key, why))?;
-            change.relied_on.insert(Arc::clone(key), stored.cloned());
+            let stored = record.data.get(key).map(JsonRef::to_json);
+            let total = sum(stored.as_ref().unwrap_or(&zero()), addend).map_err(|why| no_sum(key, why))?;
+            change.relied_on.insert(Arc::clone(key), stored);
             change.set(Arc::clone(key), total);
         }
         Ok(change)

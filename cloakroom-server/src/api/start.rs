@@ -8,7 +8,7 @@ use cloakroom::{
     store::{Limit, WhenFull},
 };
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{
     App,
@@ -58,12 +58,6 @@ struct LimitRequest {
     max: u32,
     #[serde(default = "evict")]
     when_full: WhenFull,
-}
-
-fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Assurance>, D::Error> {
-    let Some(number) = Option::<u8>::deserialize(deserializer)? else { return Ok(None) };
-    let level = Assurance::from_number(number);
-    level.map(Some).ok_or_else(|| serde::de::Error::custom("a level is 1, 2 or 3"))
 }
 
 fn evict() -> WhenFull {

@@ -13,7 +13,7 @@ pub(super) struct Audit {
     #[arg(long)]
     user: Option<String>,
     /// About this session
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = super::id)]
     session: Option<String>,
     /// Go on after this cursor
     #[arg(long, value_name = "CURSOR")]

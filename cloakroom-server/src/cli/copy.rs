@@ -5,6 +5,7 @@ mod state;
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use cloakroom::{
     PartitionKey,
@@ -208,6 +209,5 @@ fn total(copied: &Copied) -> u64 {
 
 /// Tells stores apart, and nothing about their keys.
 fn fingerprint(key: &PartitionKey) -> String {
-    let digest = key.keyed_digest(b"cloakroom copy");
-    digest.as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(&key.keyed_digest(b"cloakroom copy").as_bytes()[..9])
 }

@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::{future::Future, process::ExitCode};
+use std::{convert::Infallible, ffi::OsString, future::Future, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use cloakroom::store;
+use cloakroom::{SessionId, store};
 
 use crate::{
     client::{CallError, Client},
@@ -75,7 +75,7 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(std::env::args_os().map(with_marked_id));
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(serve) => serve.run(),
         Command::Start(start) => start.run(),
@@ -99,6 +99,23 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+/// One session in 64 has an id that begins with a hyphen, which must not be taken for a flag.
+fn with_marked_id(argument: OsString) -> OsString {
+    match argument.to_str() {
+        Some(text) if text.starts_with('-') && text.parse::<SessionId>().is_ok() => format!("{ID_MARK}{text}").into(),
+        _ => argument,
+    }
+}
+
+/// Takes the mark off again.
+#[expect(clippy::unnecessary_wraps, reason = "a parser of arguments answers so")]
+fn id(argument: &str) -> Result<String, Infallible> {
+    Ok(argument.strip_prefix(ID_MARK).unwrap_or(argument).to_owned())
+}
+
+/// No id has it.
+const ID_MARK: char = '=';
 
 /// Why a command did not do what it was asked: what to say, and the exit code for scripts.
 #[derive(Debug)]

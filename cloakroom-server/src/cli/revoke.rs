@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, Args, Serialize)]
 pub(super) struct Revoke {
     /// Sessions to end, by id
+    #[arg(value_parser = super::id)]
     #[arg(required_unless_present_any = ["user", "ip", "device", "idle_longer_than", "all"])]
     #[arg(conflicts_with_all = ["user", "ip", "device", "idle_longer_than", "all", "except", "dry_run"])]
     #[serde(skip)]
@@ -38,7 +39,7 @@ pub(super) struct Revoke {
     #[arg(long, conflicts_with_all = ["user", "ip", "device", "idle_longer_than"])]
     all: bool,
     /// But not this one; may be given several times
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = super::id)]
     except: Vec<String>,
     /// Why, such as user_disabled [default: revoked_by_admin, or all_revoked]
     #[arg(long)]

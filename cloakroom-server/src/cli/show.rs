@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// The session's id
+    #[arg(value_parser = super::id)]
     id: String,
     #[command(flatten)]
     target: Target,

@@ -32,6 +32,10 @@ pub(super) struct Start {
     /// Keep it for long, and the cookie beyond the browser's end
     #[arg(long)]
     remember: bool,
+    /// The address it is started from
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(rename = "client", skip_serializing_if = "Option::is_none", serialize_with = "as_client")]
+    ip: Option<String>,
     /// What it starts with: a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +43,11 @@ pub(super) struct Start {
     #[command(flatten)]
     #[serde(skip)]
     target: Target,
+}
+
+#[expect(clippy::ref_option, reason = "serde hands out references to fields")]
+fn as_client<S: serde::Serializer>(ip: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::json!({ "ip": ip }).serialize(serializer)
 }
 
 fn json_object(text: &str) -> Result<Box<serde_json::value::RawValue>, serde_json::Error> {

@@ -64,7 +64,7 @@ struct Set {
     user_type: Option<String>,
     /// How many sessions they may have; `none` for what is configured
     #[arg(long, value_name = "N", value_parser = limit)]
-    session_limit: Option<Option<u32>>,
+    session_limit: Option<Limit>,
     /// What a sign-in beyond that does; `none` for what is configured
     #[arg(long)]
     when_full: Option<WhenFull>,
@@ -93,11 +93,14 @@ enum WhenFull {
     None,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "clap takes the outer Option for a flag that is left out")]
-fn limit(text: &str) -> Result<Option<u32>, String> {
+/// A number of sessions, or none for what is configured.
+#[derive(Clone, Copy, Debug)]
+struct Limit(Option<u32>);
+
+fn limit(text: &str) -> Result<Limit, String> {
     match text {
-        "none" => Ok(None),
-        number => number.parse().map(Some).map_err(|_| "it is a number, or none".into()),
+        "none" => Ok(Limit(None)),
+        number => number.parse().map(|max| Limit(Some(max))).map_err(|_| "it is a number, or none".into()),
     }
 }
 
@@ -174,7 +177,7 @@ impl Show {
 impl Set {
     fn run(self) -> Result<(), Failure> {
         let patch = self.patch().to_string();
-        let answer = self.target.client()?.call(Method::PATCH, &path_of(&self.user), Some(patch))?;
+        let answer = self.target.client_or_new_store()?.call(Method::PATCH, &path_of(&self.user), Some(patch))?;
         match self.target.style() {
             Style::Json => output::line(&answer),
             Style::Human => {
@@ -198,7 +201,7 @@ impl Set {
                 patch.insert(field.into(), if text.is_empty() { Value::Null } else { text.as_str().into() });
             }
         }
-        if let Some(limit) = self.session_limit {
+        if let Some(Limit(limit)) = self.session_limit {
             patch.insert("session_limit".into(), limit.into());
         }
         if let Some(when_full) = self.when_full {

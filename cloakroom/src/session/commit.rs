@@ -6,7 +6,7 @@ use super::{
     CookieOrder, Session, Stage, State,
     pending::{self, Operation},
 };
-use crate::{Change, Error, Json, Record, Result, SessionId, Start};
+use crate::{Change, Error, Json, JsonRef, Record, Result, SessionId, Start};
 
 /// A change that was sent, and how many of the pending operations it holds.
 #[derive(Clone)]
@@ -147,7 +147,7 @@ impl Session {
             }
         };
         self.state().pending.stored_key(&key, &stored.data)?;
-        Ok(stored.data.get(&key).cloned())
+        Ok(stored.data.get(&key).map(JsonRef::to_json))
     }
 
     /// Whether a new session may be made: its cookie must still fit into the head, and a request whose token was

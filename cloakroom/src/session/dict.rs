@@ -8,7 +8,7 @@ use super::{
     Session, ValueKey,
     pending::{Modifier, Operation},
 };
-use crate::{Error, Json, Result, data::check_key};
+use crate::{Error, Json, JsonRef, Result, data::check_key};
 
 /// Values by name. Nothing here touches the store except the methods named `…_now`.
 #[expect(clippy::needless_pass_by_value, reason = "keys are constants or short text: a reference would only be noise")]
@@ -77,7 +77,7 @@ impl Session {
         let name = self.checked(key.name())?;
         let operation = Operation::Modify(Arc::clone(&name), modifier(&name, f));
         let stored = self.store_key_now(Arc::clone(&name), operation).await?;
-        decode(&name, stored.as_ref())?.ok_or_else(|| unreachable_value(&name))
+        decode(&name, stored.as_ref().map(Json::as_ref))?.ok_or_else(|| unreachable_value(&name))
     }
 
     /// Like [`take`](Self::take), but removed from the store at once: of all requests that take a key, one gets its value.
@@ -90,13 +90,13 @@ impl Session {
             Arc::clone(&name),
             Arc::new(move |current| {
                 decode::<T>(&own_name, current)?;
-                *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = current.cloned();
+                *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = current.map(JsonRef::to_json);
                 Ok(None)
             }),
         );
         self.store_key_now(Arc::clone(&name), operation).await?;
         let taken = taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        decode(&name, taken.as_ref())
+        decode(&name, taken.as_ref().map(Json::as_ref))
     }
 
     /// The place of one value, to fill if it is empty.
@@ -137,7 +137,7 @@ impl Session {
 
     /// Keys and values, in the order of the keys.
     pub fn items(&self) -> Vec<(Arc<str>, Json)> {
-        self.state().view().iter().map(|(key, value)| (Arc::clone(key), value.clone())).collect()
+        self.state().view().iter().map(|(key, value)| (key.into(), value.to_json())).collect()
     }
 
     /// How many values there are.
@@ -187,7 +187,7 @@ impl<T: Serialize + DeserializeOwned> Entry<'_, T> {
         }
         let value = default();
         let json = encode(&self.name, &value)?;
-        let fill: Modifier = Arc::new(move |current| Ok(Some(current.cloned().unwrap_or_else(|| json.clone()))));
+        let fill: Modifier = Arc::new(move |current| Ok(Some(current.map_or_else(|| json.clone(), JsonRef::to_json))));
         self.session.push(Operation::Modify(self.name, fill))?;
         Ok(value)
     }
@@ -206,8 +206,8 @@ fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Json> {
     Json::encode(value).map_err(|source| Error::InvalidValue { key: key.into(), action: "encoded", source })
 }
 
-fn decode<T: DeserializeOwned>(key: &str, value: Option<&Json>) -> Result<Option<T>> {
-    let decoded = value.map(Json::decode).transpose();
+fn decode<T: DeserializeOwned>(key: &str, value: Option<JsonRef<'_>>) -> Result<Option<T>> {
+    let decoded = value.map(JsonRef::decode).transpose();
     decoded.map_err(|source| Error::InvalidValue { key: key.into(), action: "decoded", source })
 }
 

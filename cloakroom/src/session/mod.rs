@@ -229,7 +229,7 @@ impl Session {
             if carried {
                 let mut data = state.view();
                 for (key, value) in start.data.iter() {
-                    data.insert(Arc::clone(key), value.clone());
+                    data.insert(key, value.to_json());
                 }
                 start.data = data;
             }
@@ -252,8 +252,8 @@ impl Session {
         let kept: Data = {
             let state = self.state();
             let view = state.view();
-            let kept = view.iter().filter(|(key, _)| keys.contains(&&***key));
-            let kept: Data = kept.map(|(key, value)| (Arc::clone(key), value.clone())).collect();
+            let kept = view.iter().filter(|(key, _)| keys.contains(key));
+            let kept: Data = kept.map(|(key, value)| (key.into(), value.to_json())).collect();
             if state.head_sent && !kept.is_empty() {
                 return Err(Error::HeadSent);
             }

@@ -5,10 +5,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Change, Data, Json, Result};
+use crate::{Change, Data, Json, JsonRef, Result};
 
 /// Computes a value from the one that is there.
-pub(super) type Modifier = Arc<dyn Fn(Option<&Json>) -> Result<Option<Json>> + Send + Sync>;
+pub(super) type Modifier = Arc<dyn Fn(Option<JsonRef<'_>>) -> Result<Option<Json>> + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) enum Operation {
@@ -34,7 +34,7 @@ impl Operation {
             Self::Modify(key, modifier) => {
                 let value = modifier(look_up(key, base, change))?;
                 if is_untouched(key, change) {
-                    change.relied_on.insert(Arc::clone(key), base.get(key).cloned());
+                    change.relied_on.insert(Arc::clone(key), base.get(key).map(JsonRef::to_json));
                 }
                 match value {
                     Some(value) => change.set(Arc::clone(key), value),
@@ -86,7 +86,7 @@ impl Pending {
     }
 
     /// The value of `key` as this request sees it.
-    pub(super) fn look_up<'a>(&'a self, key: &str, base: &'a Data) -> Option<&'a Json> {
+    pub(super) fn look_up<'a>(&'a self, key: &str, base: &'a Data) -> Option<JsonRef<'a>> {
         match &self.change {
             Some(change) => look_up(key, base, change),
             None => base.get(key),
@@ -95,9 +95,11 @@ impl Pending {
 
     /// All values as this request sees them.
     pub(super) fn view(&self, base: &Data) -> Data {
-        let Some(change) = &self.change else { return base.clone() };
-        let kept = base.iter().filter(|(key, _)| !change.remove_all && !change.remove.contains(*key));
-        kept.chain(change.set.iter()).map(|(key, value)| (Arc::clone(key), value.clone())).collect()
+        let mut data = base.clone();
+        if let Some(change) = &self.change {
+            data.change(change.remove_all, &change.remove, &change.set);
+        }
+        data
     }
 
     /// Makes one more operation. If it fails, nothing has happened.
@@ -153,9 +155,9 @@ pub(super) fn play(operations: &[Operation], last: &Operation, base: &Data, chan
     operations.iter().chain([last]).try_for_each(|operation| operation.play(base, change))
 }
 
-fn look_up<'a>(key: &str, base: &'a Data, change: &'a Change) -> Option<&'a Json> {
+fn look_up<'a>(key: &str, base: &'a Data, change: &'a Change) -> Option<JsonRef<'a>> {
     match change.set.get(key) {
-        Some(value) => Some(value),
+        Some(value) => Some(value.as_ref()),
         None if change.remove_all || change.remove.contains(key) => None,
         None => base.get(key),
     }

@@ -10,7 +10,7 @@ use super::{Found, Sessions, Started, check_text};
 use crate::{
     AuditEntry, Client, Data, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges, Record,
     Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::{Create, Created, EndAnswer, Loaded, Rotated, Rotation},
+    store::{Create, Created, Loaded, Rotated, Rotation},
 };
 
 /// Whom somebody wants to act as, why, and for how long.
@@ -155,8 +155,8 @@ impl Sessions {
             check_text(what, text.map(|text| &**text), what.contains("user"))?;
         }
         check_text("reason", Some(&*impersonate.reason), false)?;
-        let original = living(self.resume(token).await?)?;
         let now = self.now();
+        let original = living(self.attended(token, now, true).await?)?;
         let Some(target) = self.target_facts(&impersonate).await? else {
             let why = ImpersonationRefusal::UnknownUser;
             return Err(self.refuse(&original.info, &impersonate, why, now).await);
@@ -188,7 +188,7 @@ impl Sessions {
     /// [`Error::Ended`] if either session has ended, [`Error::UnknownSession`] if the token opens nothing,
     /// [`Error::InvalidArgument`] if nobody acts as another in its session.
     pub async fn stop_impersonating(&self, token: &Token) -> Result<Returned> {
-        let acting = living(self.resume(token).await?)?;
+        let acting = living(self.attended(token, self.now(), true).await?)?;
         let Some(id) = acting.info.returns_to else {
             let problem = "nobody acts as another in its session, so there is nowhere to go back to".into();
             return Err(Error::InvalidArgument { what: "token", problem });
@@ -389,10 +389,13 @@ impl Sessions {
             }
             Loaded::Unknown => Ending::new(Reason::ImpersonationEnded),
         };
-        Ok(match self.end(record.info.id, &ending).await? {
-            EndAnswer::Unknown(_) => Found::Unknown,
-            EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) => Found::Ended(ended),
-        })
+        let SessionInfo { id, user, .. } = &record.info;
+        match self.end(*id, &ending).await {
+            Ok(answer) => Ok(answer.into()),
+            // It is over, even where nothing may be written.
+            Err(Error::ReadOnly) => Ok(Found::Ended(ending.of(*id, user.clone(), now))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Leaves out sessions in which somebody acted as another whose own session has ended.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use self::impersonate::ImpersonationPolicy;
 use crate::{
-    Boot, Clock, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
+    Boot, Clock, Data, Ended, Error, Record, Result, SessionInfo, SystemClock, Timestamp, Users,
     boot::BootCache,
     seal::Seals,
     store::{self, Limit, SealedStore, Store},
@@ -365,7 +365,7 @@ impl Builder {
         self
     }
 
-    /// How large the data of one session may be: bytes of all keys and values. Default 65,536.
+    /// How large the data of one session may be: bytes of all keys and values. Default 65,536, at most a gibibyte.
     pub fn max_data_bytes(mut self, bytes: usize) -> Self {
         self.config.max_data_bytes = bytes;
         self
@@ -567,6 +567,10 @@ impl Builder {
                 what: "limit",
                 problem: "at least one session must be allowed".into(),
             });
+        }
+        if self.config.max_data_bytes > Data::MAX_BYTES {
+            let problem = format!("it is {}, at most {} are possible", self.config.max_data_bytes, Data::MAX_BYTES);
+            return Err(Error::InvalidArgument { what: "max_data_bytes", problem });
         }
         if self.only_known_users && matches!(self.users, Directory::None) {
             let problem = "there is no directory that could know them: give one with users or stored_users";

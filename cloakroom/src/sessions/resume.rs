@@ -55,15 +55,21 @@ impl Sessions {
 
     /// What lies beyond the record is boxed: it is rare, and needs much room.
     async fn resume_at(&self, token: &Token, ip: Option<IpAddr>, now: Timestamp, counts: bool) -> Result<Found> {
-        let mut found = self.found_at(token, now).await?;
-        if let Found::Live(record) = &found
-            && record.info.returns_to.is_some()
-        {
-            found = Box::pin(self.while_actor_is_there(Arc::clone(record), now, counts)).await?;
-        }
+        let found = self.attended(token, now, counts).await?;
         match (&self.0.known_users, found) {
             (Some(known), Found::Live(record)) => Box::pin(self.judge(known, record, ip, now)).await,
             (_, found) => Ok(found),
+        }
+    }
+
+    /// What a token opens, whatever the directory says of its holder.
+    pub(super) async fn attended(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
+        let found = self.found_at(token, now).await?;
+        match &found {
+            Found::Live(record) if record.info.returns_to.is_some() => {
+                Box::pin(self.while_actor_is_there(Arc::clone(record), now, counts)).await
+            }
+            _ => Ok(found),
         }
     }
 

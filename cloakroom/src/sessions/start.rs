@@ -25,6 +25,8 @@ pub struct Start {
     pub(crate) device: Option<Arc<str>>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
+    /// Whether the configured absolute lifetime does not apply, though somebody is signed in.
+    pub(crate) no_absolute_end: bool,
     pub(crate) remember: bool,
     pub(crate) limit: Option<Limit>,
     pub(crate) replaces: Option<SessionId>,
@@ -210,8 +212,17 @@ impl Sessions {
     ///
     /// A full limit or a disabled user is [`Error::Refused`], and so is what the [directory](super::Builder::users) refuses.
     pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
+        self.start_with(start.into(), |partition| Token::generate(SessionId::generate(partition)?)).await
+    }
+
+    /// Starts a session whose token, in this partition, somebody else makes.
+    pub(crate) async fn start_with(
+        &self,
+        start: Start,
+        token: impl FnOnce(Partition) -> Result<Token>,
+    ) -> Result<Started> {
         let now = self.now();
-        let (mut create, token) = self.prepare(start.into(), now)?;
+        let (mut create, token) = self.prepare(start, token, now)?;
         let created = match self.admit(&mut create, now).await? {
             Ok(()) => {
                 create.limit = create.limit.or(self.config().limit);
@@ -241,7 +252,12 @@ impl Sessions {
         }
     }
 
-    fn prepare(&self, start: Start, now: Timestamp) -> Result<(Create, Token)> {
+    fn prepare(
+        &self,
+        start: Start,
+        token: impl FnOnce(Partition) -> Result<Token>,
+        now: Timestamp,
+    ) -> Result<(Create, Token)> {
         let config = self.config();
         for (what, text) in [
             ("user", &start.user),
@@ -265,7 +281,7 @@ impl Sessions {
         }
         let size = start.data.size();
         if size > config.max_data_bytes {
-            let largest = start.data.iter().max_by_key(|(key, value)| data::entry_size(key, value));
+            let largest = start.data.iter().max_by_key(|(key, value)| data::entry_size(key, value.as_str()));
             let key = largest.map(|(key, _)| key.to_string());
             return Err(Error::TooLarge { key, size, limit: config.max_data_bytes });
         }
@@ -275,7 +291,7 @@ impl Sessions {
             return Err(Error::InvalidArgument { what: "limit", problem });
         }
         let asked = Asked {
-            signed_in: start.user.is_some(),
+            signed_in: start.user.is_some() && !(start.no_absolute_end && config.lifetimes.assurance.is_none()),
             remember: start.remember,
             idle: start.idle_timeout,
             ends_at: start.ends_at,
@@ -293,7 +309,7 @@ impl Sessions {
             let owner = start.user.as_deref().unwrap_or_default();
             key.keyed_digest(format!("idempotency\0{owner}\0{text}").as_bytes())
         });
-        let token = Token::generate(SessionId::generate(self.partition(start.user.as_deref(), idempotency)?)?)?;
+        let token = token(self.partition(start.user.as_deref(), idempotency)?)?;
         let info = SessionInfo {
             id: token.id(),
             // Another clock may be ahead: nobody has proved who they are in the future.

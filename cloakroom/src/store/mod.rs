@@ -10,7 +10,7 @@
 //! | `sqlite:sessions.db` | [`SqliteStore`]: one file on this machine | `sqlite` |
 //! | `postgres://user:password@host/database` | [`PostgresStore`]: PostgreSQL 13 or newer | `postgres` |
 //! | `mysql://user:password@host/database` | [`MysqlStore`]: MariaDB 10.6 or newer | `mysql` |
-//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` | `RedisStore`: in Redis 7 or a cluster | `redis` |
+//! | `redis://HOST:PORT` · `redis-cluster://HOST:PORT` · `redis-sentinel://HOST:PORT,HOST:PORT/NAME` | `RedisStore`: in Redis 7, a cluster, or behind sentinels | `redis` |
 //!
 //! # Writing a store
 //!

@@ -49,15 +49,21 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
             "{scheme}: needs the feature \"mysql\" of the crate cloakroom: cargo add cloakroom --features mysql"
         ))),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis-cluster" => Ok(Arc::new(RedisStore::open(url).await?)),
+        redis if is_redis(redis) => Ok(Arc::new(RedisStore::open(url).await?)),
         #[cfg(not(feature = "redis"))]
-        "redis" | "rediss" | "redis-cluster" => Err(Error::StoreUrl(format!(
+        redis if is_redis(redis) => Err(Error::StoreUrl(format!(
             "{scheme}: needs the feature \"redis\" of the crate cloakroom: cargo add cloakroom --features redis"
         ))),
         _ => Err(Error::StoreUrl(format!(
             "{scheme:?} is not a store address: use memory:, file:DIRECTORY, sqlite:FILE such as sqlite:sessions.db, \
-             postgres://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT or \
-             redis-cluster://HOST:PORT"
+             postgres://USER:PASSWORD@HOST/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE, redis://HOST:PORT, \
+             redis-cluster://HOST:PORT or redis-sentinel://HOST:PORT,HOST:PORT/NAME"
         ))),
     }
+}
+
+/// Whether it is one of the ways to reach a Redis: with TLS or without, alone, a cluster, or through sentinels.
+pub(super) fn is_redis(scheme: &str) -> bool {
+    let layout = scheme.strip_prefix("rediss").or_else(|| scheme.strip_prefix("redis"));
+    matches!(layout, Some("" | "-cluster" | "-sentinel"))
 }

@@ -6,10 +6,10 @@ use super::FileStore;
 use super::MysqlStore;
 #[cfg(feature = "postgres")]
 use super::PostgresStore;
-#[cfg(feature = "redis")]
-use super::RedisStore;
 #[cfg(feature = "sqlite")]
 use super::SqliteStore;
+#[cfg(feature = "redis")]
+use super::{RedisStore, open::is_redis};
 use crate::Result;
 
 /// Which version of its tables or layout a store has. [`open`](super::open) makes or changes what it finds into
@@ -47,7 +47,7 @@ pub async fn schema(url: &str) -> Result<Schema> {
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => MysqlStore::schema(url).await,
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis-cluster" => RedisStore::schema(url).await,
+        redis if is_redis(redis) => RedisStore::schema(url).await,
         // It says what is wrong with the address.
         _ => super::open(url).await.map(|_| Schema { found: None, latest: 1 }),
     }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Change, Ending, Error, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
+    AuditEntry, Change, Ending, Error, Json, JsonRef, PartitionKey, Record, Result, SessionId, SessionInfo, Timestamp,
     seal::{SEAL_KEY, Seals},
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Gone, Imported, Item,
@@ -70,14 +70,16 @@ impl SealedStore {
             Loaded::Unknown => return Ok(Updated::Gone(Gone::Unknown)),
         };
         for _ in 0..MAX_ATTEMPTS {
-            let held = stored.data.get(SEAL_KEY).cloned();
+            let held = stored.data.get(SEAL_KEY).map(JsonRef::to_json);
             let Some(record) = self.open(id, stored) else { return Ok(Updated::Gone(Gone::Unknown)) };
             let mut info = record.info.clone();
             change.fields.apply_to(&mut info);
             change.set(SEAL_KEY, self.seals.seal(&info));
             change.relied_on.insert(SEAL_KEY.into(), held.clone());
             match self.inner.update(id, &change, now).await? {
-                Updated::Conflict(fresh) if fresh.data.get(SEAL_KEY) != held.as_ref() => stored = fresh,
+                Updated::Conflict(fresh) if fresh.data.get(SEAL_KEY) != held.as_ref().map(Json::as_ref) => {
+                    stored = fresh
+                }
                 updated => return Ok(self.open_updated(id, updated)),
             }
         }

@@ -183,7 +183,7 @@ impl Model {
             return Updated::Applied(Arc::new(record.clone()));
         }
         let before: BTreeMap<Arc<str>, Json> =
-            record.data.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            record.data.iter().map(|(key, value)| (key.into(), value.to_json())).collect();
         let held = |number| record.lease.number == number && now < record.lease.until;
         if change.lease.is_some_and(|number| !held(number)) {
             return Updated::LeaseLost;

@@ -16,8 +16,8 @@ use super::{
     operations::{KEYS, NewChange, NewField, NewSession, NewWho, Operation, USERS, VALUES, operation},
 };
 use crate::{
-    Assurance, AuditEntry, Change, Digest, Ending, Error, Event, Partition, Reason, Record, SessionId, SessionInfo,
-    Timestamp,
+    Assurance, AuditEntry, Change, Digest, Ending, Error, Event, JsonRef, Partition, Reason, Record, SessionId,
+    SessionInfo, Timestamp,
     store::{
         AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, PutUser, Query, Reap, Rotated, Rotation, Touch,
         Updated, Which,
@@ -217,7 +217,7 @@ impl Comparison {
 
         let record = self.model.record(id, now);
         for (key, true_value) in &new.rely {
-            let value = record.and_then(|record| record.data.get(KEYS[*key]).cloned());
+            let value = record.and_then(|record| record.data.get(KEYS[*key]).map(JsonRef::to_json));
             let value = if *true_value { value } else { Some(json("\"never set\"")) };
             change.relied_on.insert(KEYS[*key].into(), value);
         }

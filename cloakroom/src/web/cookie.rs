@@ -15,7 +15,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{Error, Result, SessionInfo, Timestamp, Token};
 
@@ -200,9 +200,14 @@ impl CookieConfig {
     /// The name is compared exactly, capitals included. Cookies of that name with one and the same value count as one;
     /// with different values none is believed, because the browser does not say which of them this site set.
     pub fn read(&self, headers: &HeaderMap) -> Presented {
+        self.read_from(headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes))
+    }
+
+    /// The token in a request's `Cookie` headers.
+    pub(super) fn read_from<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) -> Presented {
         let mut found: Option<&[u8]> = None;
-        for header in headers.get_all(header::COOKIE) {
-            let mut rest = header.as_bytes();
+        for header in headers {
+            let mut rest = header;
             while !rest.is_empty() {
                 let (pair, others) = split_at_byte(rest, b';');
                 rest = others.unwrap_or_default();
@@ -228,7 +233,12 @@ impl CookieConfig {
 
     /// The path that a request's [path header](Self::path_header) names, if there is such a header and it is a path.
     pub fn mounted_at<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let path = headers.get(self.path_header.as_ref()?)?.to_str().ok()?;
+        self.mounted_by(|name| headers.get(name).map(HeaderValue::as_bytes))
+    }
+
+    /// The same, from what `look_up` says is the value of a header.
+    pub(super) fn mounted_by<'a>(&self, look_up: impl FnOnce(&HeaderName) -> Option<&'a [u8]>) -> Option<&'a str> {
+        let path = str::from_utf8(look_up(self.path_header.as_ref()?)?).ok()?;
         Some(path).filter(|path| is_path(path))
     }
 

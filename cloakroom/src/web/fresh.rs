@@ -1,14 +1,8 @@
 //! The extractor for what takes a person who has just proved who they are.
 
-use std::{ops::Deref, time::Duration};
+use std::ops::Deref;
 
-use axum_core::extract::FromRequestParts;
-use http::request::Parts;
-
-use super::{
-    SignedIn,
-    axum::{Rejection, ask_again},
-};
+use super::SignedIn;
 
 /// The session of somebody who proved who they are at most `SECONDS` ago: for changing a password, for paying.
 ///
@@ -25,7 +19,7 @@ use super::{
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Fresh<const SECONDS: u64>(SignedIn);
+pub struct Fresh<const SECONDS: u64>(pub(super) SignedIn);
 
 impl<const SECONDS: u64> Fresh<SECONDS> {
     /// Who is signed in.
@@ -39,17 +33,5 @@ impl<const SECONDS: u64> Deref for Fresh<SECONDS> {
 
     fn deref(&self) -> &SignedIn {
         &self.0
-    }
-}
-
-impl<S: Sync, const SECONDS: u64> FromRequestParts<S> for Fresh<SECONDS> {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
-        let user = <SignedIn as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        match user.require_authenticated_within(Duration::from_secs(SECONDS)) {
-            Ok(()) => Ok(Self(user)),
-            Err(error) => Err(ask_again(error, parts, SECONDS)),
-        }
     }
 }

@@ -1,23 +1,38 @@
-//! Sessions over HTTP: the cookie, the layers, the extractors.
+//! Sessions over HTTP: the cookie, the layers, the middleware, the extractors.
 //!
 //! [`cookie`] knows no framework. [`SessionLayer`] and [`CsrfLayer`] work with any tower service, the extractors [`Session`](crate::Session)
-//! and [`SignedIn`] with axum (feature `axum`).
+//! and [`SignedIn`] with axum (feature `axum`) and, below [`SessionMiddleware`], with actix-web (feature `actix`).
 
+#[cfg(feature = "actix")]
+pub mod actix;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
 pub mod cookie;
 pub mod csrf;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 mod fresh;
 mod layer;
 mod problem;
+#[cfg(any(feature = "actix", feature = "axum"))]
+mod signed_in;
+#[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
+mod tower_sessions;
+mod visit;
+mod watch;
 
+#[cfg(feature = "actix")]
+pub use self::actix::SessionMiddleware;
 #[cfg(feature = "axum")]
-pub use self::axum::{Rejection, SignedIn};
+pub use self::axum::Rejection;
 pub use body::SessionBody;
 pub use cookie::{CookieConfig, SameSite};
 pub use csrf::CsrfLayer;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "actix", feature = "axum"))]
 pub use fresh::Fresh;
-pub use layer::{Locking, SessionLayer, SessionService};
+pub use layer::{SessionLayer, SessionService};
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub use signed_in::SignedIn;
+#[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
+pub use tower_sessions::TowerSessionsStore;
+pub use visit::Locking;

@@ -37,6 +37,22 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
     response
 }
 
+/// The response for an error, and in the log what the visitor may not know.
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub(super) fn logged(error: &Error) -> Response<Bytes> {
+    let response = response(error);
+    if response.status().is_server_error() {
+        tracing::error!(error = error as &dyn std::error::Error, "a session could not be used");
+    }
+    response
+}
+
+/// The response where the application has made a mistake, which belongs in the log.
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub(super) fn set_up_wrongly() -> Response<Bytes> {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is set up wrongly.")
+}
+
 /// A response with nothing but a code and a sentence.
 pub(super) fn plain(status: StatusCode, code: &str, detail: &str) -> Response<Bytes> {
     let mut response = Response::new(body(status, code, detail, &[]));

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use cloakroom::{
     Ending, Reason,
-    store::{Limit, RedisStore, Rotation, Store, Touch, Which},
+    store::{Limit, RedisStore, Rotation, Store, Touch, Updated, Which},
 };
+
+use futures_util::future::join_all;
 
 use crate::{
     load::{NOW, anonymous, begin, new_secret, setting, sign_in},
+    proxy::Proxy,
     servers::{Server, is_here, until},
 };
 
@@ -71,6 +74,30 @@ async fn i9_a_sign_in_that_replaces_a_session_elsewhere_waits_for_two() {
     // Nobody waits for the third, which crosses out the note.
     until(|| server.ask(&["--scan", "--pattern", "cloakroom:todo:*"]).is_empty());
     assert_eq!(count.since_last(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i9_changes_that_arrive_together_travel_together() {
+    if !is_here() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(format!("127.0.0.1:{}", server.port)).await;
+    let store = RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap();
+    warm_up(&store).await;
+    let mut ids = Vec::new();
+    for n in 0..100 {
+        ids.push(begin(&store, sign_in(&store, &format!("user {n}"))).await);
+    }
+    let change = setting("a", 1);
+    let before = proxy.exchanges();
+    let changes = ids.iter().map(|id| store.update(*id, &change, NOW));
+    for updated in join_all(changes).await {
+        assert!(matches!(updated, Ok(Updated::Applied(record)) if record.info.version == 1));
+    }
+    let exchanges = proxy.exchanges() - before;
+    eprintln!("100 changes in {exchanges} exchanges");
+    assert!(exchanges <= 20, "{exchanges} exchanges for a hundred changes");
 }
 
 /// Sends each script once, in full.

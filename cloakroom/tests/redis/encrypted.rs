@@ -32,37 +32,36 @@ fn start(authority: &Authority, asks: bool) -> (Server, String) {
         "--tls-auth-clients",
         if asks { "yes" } else { "no" },
     ]);
-    (server, format!("rediss://127.0.0.1:{port}"))
+    (server, format!("rediss://localhost:{port}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t11_a_server_is_trusted_by_its_certificate_alone() {
+async fn a_server_is_trusted_by_its_certificate_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (true, Some(authority)) = (is_here(), Authority::new(directory.path(), "right")) else { return };
     let other = Authority::new(directory.path(), "wrong").unwrap();
     let (server, address) = start(&authority, false);
     let trusting = |authority: &Authority| format!("tls_ca={}", authority.certificate("authority").display());
 
-    for host in ["127.0.0.1", "localhost"] {
-        let address = format!("{}?{}", address.replace("127.0.0.1", host), trusting(&authority));
-        let store = RedisStore::open(&address).await.unwrap();
-        let id = begin(&store, sign_in(&store, "anna")).await;
-        store.update(id, &setting("a", 1), NOW).await.unwrap();
-        server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
-        assert_eq!(live(&store, id).await.info.version, 1, "also after a cut");
-    }
+    let right = format!("{address}?{}", trusting(&authority));
+    let store = RedisStore::open(&right).await.unwrap();
+    let id = begin(&store, sign_in(&store, "anna")).await;
+    store.update(id, &setting("a", 1), NOW).await.unwrap();
+    server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+    assert_eq!(live(&store, id).await.info.version, 1, "also after a cut");
     // Nor does the system trust it, nor is it for another name.
     for (address, query) in [
         (address.clone(), trusting(&other)),
         (address.clone(), "prefix=shop:".to_owned()),
-        (address.replace("127.0.0.1", "127.0.0.2"), trusting(&authority)),
+        (address.replace("localhost", "127.0.0.1"), trusting(&authority)),
     ] {
         let error = RedisStore::open(&format!("{address}?{query}")).await.unwrap_err();
         assert!(matches!(&error, Error::Store { message, .. } if message.contains("not to be trusted")), "{error}");
     }
-    let plain = format!("rediss://127.0.0.1:{}?{}", server.port, trusting(&authority));
-    let error = RedisStore::open(&plain).await.unwrap_err().to_string();
-    assert!(error.contains("does not speak TLS"), "{error}");
+    // Each kind of port hears nothing that it understands.
+    let plain = format!("rediss://localhost:{}?timeout_ms=500&{}", server.port, trusting(&authority));
+    let plain = RedisStore::open(&plain).await;
+    assert!(matches!(plain, Err(Error::Unavailable { .. })), "{plain:?}");
     let unencrypted = RedisStore::open(&format!("{}?timeout_ms=500", address.replace("rediss", "redis"))).await;
     assert!(matches!(unencrypted, Err(Error::Unavailable { .. })), "{unencrypted:?}");
 }
@@ -94,7 +93,7 @@ async fn addresses_whose_files_cannot_be_used_are_refused() {
         (format!("tls_ca={}", no_pem.display()), "no PEM file"),
         (format!("tls_cert={}", certificate.display()), "go together"),
         (format!("tls_cert={}&tls_key={}", certificate.display(), certificate.display()), "cannot be used"),
-        (format!("tls_ca={}", key.display()), "cannot be used"),
+        (format!("tls_ca={}", key.display()), "no certificate"),
     ] {
         let error = RedisStore::open(&format!("rediss://127.0.0.1:1?{query}")).await.unwrap_err();
         assert!(matches!(&error, Error::StoreUrl(message) if message.contains(told)), "{query}: {error}");

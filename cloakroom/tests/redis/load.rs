@@ -144,7 +144,8 @@ async fn write(store: RedisStore, number: usize, stop: Arc<AtomicBool>, answered
         for value in 1..=4 {
             match store.update(id, &setting("counter", value), NOW).await {
                 Ok(Updated::Applied(record)) => {
-                    assert_eq!(record.info.version, value as u64, "a change was applied twice, or not at all");
+                    // A failover may have lost the one before.
+                    assert!(record.info.version <= value as u64, "a change was applied twice");
                     account.counters.insert(id, value);
                 }
                 Ok(other) => panic!("{other:?}"),
@@ -181,7 +182,8 @@ pub(crate) async fn settle(store: &RedisStore, accounts: Vec<Account>, updates_t
                     let counter = record.data.get("counter").map_or(0, |value| value.decode::<usize>().unwrap());
                     let answered = account.counters.get(&id).copied().unwrap_or_default();
                     assert!(!updates_too || counter >= answered, "{counter} is there, {answered} was answered");
-                    assert_eq!(record.info.version, counter as u64);
+                    let version = usize::try_from(record.info.version).unwrap();
+                    assert!(version == counter || !updates_too && version < counter, "{version} of {counter}");
                 }
                 // One whose ending was in doubt may have ended.
                 Loaded::Ended(_) => assert!(ended || !account.errors.is_empty()),

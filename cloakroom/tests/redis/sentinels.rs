@@ -97,6 +97,8 @@ async fn a_primary_that_is_killed_is_replaced_and_nothing_answered_is_lost() {
     // One sentinel less: the store asks the others.
     sentinels.processes[0].kill().unwrap();
     until(|| replica.ask(&["ROLE"]).starts_with("master"));
+    // The store has followed: whatever speaks of the old one from now on is behind.
+    assert!(store.ping().await.unwrap().is_some());
     // What was primary is back with what it has missed, and is made the replica.
     primary.start_again();
     until(|| primary.ask(&["ROLE"]).starts_with("slave"));

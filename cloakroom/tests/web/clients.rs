@@ -1,12 +1,15 @@
 //! What a session's record says of the client it started from, and what follows from it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use axum::{Router, body::Body, extract::ConnectInfo, routing::get};
+use bytes::Bytes;
 use cloakroom::{Assurance, Client, Error, Lifetimes, Session, SignIn, TrustedProxies};
 use http::{Request, header};
 
-use crate::world::{World, send, world, world_with};
+use crate::{
+    framework::{App, Router, connected_from, get, layer, send},
+    world::{World, world, world_with},
+};
 
 const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
                      Version/18.6 Mobile/15E148 Safari/604.1";
@@ -19,15 +22,15 @@ async fn recorded(world: &World, peer: Option<&str>, headers: &[(&str, &str)]) -
         session.sign_in(SignIn::new("anna").fresh_data()).await?;
         Ok::<_, Error>(session.id().unwrap().to_string())
     };
-    let layer = world.sessions.layer().trusted_proxies(proxies);
-    let app = Router::new().route("/", get(sign_in)).layer(layer);
+    let layer = layer(&world.sessions).trusted_proxies(proxies);
+    let app: App = Router::new().route("/", get(sign_in)).layer(layer);
     let mut request = Request::get("/");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let mut request = request.body(Body::empty()).unwrap();
+    let mut request = request.body(Bytes::new()).unwrap();
     if let Some(peer) = peer {
-        request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.parse().unwrap()));
+        connected_from(&mut request, peer.parse().unwrap());
     }
     let id = send(&app, request).await.body;
     let sessions = world.sessions.list("anna").await.unwrap();
@@ -73,8 +76,8 @@ async fn a_device_has_the_application_s_name_or_the_user_agent_s() {
         "/",
         get(|session: Session| async move { session.sign_in(SignIn::new("ben").device("till 6")).await.map(drop) }),
     );
-    let request = Request::get("/").header(header::USER_AGENT, COMPUTER).body(Body::empty()).unwrap();
-    send(&app.layer(world.sessions.layer()), request).await;
+    let request = Request::get("/").header(header::USER_AGENT, COMPUTER).body(Bytes::new()).unwrap();
+    send(&app.layer(layer(&world.sessions)), request).await;
     let client = world.sessions.list("ben").await.unwrap().remove(0).client;
     assert_eq!((client.device.as_deref(), client.user_agent.as_deref()), (Some("till 6"), Some(COMPUTER)));
 }

@@ -2,25 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    routing::get,
-};
+use bytes::Bytes;
 use cloakroom::{Ending, Error, Found, Reason, Session, SignIn};
-use futures_util::stream;
-use http::{Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use futures_util::{StreamExt, stream};
+use http::{Request, StatusCode, header};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
 };
-use tower::ServiceExt;
 
-use crate::world::{Browser, NAME, World, send, world};
+use crate::{
+    framework::{App, HEAD_RUNS_BODIES, Page, Router, get, layer, plain_answer, send, send_and_leave, serve},
+    world::{Browser, NAME, World, world},
+};
 
 fn with(world: &World, app: Router) -> Browser {
-    Browser { app: app.layer(world.sessions.layer()), cookie: None }
+    Browser { app: app.layer(layer(&world.sessions)), cookie: None }
 }
 
 #[tokio::test]
@@ -70,7 +67,7 @@ async fn a_server_error_drops_what_is_pending_and_keeps_a_sign_in() {
                 StatusCode::BAD_GATEWAY
             }),
         )
-        .merge(crate::world::routes().with_state(world.sessions.clone()));
+        .merge(crate::world::routes());
     let mut browser = with(&world, app);
     assert_eq!(browser.get("/fail").await.set_cookie(), None);
     assert!(browser.get("/sign-in-and-fail").await.set_cookie().is_some());
@@ -88,7 +85,7 @@ async fn a_server_error_keeps_what_is_pending_where_that_is_asked_for() {
             StatusCode::INTERNAL_SERVER_ERROR
         }),
     );
-    let app = app.layer(world.sessions.layer().keep_on_server_error(true));
+    let app = app.layer(layer(&world.sessions).keep_on_server_error(true));
     let mut browser = Browser { app, cookie: None };
     assert!(browser.get("/fail").await.set_cookie().is_some());
 }
@@ -104,7 +101,7 @@ async fn a_panic_drops_what_is_pending() {
             assert!(!session.is_dirty(), "a handler's own panic");
         }),
     );
-    let mut panicking = Browser { app: app.layer(world.sessions.layer()), ..browser.clone() };
+    let mut panicking = Browser { app: app.layer(layer(&world.sessions)), ..browser.clone() };
     assert!(tokio::spawn(async move { panicking.get("/panic").await }).await.unwrap_err().is_panic());
     let Found::Live(record) = world.sessions.resume(&browser.token()).await.unwrap() else { panic!("it lives") };
     assert!(record.data.is_empty());
@@ -118,13 +115,16 @@ async fn a_cancelled_request_stores_nothing() {
     let signal = Arc::clone(&entered);
     let app = Router::new().route(
         "/slow",
-        get(move |session: Session| async move {
-            session.set("kept", "no").unwrap();
-            signal.notify_one();
-            std::future::pending::<()>().await;
+        get(move |session: Session| {
+            let signal = Arc::clone(&signal);
+            async move {
+                session.set("kept", "no").unwrap();
+                signal.notify_one();
+                std::future::pending::<()>().await;
+            }
         }),
     );
-    let mut slow = Browser { app: app.layer(world.sessions.layer()), ..browser.clone() };
+    let mut slow = Browser { app: app.layer(layer(&world.sessions)), ..browser.clone() };
     let request = tokio::spawn(async move { slow.get("/slow").await });
     entered.notified().await;
     request.abort();
@@ -139,13 +139,16 @@ fn gated(world: &World, browser: &Browser) -> (Browser, Arc<Notify>, Arc<Notify>
     let (signal, wait) = (Arc::clone(&entered), Arc::clone(&gate));
     let app = Router::new().route(
         "/slow",
-        get(move |session: Session| async move {
-            signal.notify_one();
-            wait.notified().await;
-            session.set("late", "yes")
+        get(move |session: Session| {
+            let (signal, wait) = (Arc::clone(&signal), Arc::clone(&wait));
+            async move {
+                signal.notify_one();
+                wait.notified().await;
+                session.set("late", "yes")
+            }
         }),
     );
-    (Browser { app: app.layer(world.sessions.layer()), ..browser.clone() }, entered, gate)
+    (Browser { app: app.layer(layer(&world.sessions)), ..browser.clone() }, entered, gate)
 }
 
 #[tokio::test]
@@ -221,13 +224,13 @@ async fn fifty_parallel_modify_now_answer_one_to_fifty() {
 }
 
 /// A page that changes its session while it is sent.
-async fn streaming(session: Session) -> Response<Body> {
+async fn streaming(session: Session) -> Page {
     let parts = stream::unfold((0, session), |(part, session)| async move {
         session.set("part", &part.to_string()).unwrap();
         let refused = matches!(session.rotate().await, Err(Error::HeadSent));
         (part < 3).then(|| (Ok::<_, Error>(Bytes::from(format!("{part}{refused} "))), (part + 1, session)))
     });
-    Response::new(Body::from_stream(parts))
+    Page { length: None, parts: parts.boxed() }
 }
 
 #[tokio::test]
@@ -244,12 +247,10 @@ async fn what_a_streamed_body_changes_is_stored_at_its_end() {
 async fn what_a_streamed_body_changed_is_stored_when_the_client_goes_away() {
     let world = world();
     let browser = world.signed_in("anna").await;
-    let app = Router::new().route("/s", get(streaming)).layer(world.sessions.layer());
+    let app = Router::new().route("/s", get(streaming)).layer(layer(&world.sessions));
     let cookie = format!("{NAME}={}", browser.cookie.as_deref().unwrap());
-    let request = Request::get("/s").header(header::COOKIE, cookie).body(Body::empty()).unwrap();
-    let mut body = app.oneshot(request).await.unwrap().into_body();
-    body.frame().await.unwrap().unwrap();
-    drop(body);
+    let request = Request::get("/s").header(header::COOKIE, cookie).body(Bytes::new()).unwrap();
+    send_and_leave(&app, request).await;
     stored(&world, &browser, "part", "\"0\"").await;
 }
 
@@ -266,46 +267,43 @@ async fn stored(world: &World, browser: &Browser, key: &str, value: &str) {
 }
 
 /// Asks a real server, which polls a body of known length no further than that length and a HEAD's not at all.
-async fn ask_server(app: Router, method: &str, cookie: &str) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+async fn ask_server(app: App, method: &str, cookie: &str) -> String {
+    let server = serve(app).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let request = format!("{method} /s HTTP/1.1\r\nhost: x\r\ncookie: {NAME}={cookie}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap();
-    server.abort();
     reply
 }
 
 /// A page of known length that changes its session with its last byte.
-async fn of_known_length(session: Session) -> Response<Body> {
+async fn of_known_length(session: Session) -> Page {
     session.set("head", "yes").unwrap();
     let parts = stream::once(async move { session.set("body", "yes").map(|()| Bytes::from("page")) });
-    let response = Response::builder().header(header::CONTENT_LENGTH, 4);
-    response.body(Body::from_stream(parts)).unwrap()
+    Page { length: Some(4), parts: parts.boxed() }
 }
 
 #[tokio::test]
 async fn what_a_body_of_known_length_changes_is_stored() {
     let world = world();
     let browser = world.signed_in("anna").await;
-    let app = Router::new().route("/s", get(of_known_length)).layer(world.sessions.layer());
+    let app = Router::new().route("/s", get(of_known_length)).layer(layer(&world.sessions));
     let reply = ask_server(app, "GET", browser.cookie.as_deref().unwrap()).await;
     assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("page"), "{reply}");
     stored(&world, &browser, "body", "\"yes\"").await;
 }
 
 #[tokio::test]
-async fn head_stores_what_its_handler_changed_and_runs_no_body() {
+async fn head_stores_what_its_handler_changed() {
     let world = world();
     let browser = world.signed_in("anna").await;
-    let app = Router::new().route("/s", get(of_known_length)).layer(world.sessions.layer());
+    let app = Router::new().route("/s", get(of_known_length)).layer(layer(&world.sessions));
     let reply = ask_server(app, "HEAD", browser.cookie.as_deref().unwrap()).await;
     assert!(reply.starts_with("HTTP/1.1 200") && reply.ends_with("\r\n\r\n"), "{reply}");
     stored(&world, &browser, "head", "\"yes\"").await;
     let Found::Live(record) = world.sessions.resume(&browser.token()).await.unwrap() else { panic!("it lives") };
-    assert!(record.data.get("body").is_none());
+    assert_eq!(record.data.get("body").is_some(), HEAD_RUNS_BODIES, "what runs is kept");
 }
 
 #[tokio::test]
@@ -314,12 +312,13 @@ async fn a_visitor_s_first_value_comes_too_late_in_a_body() {
     let app = Router::new().route(
         "/s",
         get(|session: Session| async move {
-            Body::from_stream(stream::once(async move {
+            let parts = stream::once(async move {
                 session.set("late", "yes")?;
                 let refused = matches!(session.commit().await, Err(Error::HeadSent));
                 session.remove_all();
-                Ok::<_, Error>(Bytes::from(refused.to_string()))
-            }))
+                Ok(Bytes::from(refused.to_string()))
+            });
+            Page { length: None, parts: parts.boxed() }
         }),
     );
     assert_eq!(with(&world, app).text("/s").await, "true");
@@ -352,12 +351,8 @@ async fn commit_errors_are_answered_as_the_application_likes() {
             session.set("photo", &"x".repeat(70_000)).unwrap();
         }),
     );
-    let layer = world.sessions.layer().on_commit_error(|error| {
-        let mut response = Response::new(Bytes::from(format!("custom: {error}")));
-        *response.status_mut() = StatusCode::IM_A_TEAPOT;
-        response
-    });
-    let request = Request::get("/big").body(Body::empty()).unwrap();
+    let layer = layer(&world.sessions).on_commit_error(|error| plain_answer(418, format!("custom: {error}")));
+    let request = Request::get("/big").body(Bytes::new()).unwrap();
     let reply = send(&app.layer(layer), request).await;
     assert_eq!(reply.status, StatusCode::IM_A_TEAPOT);
     assert!(reply.body.starts_with("custom: the session's data would have"));
@@ -366,6 +361,6 @@ async fn commit_errors_are_answered_as_the_application_likes() {
 #[tokio::test]
 async fn a_handler_without_the_layer_is_told_what_to_add() {
     let app = Router::new().route("/x", get(|_: Session| async {}));
-    let reply = send(&app, Request::get("/x").body(Body::empty()).unwrap()).await;
+    let reply = send(&App::from(app), Request::get("/x").body(Bytes::new()).unwrap()).await;
     assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR);
 }

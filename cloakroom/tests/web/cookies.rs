@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use axum::{Router, body::Body, routing::get};
+use bytes::Bytes;
 use cloakroom::{
     Session, SignIn,
     web::{CookieConfig, SameSite, cookie::Presented},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use crate::world::{Browser, NAME, send, world, world_with};
+use crate::{
+    framework::{Router, get, layer, send},
+    world::{Browser, NAME, world, world_with},
+};
 
 fn cookies(values: &[&str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -61,7 +64,7 @@ async fn c4_the_name_is_compared_exactly() {
     let token = world.signed_in("anna").await.token().reveal();
     for name in ["__HOST-session", "__host-session", "session", "__Host-session2", "X__Host-session"] {
         let request = Request::get("/who").header(header::COOKIE, format!("{name}={token}"));
-        let reply = send(&world.app, request.body(Body::empty()).unwrap()).await;
+        let reply = send(&world.app, request.body(Bytes::new()).unwrap()).await;
         assert_eq!(reply.body, "nobody", "{name}");
     }
 }
@@ -141,7 +144,7 @@ async fn c11_no_cache_keeps_a_response_that_sets_the_cookie() {
             [(header::CACHE_CONTROL, "public, max-age=3600")]
         }),
     );
-    let mut browser = Browser { app: app.layer(world.sessions.layer()), cookie: None };
+    let mut browser = Browser { app: app.layer(layer(&world.sessions)), cookie: None };
     assert_eq!(browser.get("/page").await.header("cache-control"), Some("no-store"));
     // Without a cookie to set, the application's word stands.
     assert_eq!(browser.get("/page").await.header("cache-control"), Some("public, max-age=3600"));
@@ -166,7 +169,7 @@ async fn path_header_holds_where_the_application_is_mounted() {
     let world = world_with(|builder| builder.cookie(CookieConfig::new("sid").path_header(header)));
     for (mounted, path) in [("/shop", "Path=/shop"), ("shop", "Path=/"), ("/a;Domain=evil", "Path=/"), ("", "Path=/")] {
         let request = Request::get("/sign-in?user=anna").header("x-script-name", mounted);
-        let reply = send(&world.app, request.body(Body::empty()).unwrap()).await;
+        let reply = send(&world.app, request.body(Bytes::new()).unwrap()).await;
         assert_eq!(attributes(reply.set_cookie().unwrap())[0], path);
     }
 }
@@ -178,7 +181,7 @@ async fn timeout_a_remembered_cookie_lasts_as_long_as_its_session() {
         "/remember",
         get(|session: Session| async move { session.sign_in(SignIn::new("anna").remember(true)).await.map(drop) }),
     );
-    let mut browser = Browser { app: app.layer(world.sessions.layer()), cookie: None };
+    let mut browser = Browser { app: app.layer(layer(&world.sessions)), cookie: None };
     let reply = browser.get("/remember").await;
     assert!(reply.set_cookie().unwrap().contains("Max-Age=2592000"), "30 days: {reply:?}");
 }
@@ -212,7 +215,7 @@ async fn t4_malformed_and_oversized_tokens_mean_no_session() {
     ] {
         let Ok(value) = HeaderValue::from_bytes(format!("{NAME}={bad}").as_bytes()) else { continue };
         let request = Request::get("/who").header(header::COOKIE, value);
-        let reply = send(&world.app, request.body(Body::empty()).unwrap()).await;
+        let reply = send(&world.app, request.body(Bytes::new()).unwrap()).await;
         if bad != good {
             assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, "nobody"), "{bad:?}");
         }
@@ -226,7 +229,7 @@ async fn x5_a_cookie_that_the_browser_should_have_dropped_opens_nothing() {
         "/remember",
         get(|session: Session| async move { session.sign_in(SignIn::new("anna").remember(true)).await.map(drop) }),
     );
-    let mut browser = Browser { app: app.layer(world.sessions.layer()), cookie: None };
+    let mut browser = Browser { app: app.layer(layer(&world.sessions)), cookie: None };
     browser.get("/remember").await;
     browser.app = world.app.clone();
     // Every nine days keeps the idle deadline away; the absolute end stays.

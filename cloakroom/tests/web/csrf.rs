@@ -16,7 +16,10 @@ use cloakroom::{
 use futures_util::stream;
 use http::{Method, Request, StatusCode, header};
 
-use crate::world::{Browser, NAME, Reply, World, routes, send, spied, world, world_on};
+use crate::{
+    framework::send,
+    world::{Browser, NAME, Reply, World, routes, spied, world, world_on},
+};
 
 const OURS: &str = "shop.example";
 
@@ -26,7 +29,6 @@ fn guarded(world: &World, layer: CsrfLayer) -> Router {
         .route("/change", any(|body: Bytes| async move { body }))
         .route("/token", get(|session: Session| async move { Ok::<_, Error>(session.csrf_token().await?.to_string()) }))
         .layer(layer)
-        .with_state(world.sessions.clone())
         .layer(world.sessions.layer())
 }
 

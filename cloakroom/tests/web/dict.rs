@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use cloakroom::{Error, Found, Key, Session, SignIn};
 
-use crate::world::{World, data, world};
+use crate::{
+    framework::{Router, get, layer},
+    world::{World, data, world},
+};
 
 const NAME: Key<String> = Key::new("name");
 const COUNT: Key<u32> = Key::new("count");
@@ -264,13 +267,14 @@ async fn of_all_who_take_now_one_gets_the_value() {
     let started = world.sessions.start(cloakroom::Start::anonymous().data(data([("code", "\"1234\"")]))).await.unwrap();
     let mut browser = world.browser();
     browser.cookie = Some(started.token.reveal());
-    let app = axum::Router::new().route(
-        "/take",
-        axum::routing::get(|session: Session| async move {
-            Ok::<_, Error>(session.take_now::<String>("code").await?.unwrap_or_default())
-        }),
-    );
-    browser.app = app.layer(world.sessions.layer());
+    let app =
+        Router::new().route(
+            "/take",
+            get(|session: Session| async move {
+                Ok::<_, Error>(session.take_now::<String>("code").await?.unwrap_or_default())
+            }),
+        );
+    browser.app = app.layer(layer(&world.sessions));
     let takes = (0..20).map(|_| {
         let mut browser = browser.clone();
         tokio::spawn(async move { browser.text("/take").await })

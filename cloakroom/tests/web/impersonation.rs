@@ -2,16 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
 use cloakroom::{
-    Assurance, AuditEntry, Client, Ending, Error, Event, Found, Impersonate, ImpersonationRefusal, Reason, Session,
-    SessionId, SessionInfo, SignIn, Start, Started, Token, UserPatch,
+    Assurance, AuditEntry, Builder, Client, Ending, Error, Event, Found, Impersonate, ImpersonationRefusal, Reason,
+    Session, SessionId, SessionInfo, SignIn, Start, Started, Token, User, UserPatch,
     store::{AuditQuery, Limit, Query, Refusal},
     testing::Call,
 };
 use http::StatusCode;
 
-use crate::world::{Browser, World, spied, world, world_with};
+use crate::{
+    framework::{Router, get, layer},
+    world::{Browser, World, spied, world, world_with},
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -324,6 +326,29 @@ async fn set_impersonated_follows_the_deployments_own_policy() {
 }
 
 #[tokio::test]
+async fn set_impersonated_goes_by_the_networks_of_who_acts() {
+    let world = world_with(Builder::stored_users);
+    let sessions = &world.sessions;
+    let from = |ip: &str| Client { ip: Some(ip.parse().unwrap()), ..Client::default() };
+    for (user, network) in [("root", "192.0.2.0/24"), ("anna", "203.0.113.0/24")] {
+        let settings = User { allowed_networks: vec![network.parse().unwrap()], ..User::default() };
+        sessions.put_user(user, settings, None).await.unwrap();
+    }
+    let root = sessions.start(SignIn::new("root").client(from("192.0.2.9"))).await.unwrap();
+    let away = sessions.impersonate(&root.token, as_anna().client(from("203.0.113.1"))).await.unwrap_err();
+    assert!(matches!(away, Error::Refused(Refusal::NetworkNotAllowed)), "{away:?}");
+
+    // Where their own session was started from, unless told otherwise.
+    let acting = sessions.impersonate(&root.token, as_anna()).await.unwrap();
+    let away = sessions.resume_from(&acting.token, from("203.0.113.1").ip).await;
+    assert!(matches!(away, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{away:?}");
+    assert!(matches!(sessions.resume_from(&acting.token, from("192.0.2.8").ip).await, Ok(Found::Live(_))));
+    assert_eq!(sessions.user("anna").await.unwrap().unwrap().last_sign_in, None, "she did not sign in");
+    let returned = sessions.stop_impersonating(&acting.token).await.unwrap();
+    assert!(matches!(sessions.resume_from(&returned.token, from("192.0.2.8").ip).await, Ok(Found::Live(_))));
+}
+
+#[tokio::test]
 async fn audit_user_is_somebody_else_and_in_every_entry() {
     let world = world();
     let error = world.sessions.start(SignIn::new("anna").audit_user("anna")).await.unwrap_err();
@@ -475,8 +500,7 @@ fn shop(world: &World) -> Browser {
                 }),
             )
             .merge(crate::world::routes())
-            .with_state(world.sessions.clone())
-            .layer(world.sessions.layer());
+            .layer(layer(&world.sessions));
     Browser { app: routes, cookie: None }
 }
 
@@ -531,7 +555,7 @@ async fn set_impersonated_what_is_done_elsewhere_is_put_down_to_who_acts() {
 
 #[tokio::test]
 async fn set_impersonated_goes_by_what_the_directory_says_of_the_other() {
-    let world = world_with(cloakroom::Builder::stored_users);
+    let world = world_with(Builder::stored_users);
     let typed = |kind: &str| UserPatch { user_type: Some(Some(kind.into())), ..UserPatch::default() };
     world.sessions.patch_user("root", &typed("administrator"), None).await.unwrap();
     world.sessions.patch_user("boss", &typed("administrator"), None).await.unwrap();
@@ -553,4 +577,13 @@ async fn set_impersonated_goes_by_what_the_directory_says_of_the_other() {
     world.sessions.patch_user("anna", &off, None).await.unwrap();
     let Found::Ended(ended) = world.sessions.resume(&acting.token).await.unwrap() else { panic!("anna is disabled") };
     assert_eq!(ended.reason, Reason::UserDisabled);
+}
+
+#[tokio::test]
+async fn set_impersonated_is_over_with_the_actors_session_even_where_nothing_may_be_written() {
+    let world = world();
+    let (root, acting) = acting(&world).await;
+    world.sessions.end(root.token.id(), &Reason::RevokedByAdmin.into()).await.unwrap();
+    world.sessions.set_read_only(true);
+    assert_eq!(reason(&world, &acting.token).await, Reason::RevokedByAdmin);
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{Router, response::Redirect, routing::get};
 use cloakroom::{Error, Reason, Session};
 use http::{StatusCode, header};
 
-use crate::world::{Browser, World, routes, world};
+use crate::{
+    framework::{Redirect, get, layer},
+    world::{Browser, World, routes, world},
+};
 
 #[tokio::test]
 async fn r3_the_sign_in_page_knows_why_the_visitor_was_sent_there() {
@@ -63,13 +65,13 @@ async fn a_visitor_whose_sign_in_was_lost_on_the_way_is_not_locked_out() {
 
 /// The browser, of an application that answers with redirects.
 fn redirected(world: &World, browser: Browser) -> Browser {
-    let routes: Router<_> = routes().route("/read", get(|_: Session| async { Redirect::to("/why") })).route(
+    let routes = routes().route("/read", get(|_: Session| async { Redirect::to("/why") })).route(
         "/leave",
         get(|session: Session| async move {
             session.sign_out().await?;
             Ok::<_, Error>(Redirect::to("/why"))
         }),
     );
-    let app = routes.with_state(world.sessions.clone()).layer(world.sessions.layer().sign_in_page("/why"));
+    let app = routes.layer(layer(&world.sessions).sign_in_page("/why"));
     Browser { app, ..browser }
 }

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
 use cloakroom::{Error, Session, SignIn, testing::Call, web::Locking};
 
-use crate::world::{Browser, World, spied, world};
+use crate::{
+    framework::{Router, get, layer},
+    world::{Browser, World, spied, world},
+};
 
 async fn two_requests(world: &World) -> (Session, Session) {
     let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
@@ -138,7 +140,7 @@ async fn at_most_inside(locking: Locking, asks: bool) -> u32 {
     let app = Router::new()
         .route("/asks", get(move |_: Session| work()))
         .route("/asks-not", get(work_unasked))
-        .layer(world.sessions.layer().locking(locking));
+        .layer(layer(&world.sessions).locking(locking));
     let path = if asks { "/asks" } else { "/asks-not" };
     let requests = (0..10).map(|_| {
         let mut browser = Browser { app: app.clone(), ..browser.clone() };

@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use bytes::Bytes;
 use cloakroom::{
     Ending, Found, Json, Reason, Record, RotatedToken, SessionId, SignIn, Token,
     store::{Create, Limit, Loaded, MemoryStore, Store},
 };
 use http::{Request, header};
 
-use crate::world::{Browser, NAME, World, send, world_on, world_with};
+use crate::{
+    framework::send,
+    world::{Browser, NAME, World, world_on, world_with},
+};
 
 /// All that is logged, at every level.
 #[derive(Clone, Default)]
@@ -54,7 +57,7 @@ impl Log {
 }
 
 async fn request(world: &World, cookies: &str) {
-    let request = Request::get("/who").header(header::COOKIE, cookies).body(Body::empty()).unwrap();
+    let request = Request::get("/who").header(header::COOKIE, cookies).body(Bytes::new()).unwrap();
     assert_eq!(send(&world.app, request).await.body, "nobody");
 }
 

@@ -12,6 +12,7 @@ mod dict;
 mod directory;
 mod failing_store;
 mod forged;
+mod framework;
 mod impersonation;
 mod interleavings;
 mod lapsed;

@@ -1,10 +1,13 @@
 //! What is not believed, and what happens when the store fails.
 
-use axum::body::Body;
+use bytes::Bytes;
 use cloakroom::{Found, SessionId, Token};
 use http::{Request, header};
 
-use crate::world::{Browser, NAME, send, world};
+use crate::{
+    framework::send,
+    world::{Browser, NAME, world},
+};
 
 #[tokio::test]
 async fn t2_a_token_says_nothing_about_its_user() {
@@ -45,7 +48,7 @@ async fn t5_no_token_with_a_flipped_bit_opens_the_session() {
             let mut bytes = good.clone().into_bytes();
             bytes[position] ^= 1 << bit;
             let Ok(cookie) = http::HeaderValue::from_bytes(&[NAME.as_bytes(), b"=", &bytes].concat()) else { continue };
-            let request = Request::get("/who").header(header::COOKIE, cookie).body(Body::empty()).unwrap();
+            let request = Request::get("/who").header(header::COOKIE, cookie).body(Bytes::new()).unwrap();
             assert_eq!(send(&world.app, request).await.body, "nobody");
         }
     }
@@ -63,7 +66,7 @@ async fn t6_the_cookie_is_the_only_carrier() {
         Request::get("/who").header(header::SET_COOKIE, format!("{NAME}={token}")),
     ];
     for request in requests {
-        let request = request.body(Body::from(format!("{NAME}={token}"))).unwrap();
+        let request = request.body(Bytes::from(format!("{NAME}={token}"))).unwrap();
         assert_eq!(send(&world.app, request).await.body, "nobody");
     }
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use axum::{Router, routing::get};
 use cloakroom::{
     Ending, Error, Event, Found, Reason, Session, SignIn,
     store::{AuditQuery, EndAnswer, Limit, Refusal},
 };
 use http::StatusCode;
 
-use crate::world::{Browser, World, world, world_with};
+use crate::{
+    framework::{Router, get, layer},
+    world::{Browser, World, world, world_with},
+};
 
 #[tokio::test]
 async fn i14_a_visitor_s_cart_survives_the_sign_in() {
@@ -95,7 +97,7 @@ async fn r8_sign_out_deletes_the_cookie_and_clears_cache_and_storage() {
     assert_eq!(reply.header("clear-site-data"), Some(r#""cache", "storage""#));
 
     let app = Router::new().route("/out", get(|session: Session| async move { session.sign_out().await }));
-    let app = app.layer(world.sessions.layer().clear_cookies_at_sign_out(true));
+    let app = app.layer(layer(&world.sessions).clear_cookies_at_sign_out(true));
     let mut browser = Browser { app, ..world.signed_in("anna").await };
     assert_eq!(browser.get("/out").await.header("clear-site-data"), Some(r#""cache", "storage", "cookies""#));
 }
@@ -109,7 +111,7 @@ async fn r3_sign_out_everywhere_else_leaves_this_one() {
         "/others",
         get(|session: Session| async move { Ok::<_, Error>(session.sign_out_others().await?.len().to_string()) }),
     );
-    let mut here = Browser { app: app.layer(world.sessions.layer()), ..devices[1].clone() };
+    let mut here = Browser { app: app.layer(layer(&world.sessions)), ..devices[1].clone() };
     assert_eq!(here.text("/others").await, "2");
     assert_eq!(devices[1].text("/who").await, "anna");
     assert_eq!(ben.text("/who").await, "ben");
@@ -251,7 +253,7 @@ async fn i3_a_sign_in_under_way_does_not_slip_past_the_end_of_all() {
 async fn a_visitor_without_a_session_is_sent_to_the_sign_in_page() {
     let world = world();
     let app = Router::new().route("/account", get(|user: cloakroom::SignedIn| async move { user.user().to_owned() }));
-    let app = app.layer(world.sessions.layer().sign_in_page("/sign-in"));
+    let app = app.layer(layer(&world.sessions).sign_in_page("/sign-in"));
     let reply = Browser { app, cookie: None }.get("/account?tab=orders&x=%22").await;
     assert_eq!(reply.status, StatusCode::SEE_OTHER);
     assert_eq!(reply.header("location"), Some("/sign-in?next=/account%3Ftab%3Dorders%26x%3D%2522"));

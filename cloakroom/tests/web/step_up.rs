@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::Query, routing::get};
 use cloakroom::{
     Assurance, Ending, Error, Event, Found, Fresh, Lifetimes, Reason, RotatedToken, Session, SessionInfo, Sessions,
     SignIn, SignedIn,
@@ -10,28 +9,32 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::world::{Browser, World, routes, world, world_with};
+use crate::{
+    framework::{Params, Router, get, layer},
+    world::{Browser, World, routes, world, world_with},
+};
 
 /// The world's application, and pages that ask for more than somebody signed in.
-fn app(world: &World) -> Router {
-    let pages = routes()
+fn app() -> Router {
+    routes()
         .route("/pay", get(|user: Fresh<600>| async move { user.user().to_owned() }))
         .route("/vault", get(|user: SignedIn| async move { user.require_at_least(Assurance::Aal2).map(|()| "gold") }))
         .route(
             "/again",
-            get(|session: Session, Query(level): Query<Vec<(String, u8)>>| async move {
+            get(|session: Session, q: Params| async move {
                 let mut sign_in = SignIn::new(session.user().unwrap_or("anna".into())).methods("pwd otp");
-                if let Some(level) = level.first().and_then(|(_, level)| Assurance::from_number(*level)) {
+                if let Some(level) =
+                    q.values().next().and_then(|level| Assurance::from_number(level.parse::<u8>().unwrap()))
+                {
                     sign_in = sign_in.authenticated_level(level);
                 }
                 session.reauthenticate(sign_in).await.map(drop)
             }),
-        );
-    pages.with_state(world.sessions.clone())
+        )
 }
 
 async fn browser(world: &World, user: &str) -> Browser {
-    Browser { app: app(world).layer(world.sessions.layer()), ..world.signed_in(user).await }
+    Browser { app: app().layer(layer(&world.sessions)), ..world.signed_in(user).await }
 }
 
 async fn info(world: &World, browser: &Browser) -> SessionInfo {
@@ -63,7 +66,7 @@ async fn r7_what_takes_a_fresh_sign_in_refuses_a_stale_one_and_says_what_it_take
 #[tokio::test]
 async fn r7_a_page_sends_a_stale_visitor_to_the_sign_in_page_and_back() {
     let world = world();
-    let app = app(&world).layer(world.sessions.layer().sign_in_page("/sign-in?a=1"));
+    let app = app().layer(layer(&world.sessions).sign_in_page("/sign-in?a=1"));
     let mut anna = Browser { app, ..world.signed_in("anna").await };
     world.clock.advance(Duration::from_mins(11));
     let reply = anna.get("/pay?to=ben&sum=1").await;

@@ -18,7 +18,10 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::world::{Browser, World, routes, world_with};
+use crate::{
+    framework::layer,
+    world::{Browser, World, routes, world_with},
+};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -202,8 +205,8 @@ async fn restrict_ip_in_the_layer_goes_by_its_client_ip() {
     let staff = Staff::of([("anna", from_networks(&["10.0.0.0/8"]))]);
     let world = world_of(&staff);
     let app_at = |address: &'static str| {
-        let layer = world.sessions.layer().client_ip(move |_| address.parse().ok());
-        routes().with_state(world.sessions.clone()).layer(layer)
+        let layer = layer(&world.sessions).client_ip(move |_| address.parse().ok());
+        routes().layer(layer)
     };
     let mut browser = Browser { app: app_at("10.1.2.3"), cookie: None };
     browser.text("/sign-in?user=anna").await;

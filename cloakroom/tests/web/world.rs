@@ -1,28 +1,23 @@
 //! A service whose time stands still, an application, and browsers that use it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Query, State},
-    routing::get,
-};
+use bytes::Bytes;
 use cloakroom::{
     Builder, Data, Error, Json, Session, Sessions, SignIn, SignedIn, Timestamp, Token,
     store::{MemoryStore, Store},
     testing::{ManualClock, SpyStore},
 };
 use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::BodyExt;
-use tower::ServiceExt;
+
+use crate::framework::{App, Params, Router, get, layer, send};
 
 pub(crate) const NAME: &str = "__Host-session";
 
 pub(crate) struct World {
     pub(crate) clock: ManualClock,
     pub(crate) sessions: Sessions,
-    pub(crate) app: Router,
+    pub(crate) app: App,
 }
 
 pub(crate) fn world() -> World {
@@ -43,14 +38,12 @@ pub(crate) fn world_on(store: Arc<dyn Store>, configure: impl FnOnce(Builder) ->
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let builder = Sessions::builder(store).clock(clock.clone()).without_upkeep();
     let sessions = configure(builder).build().unwrap();
-    let app = routes().with_state(sessions.clone()).layer(sessions.layer());
+    let app = routes().layer(layer(&sessions));
     World { clock, sessions, app }
 }
 
-type Params = Query<HashMap<String, String>>;
-
 /// What most tests need; a test that needs more brings its own routes.
-pub(crate) fn routes() -> Router<Sessions> {
+pub(crate) fn routes() -> Router {
     Router::new()
         .route("/nothing", get(|| async { "nothing" }))
         .route(
@@ -101,9 +94,7 @@ pub(crate) fn routes() -> Router<Sessions> {
         )
         .route(
             "/id",
-            get(|State(_): State<Sessions>, session: Session| async move {
-                session.id().map_or_else(|| "-".to_owned(), |id| id.to_string())
-            }),
+            get(|session: Session| async move { session.id().map_or_else(|| "-".to_owned(), |id| id.to_string()) }),
         )
 }
 
@@ -123,7 +114,7 @@ impl World {
 /// A browser with room for one cookie.
 #[derive(Clone)]
 pub(crate) struct Browser {
-    pub(crate) app: Router,
+    pub(crate) app: App,
     pub(crate) cookie: Option<String>,
 }
 
@@ -141,7 +132,7 @@ impl Browser {
             Some(cookie) => request.header(header::COOKIE, format!("{NAME}={cookie}")),
             None => request,
         };
-        let reply = send(&self.app, request.body(Body::empty()).unwrap()).await;
+        let reply = send(&self.app, request.body(Bytes::new()).unwrap()).await;
         match reply.set_cookie() {
             Some(set) if set.contains("Max-Age=0") => self.cookie = None,
             Some(set) => {
@@ -181,12 +172,6 @@ impl Reply {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         serde_json::from_str(&self.body).unwrap()
     }
-}
-
-pub(crate) async fn send(app: &Router, request: Request<Body>) -> Reply {
-    let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Reply { status: head.status, headers: head.headers, body: String::from_utf8(body.into()).unwrap() }
 }
 
 pub(crate) fn data<const N: usize>(entries: [(&str, &str); N]) -> Data {

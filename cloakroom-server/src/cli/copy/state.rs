@@ -2,6 +2,7 @@
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cloakroom::store::Cursor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -24,8 +25,7 @@ pub(super) struct State {
 impl State {
     /// What is known of a copy between these two, which is nothing at first.
     pub(super) fn load(from: &str, to: &str) -> Result<Self, Failure> {
-        let name: String =
-            Sha256::digest(format!("{from}\n{to}"))[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = URL_SAFE_NO_PAD.encode(&Sha256::digest(format!("{from}\n{to}"))[..9]);
         let file = PathBuf::from(format!("cloakroom-copy-{name}.json"));
         let failure = |problem: String| {
             let message = format!("{}: {problem}; delete it to begin at the beginning", file.display());

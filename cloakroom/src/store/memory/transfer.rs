@@ -21,7 +21,7 @@ impl Transfer for MemoryStore {
                     records.cloned().map(Item::Session).collect()
                 }),
                 After::Ended(behind) => self.gather(*behind, limit, |shard, behind| {
-                    let tombstones = shard.ended.values();
+                    let tombstones = shard.beside.ended.values();
                     let tombstones = tombstones.filter(|tombstone| behind.is_none_or(|id| tombstone.ended.id > id));
                     tombstones.cloned().map(Item::Ended).collect()
                 }),
@@ -83,7 +83,7 @@ impl MemoryStore {
         let mut fences: Vec<UserFence> = Vec::new();
         for group in 0..Partition::GROUPS {
             let shard = self.shard_at(group);
-            let users = shard.users.keys().filter(|user| behind.is_none_or(|behind| &***user > behind));
+            let users = shard.beside.users.names().filter(|user| behind.is_none_or(|behind| &***user > behind));
             fences.extend(users.filter_map(|user| shard.fence(user)));
         }
         fences.sort_unstable_by(|one, other| one.user.cmp(&other.user));
@@ -126,12 +126,12 @@ impl MemoryStore {
 
 impl Shard {
     fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.ended.is_empty() && self.users.is_empty()
+        self.live.is_empty() && self.beside.ended.is_empty() && self.beside.users.is_empty()
     }
 
     /// What is stored under an id, expired or not.
     fn whatever_is(&self, id: SessionId) -> Loaded {
-        match (self.live.get(&id), self.ended.get(&id)) {
+        match (self.live.get(id), self.beside.ended.get(id)) {
             (Some(record), _) => Loaded::Live(Arc::clone(record)),
             (None, Some(tombstone)) => Loaded::Ended(Arc::clone(tombstone)),
             (None, None) => Loaded::Unknown,
@@ -139,13 +139,13 @@ impl Shard {
     }
 
     fn fence(&self, name: &Arc<str>) -> Option<UserFence> {
-        let user = self.users.get(name).filter(|user| user.disabled || user.ended_before.is_some())?;
+        let user = self.beside.users.get(name).filter(|user| user.disabled || user.ended_before.is_some())?;
         Some(UserFence { user: Arc::clone(name), disabled: user.disabled, ended_before: user.ended_before })
     }
 
     fn put_fence(&mut self, fence: UserFence) {
         let UserFence { user: name, disabled, ended_before } = fence;
-        let user = self.users.entry(Arc::clone(&name)).or_default();
+        let user = self.beside.users.get_or_add(&name);
         user.disabled = disabled;
         user.ended_before = ended_before;
         self.forget_fence_later(ended_before, name);
@@ -154,8 +154,8 @@ impl Shard {
     /// Notes when a fence is forgotten. The notes are in the order of their times.
     fn forget_fence_later(&mut self, ended_before: Option<Timestamp>, name: Arc<str>) {
         if let Some(at) = ended_before {
-            let place = self.fences.partition_point(|(other, _)| *other <= at);
-            self.fences.insert(place, (at, name));
+            let place = self.beside.fences.partition_point(|(other, _)| *other <= at);
+            self.beside.fences.insert(place, (at, name));
         }
     }
 }

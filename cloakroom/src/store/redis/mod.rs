@@ -1,4 +1,4 @@
-//! Sessions in Redis or Redis Cluster.
+//! Sessions in Redis, alone, as a cluster, or behind sentinels.
 //!
 //! Every call on a session or a user is one script on keys of one slot, so it is atomic and takes one round trip. What
 //! lies under which key is told in [`keys`] and [`rows`].
@@ -15,6 +15,7 @@ mod log;
 mod reply;
 mod rows;
 mod scripts;
+mod sentinels;
 mod servers;
 mod settings;
 mod sweep;
@@ -45,18 +46,23 @@ use crate::{
     },
 };
 
-/// Sessions in Redis 7 or newer, alone or as a cluster.
+/// Sessions in Redis 7 or newer: one server, a cluster, or a primary that sentinels watch.
 ///
 /// | address | |
 /// |---|---|
 /// | `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]` | one server, port 6379 and database 0 unless told otherwise |
 /// | `redis-cluster://[USER:PASSWORD@]HOST:PORT?node=HOST:PORT,…` | a cluster, found through any of the nodes named |
+/// | `redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/NAME[/DATABASE]` | the primary that these sentinels (port 26379 unless told otherwise) know as `NAME`, whichever it is at the time |
+/// | `rediss://…`, `rediss-cluster://…`, `rediss-sentinel://…` | the same over TLS (feature `tls`), sentinels too |
 ///
 /// | parameter | default | |
 /// |---|---|---|
 /// | `prefix` | `cloakroom:` | what all keys begin with; stores of different prefixes do not meet |
 /// | `timeout_ms` | 5000 | how long a call may take, with all its tries |
 /// | `wait_replicas` | 0 | how many replicas must have a creation, rotation or ending before it is answered |
+/// | `sentinel_login` | `none` | `same`: sentinels ask for the user and password in the address, too |
+/// | `tls_ca` | the system's | a PEM file: the authorities to trust in place of those whom the system trusts |
+/// | `tls_cert`, `tls_key` | | PEM files: the certificate to show, where the server asks for one, and its key |
 ///
 /// # What it promises
 ///

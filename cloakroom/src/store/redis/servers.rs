@@ -22,6 +22,7 @@ use super::{
     link::{Connected, Link, Wants},
     reply::Reply,
     scripts::{Call, Effect},
+    sentinels::Sentinels,
     tls,
 };
 use crate::{Error, Result};
@@ -31,6 +32,7 @@ pub(super) struct Servers {
     address: Address,
     map: StdMutex<Arc<ClusterMap>>,
     links: StdMutex<HashMap<String, Arc<Link>>>,
+    sentinels: Sentinels,
     looked: Mutex<Option<Instant>>,
     turn: AtomicUsize,
 }
@@ -76,6 +78,7 @@ impl Servers {
             address,
             map: StdMutex::new(Arc::new(map)),
             links: StdMutex::default(),
+            sentinels: Sentinels::default(),
             looked: Mutex::default(),
             turn: AtomicUsize::new(0),
         }
@@ -311,7 +314,7 @@ impl Servers {
         Ok(link)
     }
 
-    /// Asks any server of a cluster who owns what, or any sentinel which server is primary. Of those who come together
+    /// Asks any server of a cluster who owns what, or the sentinels which server is primary. Of those who come together
     /// one asks.
     async fn look_again(&self, deadline: Instant) {
         if self.address.layout == Layout::One {
@@ -326,17 +329,16 @@ impl Servers {
             if let Some(looked) = *looked {
                 tokio::time::sleep_until(looked + Self::BETWEEN_LOOKS).await;
             }
-            let mut servers = self.address.named.clone();
-            if self.address.layout == Layout::Cluster {
-                servers.extend(self.map().servers().iter().cloned());
-            }
-            let count = servers.len();
-            servers.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count);
-            for server in servers {
-                if let Ok(Some(map)) = timeout(Self::LOOK_TIMEOUT, self.map_known_to(&server)).await {
-                    *self.map.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
-                    break;
+            let found = match &self.address.layout {
+                Layout::One => None,
+                Layout::Cluster => self.map_known_to_any().await,
+                Layout::Sentinels(name) => {
+                    let primary = self.sentinels.primary(&self.address, name, Self::LOOK_TIMEOUT).await;
+                    primary.map(ClusterMap::of_one)
                 }
+            };
+            if let Some(map) = found {
+                *self.map.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
             }
             *looked = Some(Instant::now());
         };
@@ -344,27 +346,26 @@ impl Servers {
         let _ = timeout_at(deadline, look).await;
     }
 
-    async fn map_known_to(&self, server: &str) -> Option<ClusterMap> {
-        let mut command = redis::pipe();
-        match &self.address.layout {
-            Layout::One => None,
-            Layout::Cluster => {
-                let link = self.link(server).ok()?;
-                let answer = self.ask(&link, command.cmd("CLUSTER").arg("SLOTS")).await?;
-                ClusterMap::read(&answer, server).filter(|map| !map.servers().is_empty())
-            }
-            Layout::Sentinels(name) => {
-                let link = Link::new(self.address.client_of_sentinel(server)?.ok()?, Wants::Anything);
-                let answer = self.ask(&link, command.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name)).await?;
-                let [host, port] = answer.array().ok()?.try_into().ok()?;
-                Some(ClusterMap::of_one(format!("{}:{}", host.text().ok()?, port.text().ok()?)))
+    async fn map_known_to_any(&self) -> Option<ClusterMap> {
+        let mut servers = self.address.named.clone();
+        servers.extend(self.map().servers().iter().cloned());
+        let count = servers.len();
+        servers.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count);
+        for server in servers {
+            if let Ok(Some(map)) = timeout(Self::LOOK_TIMEOUT, self.map_known_to(&server)).await {
+                return Some(map);
             }
         }
+        None
     }
 
-    async fn ask(&self, link: &Link, command: &redis::Pipeline) -> Option<Value> {
+    async fn map_known_to(&self, server: &str) -> Option<ClusterMap> {
+        let link = self.link(server).ok()?;
         let connected = link.connect(false, 0).await.ok()?;
-        self.send(link, &connected, command, Instant::now() + Self::LOOK_TIMEOUT).await.ok()?.into_iter().next()
+        let mut command = redis::pipe();
+        command.cmd("CLUSTER").arg("SLOTS");
+        let answers = self.send(&link, &connected, &command, Instant::now() + Self::LOOK_TIMEOUT).await.ok()?;
+        ClusterMap::read(answers.first()?, server).filter(|map| !map.servers().is_empty())
     }
 }
 

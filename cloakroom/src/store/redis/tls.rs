@@ -17,6 +17,7 @@ pub(super) struct Tls {
 
 #[cfg(feature = "tls")]
 impl Tls {
+    #[allow(clippy::unnecessary_wraps, reason = "without the feature it fails")]
     pub(super) fn new() -> Result<Self> {
         // The driver takes what the process uses, and panics if that is not settled.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
@@ -27,7 +28,11 @@ impl Tls {
     }
 
     pub(super) fn trust(&mut self, file: &str) -> Result<()> {
-        self.trusted = Some(read("tls_ca", file)?);
+        let text = read("tls_ca", file)?;
+        if memchr::memmem::find(&text, b"-----BEGIN CERTIFICATE-----").is_none() {
+            return Err(refuse(&format!("tls_ca={file} holds no certificate")));
+        }
+        self.trusted = Some(text);
         Ok(())
     }
 
@@ -72,7 +77,11 @@ fn read(parameter: &str, file: &str) -> Result<Vec<u8>> {
 /// Why a handshake failed that will fail again, in words.
 #[cfg(feature = "tls")]
 pub(super) fn distrust(error: &RedisError) -> Option<String> {
-    let io = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    use std::{error::Error, sync::Arc};
+
+    // The driver hands out what it shares.
+    let shared = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let io = shared.downcast_ref::<std::io::Error>()?;
     match io.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(why) => Some(format!(
             "the certificate of Redis is not to be trusted ({why}): see that it is for the host in the address and that \
@@ -81,9 +90,6 @@ pub(super) fn distrust(error: &RedisError) -> Option<String> {
         rustls::Error::AlertReceived(alert) => Some(format!(
             "Redis refused the encrypted connection ({alert:?}): see whether it wants tls_cert and tls_key"
         )),
-        rustls::Error::InvalidMessage(_) => {
-            Some("the server does not speak TLS on this port: is it its plain one?".to_owned())
-        }
         _ => None,
     }
 }

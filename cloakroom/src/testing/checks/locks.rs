@@ -82,7 +82,7 @@ pub(super) async fn i12_a_holder_whose_lease_ran_out_writes_nothing(subject: &Su
     let Updated::Applied(record) = subject.update(id, &under(2, "holder"), at(2001)).await else {
         panic!("the holder cannot write");
     };
-    assert_eq!(record.data.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), ["holder", "in time"]);
+    assert_eq!(record.data.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["holder", "in time"]);
     assert_eq!(record.info.version, 2);
 }
 

@@ -48,7 +48,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{SessionBody, layer::Visit, problem};
+use super::{SessionBody, layer::Tower, problem, visit::Visit};
 use crate::{Result, Session};
 
 mod form;
@@ -164,7 +164,7 @@ where
 }
 
 async fn check_token(parts: &request::Parts, token: Option<&[u8]>, verdict: &Verdict) -> Result<(), Response<Bytes>> {
-    let Some(visit) = parts.extensions.get::<Arc<Visit>>() else {
+    let Some(visit) = parts.extensions.get::<Arc<Visit<Tower>>>() else {
         tracing::error!("the CSRF layer is not within a session layer: add .layer(sessions.layer()) after it");
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         return Err(problem::plain(status, "server_error", "The server is set up wrongly."));

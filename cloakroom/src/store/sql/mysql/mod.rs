@@ -20,7 +20,8 @@ use crate::{
 /// test has run there.
 ///
 /// Every call is one stored procedure, so one round trip and one transaction: limits are exact whichever nodes people sign
-/// in through, and nothing waits in a circle. Values are rows of their own, so a change writes the keys it names. The
+/// in through, and nothing waits in a circle. Changes that arrive together travel together: one statement, one transaction,
+/// each with its own answer. Values are rows of their own, so a change writes the keys it names. The
 /// procedures and tables are made when the store is first opened, by one node while the others wait, in the database that
 /// the address names, with names that begin with `cloakroom_` unless told otherwise; names carry the version, so that
 /// nodes of two versions can run side by side. The account needs the rights to create tables and routines and to execute

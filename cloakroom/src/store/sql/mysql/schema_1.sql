@@ -452,7 +452,7 @@ BEGIN
     COMMIT;
 END
 %
--- Changes of different sessions in one transaction: each an array of what update takes, with lists as texts. A row begins
+-- Changes of several sessions in one transaction: each an array of what update takes, with lists as texts. A row begins
 -- the answer to each. A session that somebody else has locked is left out, so that nobody waits for it, nor in a circle.
 CREATE OR REPLACE PROCEDURE ~update_many_1(p_calls LONGTEXT) SQL SECURITY INVOKER
 BEGIN

@@ -19,7 +19,8 @@ use crate::{
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
 /// Every call is one stored function, so one round trip and one transaction: limits are exact whichever nodes people sign in
-/// through, and nothing waits in a circle. Values are rows of their own, so a change writes the keys it names. The
+/// through, and nothing waits in a circle. Changes that arrive together travel together: one statement, one transaction, each
+/// with its own answer. Values are rows of their own, so a change writes the keys it names. The
 /// functions and tables are made when the store is first opened, by one node while the others wait, in a schema called
 /// `cloakroom` unless told otherwise; names carry the version, so that nodes of two versions can run side by side.
 ///
@@ -29,8 +30,8 @@ use crate::{
 ///
 /// A call that gets no connection within 2 s is [`Unavailable`](crate::Error::Unavailable); one that gets no answer
 /// within 5 s is too, or, if it writes, [`OutcomeUnknown`](crate::Error::OutcomeUnknown). Where a connection breaks, the
-/// call is repeated on another. Nothing is kept on a connection beside prepared statements, so PgBouncer can stand in
-/// between in transaction mode where it knows those (1.21 or newer).
+/// call is repeated on another. Nothing is kept on a connection beside prepared statements, so PgBouncer should be able to
+/// stand in between in transaction mode where it knows those (1.21 or newer); no test has run there.
 ///
 /// The audit log shows an entry once every transaction that was under way on the server when it was written is over.
 /// A transaction of somebody else's that stays open for hours delays it as long; nothing is lost.

@@ -417,7 +417,7 @@ BEGIN
     RETURN QUERY SELECT * FROM ~record_1('applied', p_id);
 END $$;
 
--- Changes of different sessions in one transaction. Lists of all are joined, and how long each is follows them. A row
+-- Changes of several sessions in one transaction. Lists of all are joined, and how long each is follows them. A row
 -- begins the answer to each. A session that somebody else has locked is left out, so that nobody waits for it, nor in a
 -- circle.
 CREATE FUNCTION ~update_many_1(

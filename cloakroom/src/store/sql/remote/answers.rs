@@ -47,8 +47,8 @@ impl<D: Dialect> Answers<D> {
     }
 
     /// Whether the call was not carried out because somebody else has the session's row.
-    pub(super) fn is_locked(&self) -> Result<bool> {
-        Ok(self.kind()?.as_deref() == Some("locked"))
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self.kind(), Ok(Some(kind)) if &*kind == "locked")
     }
 
     pub(super) fn is_empty(&self) -> bool {

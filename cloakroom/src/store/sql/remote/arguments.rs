@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::{Digest, Json, SessionId, Timestamp, store::Touch};
+use crate::{Digest, JsonRef, SessionId, Timestamp, store::Touch};
 
 /// One argument of a stored routine.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ impl Arg {
         Self::Texts(texts.into_iter().cloned().collect())
     }
 
-    pub(super) fn entries<'a>(entries: impl IntoIterator<Item = (&'a Arc<str>, &'a Json)>) -> Self {
-        Self::Entries(entries.into_iter().map(|(key, value)| (Arc::clone(key), Some(value.as_str().into()))).collect())
+    pub(super) fn entries<'a>(entries: impl IntoIterator<Item = (&'a str, JsonRef<'a>)>) -> Self {
+        Self::Entries(entries.into_iter().map(|(key, value)| (key.into(), Some(value.as_str().into()))).collect())
     }
 }

@@ -5,10 +5,11 @@
 //! so its changes keep their order and never wait for each other in the server.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use sqlx::Database;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
@@ -48,11 +49,14 @@ impl<D: Dialect> Together<D> {
     /// Few, so that they fill up, and more than one, so that a slow one does not hold up everybody.
     const TRANSPORTS: usize = 4;
     const LARGEST: usize = 128;
+    /// So many changes of one session at most. A record remembers four times as many, so that all of them are recognised
+    /// when the answer is lost and they are sent again.
+    const OF_ONE_SESSION: u32 = 16;
     /// What a transport with more than one change may weigh, in bytes of arguments.
     const HEAVIEST: usize = 256 * 1024;
 
     pub(super) fn new(connections: Arc<Connections<D>>) -> Self {
-        let transports = Self::TRANSPORTS.min(connections.max());
+        let transports = connections.max().clamp(1, Self::TRANSPORTS);
         let line = Line { waiting: VecDeque::new(), away: HashSet::new(), transports: 0, last_ticket: 0 };
         Self { connections, transports, line: Mutex::new(line) }
     }
@@ -107,24 +111,34 @@ impl<D: Dialect> Line<D> {
         self.waiting.iter().any(|waiting| !self.away.contains(&waiting.id))
     }
 
-    /// Those who leave together: each session once, in the order in which rows are locked.
-    fn board(&mut self, largest: usize, heaviest: usize) -> Vec<Waiting<D>> {
+    /// Those who leave together, by session, and those of one session in the order in which they came.
+    fn board(&mut self) -> Vec<Waiting<D>> {
         let (mut aboard, mut staying, mut weight) = (Vec::new(), VecDeque::new(), 0);
+        let mut leaving: HashMap<SessionId, u32> = HashMap::new();
+        let mut left_behind = HashSet::new();
         for waiting in self.waiting.drain(..) {
             if waiting.answer.is_closed() {
                 continue;
             }
             let weighs: usize = waiting.args.iter().map(Arg::weight).sum();
-            let fits = aboard.is_empty() || (aboard.len() < largest && weight + weighs <= heaviest);
-            if fits && self.away.insert(waiting.id) {
+            let fits = aboard.is_empty()
+                || (aboard.len() < Together::<D>::LARGEST && weight + weighs <= Together::<D>::HEAVIEST);
+            let before_it = leaving.get(&waiting.id).copied().unwrap_or_default();
+            let may_leave = before_it < Together::<D>::OF_ONE_SESSION
+                && !self.away.contains(&waiting.id)
+                && !left_behind.contains(&waiting.id);
+            if fits && may_leave {
                 weight += weighs;
+                leaving.insert(waiting.id, before_it + 1);
                 aboard.push(waiting);
             } else {
+                left_behind.insert(waiting.id);
                 staying.push_back(waiting);
             }
         }
+        self.away.extend(leaving.into_keys());
         self.waiting = staying;
-        aboard.sort_unstable_by_key(|waiting| waiting.id);
+        aboard.sort_unstable_by_key(|waiting| (waiting.id, waiting.ticket));
         aboard
     }
 }
@@ -140,16 +154,17 @@ impl<D: Dialect> Away<D> {
     async fn go(mut self) {
         // Who arrives while there is no connection comes along.
         let borrowed = self.together.connections.borrow(false).await;
-        let aboard = self.together.line().board(Together::<D>::LARGEST, Together::<D>::HEAVIEST);
+        let aboard = self.together.line().board();
         self.ids = aboard.iter().map(|waiting| waiting.id).collect();
         match borrowed {
             Ok(borrowed) if aboard.is_empty() => self.together.connections.give_back(borrowed),
             Ok(borrowed) => self.carry(aboard, borrowed).await,
             Err(fault) => tell_all(aboard, &fault),
         }
+        self.arrive();
     }
 
-    async fn carry(mut self, mut aboard: Vec<Waiting<D>>, borrowed: Borrowed<D>) {
+    async fn carry(&mut self, mut aboard: Vec<Waiting<D>>, borrowed: Borrowed<D>) {
         let connections = &self.together.connections;
         if aboard.len() == 1 {
             let Some(only) = aboard.pop() else { return };
@@ -157,56 +172,54 @@ impl<D: Dialect> Away<D> {
             return only.tell(rows);
         }
         let calls = Arg::Calls(aboard.iter().map(|waiting| Arc::clone(&waiting.args)).collect());
-        match connections.run(Some(borrowed), "update_many", &[calls]).await {
-            Ok(rows) => match Answers::apart(rows, aboard.len()) {
-                Ok(answers) => {
-                    for (waiting, answers) in aboard.into_iter().zip(answers) {
-                        match answers.is_locked() {
-                            // Somebody else has its row: the others need not wait for that.
-                            Ok(true) => self.send_alone(waiting),
-                            _ => drop(waiting.answer.send(Ok(answers))),
-                        }
-                    }
-                }
-                Err(error) => {
-                    for waiting in aboard {
-                        let _ = waiting.answer.send(Err(Error::Store { message: error.to_string(), source: None }));
-                    }
-                }
-            },
-            Err(fault) if fault.is_of_the_connection() => tell_all(aboard, &fault),
+        let alone = match connections.run(Some(borrowed), "update_many", &[calls]).await {
+            Ok(rows) => tell_each(aboard, rows),
+            Err(fault) if fault.is_of_the_connection() => return tell_all(aboard, &fault),
             // Nothing was changed, and one of them may be to blame: each for itself.
-            Err(_) => aboard.into_iter().for_each(|waiting| self.send_alone(waiting)),
+            Err(_) => aboard,
+        };
+        let mut alone = alone.into_iter().peekable();
+        while let Some(first) = alone.next() {
+            let id = first.id;
+            let mut of_one = vec![first];
+            while let Some(next) = alone.next_if(|next| next.id == id) {
+                of_one.push(next);
+            }
+            self.ids.remove(&id);
+            tokio::spawn(send_alone(Arc::clone(&self.together), of_one));
         }
     }
 
-    /// Sends a change once more, by itself. Its session stays away until it is done.
-    fn send_alone(&mut self, waiting: Waiting<D>) {
-        self.ids.remove(&waiting.id);
-        let away = Self { together: Arc::clone(&self.together), ids: [waiting.id].into(), is_transport: false };
-        tokio::spawn(async move {
-            let rows = away.together.connections.run(None, "update", &waiting.args).await;
-            waiting.tell(rows);
-            drop(away);
-        });
+    /// Makes room, and lets the next ones go.
+    fn arrive(self) {
+        let together = Arc::clone(&self.together);
+        drop(self);
+        together.set_off();
     }
 }
 
+/// Sends changes of one session once more, one after the other. It stays away until they are done.
+async fn send_alone<D: Dialect>(together: Arc<Together<D>>, changes: Vec<Waiting<D>>) {
+    let ids = changes.iter().map(|change| change.id).collect();
+    let away = Away { together, ids, is_transport: false };
+    for change in changes {
+        let rows = away.together.connections.run(None, "update", &change.args).await;
+        change.tell(rows);
+    }
+    away.arrive();
+}
+
+// Where a task is broken off in its middle, too. Nobody is let go from here: there may be no more tasks to be had.
 impl<D: Dialect> Drop for Away<D> {
     fn drop(&mut self) {
         let mut line = self.together.line();
         line.away.retain(|id| !self.ids.contains(id));
         line.transports -= usize::from(self.is_transport);
-        drop(line);
-        // Where the runtime ends, nobody goes anywhere.
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.together.set_off();
-        }
     }
 }
 
 impl<D: Dialect> Waiting<D> {
-    fn tell(self, rows: Result<Vec<<D::Db as sqlx::Database>::Row>, Fault>) {
+    fn tell(self, rows: Result<Vec<<D::Db as Database>::Row>, Fault>) {
         // Who has gone away need not be told.
         let _ = self.answer.send(rows.map(Answers::new).map_err(|fault| fault.into_error::<D>(Kind::Write)));
     }
@@ -216,4 +229,26 @@ fn tell_all<D: Dialect>(waiting: Vec<Waiting<D>>, fault: &Fault) {
     for waiting in waiting {
         waiting.tell(Err(fault.copy()));
     }
+}
+
+/// Hands out the answers. Those whose rows somebody else has locked are left: the others need not wait for that.
+fn tell_each<D: Dialect>(waiting: Vec<Waiting<D>>, rows: Vec<<D::Db as Database>::Row>) -> Vec<Waiting<D>> {
+    let mut locked = Vec::new();
+    match Answers::apart(rows, waiting.len()) {
+        Ok(answers) => {
+            for (waiting, answers) in waiting.into_iter().zip(answers) {
+                if answers.is_locked() {
+                    locked.push(waiting);
+                } else {
+                    let _ = waiting.answer.send(Ok(answers));
+                }
+            }
+        }
+        Err(error) => {
+            for waiting in waiting {
+                let _ = waiting.answer.send(Err(Error::Store { message: error.to_string(), source: None }));
+            }
+        }
+    }
+    locked
 }

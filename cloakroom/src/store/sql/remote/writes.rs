@@ -73,7 +73,7 @@ impl<D: Dialect> SqlStore<D> {
             relied_on_arg(relied_on),
             Arg::Bool(*remove_all),
             Arg::texts(remove),
-            Arg::entries(set),
+            Arg::entries(set.iter().map(|(key, value)| (&**key, value.as_ref()))),
             Arg::count(*max_data_bytes),
             Arg::Bool(fields.are_audited()),
             Arg::Bool(full_name.is_some()),

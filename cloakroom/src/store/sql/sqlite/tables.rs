@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Fault;
 use crate::{
-    Assurance, AuditEntry, Data, Digest, Json, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo,
+    Assurance, AuditEntry, Data, Digest, Json, JsonRef, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo,
     Timestamp,
     store::{
         Fence, Tombstone,
@@ -236,7 +236,7 @@ pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fau
     data.iter().try_for_each(|(key, value)| set_value(db, info.id, key, value))
 }
 
-pub(super) fn set_value(db: &Connection, id: SessionId, key: &str, value: &Json) -> Result<(), Fault> {
+pub(super) fn set_value(db: &Connection, id: SessionId, key: &str, value: JsonRef<'_>) -> Result<(), Fault> {
     const SET: &str = "INSERT INTO session_data (session, data_key, value) VALUES (?1, ?2, ?3) \
         ON CONFLICT (session, data_key) DO UPDATE SET value = excluded.value";
     db.prepare_cached(SET)?.execute(params![id.as_bytes(), key, value.as_str()])?;

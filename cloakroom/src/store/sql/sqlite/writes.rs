@@ -65,7 +65,7 @@ pub(super) fn update(db: &Connection, id: SessionId, change: &Change, now: Times
     for (key, _) in before.iter().filter(|(key, _)| record.data.get(key).is_none()) {
         tables::remove_value(db, id, key)?;
     }
-    for (key, value) in record.data.iter().filter(|(key, value)| before.get(key) != Some(value)) {
+    for (key, value) in record.data.iter().filter(|(key, value)| before.get(key) != Some(*value)) {
         tables::set_value(db, id, key, value)?;
     }
     if change.fields != crate::Fields::default() {

@@ -1,0 +1,41 @@
+//! Sessions in an actix-web application: `cargo run --example actix --features actix`, then http://localhost:3000.
+
+use actix_web::{
+    App, HttpServer,
+    web::{Redirect, get},
+};
+use cloakroom::{Key, Result, Session, Sessions, SignIn, SignedIn};
+
+const VISITS: Key<u32> = Key::new("visits");
+
+async fn home(session: Session) -> Result<String> {
+    // Stored at once: parallel requests answer 1, 2, 3, each once, whichever workers they meet.
+    let visits = session.modify_now(VISITS, |n| n.unwrap_or(0) + 1).await?;
+    Ok(format!("visit {visits}"))
+}
+
+async fn sign_in(session: Session) -> Result<Redirect> {
+    // Check a password first. Then: a new session, a new token, the visitor's data carried over.
+    session.sign_in(SignIn::new("anna").full_name("Anna Berg")).await?;
+    Ok(Redirect::to("/account").see_other())
+}
+
+async fn account(user: SignedIn) -> String {
+    format!("Hello, {}", user.user()) // Nobody else gets here: they are answered 401.
+}
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let sessions = Sessions::open("sqlite:sessions.db").await?; // Before the server: its workers share it.
+    let middleware = sessions.middleware();
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(middleware.clone())
+            .route("/", get().to(home))
+            .route("/sign-in", get().to(sign_in))
+            .route("/account", get().to(account))
+    });
+    server.bind("127.0.0.1:3000")?.run().await?; // Until Ctrl-C.
+    sessions.shutdown().await; // Writes what is still in memory, stops the reaper.
+    Ok(())
+}

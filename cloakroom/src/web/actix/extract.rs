@@ -1,0 +1,139 @@
+//! Extractors for actix-web: [`Session`] and [`SignedIn`].
+
+use std::{fmt, future::Future, pin::Pin, rc::Rc, time::Duration};
+
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
+    dev::Payload,
+    error::InternalError,
+    http::{Method, StatusCode},
+};
+
+use super::{Guest, SessionMiddleware, answer};
+use crate::{
+    Error, Fresh, Session, SignedIn, TrustedProxies,
+    web::{problem, signed_in::Asking},
+};
+
+type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, actix_web::Error>>>>;
+
+impl FromRequest for Session {
+    type Error = actix_web::Error;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move { guest(&request)?.session(&request).await.cloned() })
+    }
+}
+
+/// `Option<SignedIn>` lets anybody in; while the store cannot be asked, the answer is 503 all the same.
+impl FromRequest for SignedIn {
+    type Error = actix_web::Error;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let guest = guest(&request)?;
+            let session = guest.session(&request).await?;
+            SignedIn::of(session).ok_or_else(|| {
+                let response = asking(&guest, &request).sign_in(session);
+                InternalError::from_response("nobody is signed in", answer(response)).into()
+            })
+        })
+    }
+}
+
+impl<const SECONDS: u64> FromRequest for Fresh<SECONDS> {
+    type Error = actix_web::Error;
+    type Future = Extracting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, user) = (request.clone(), SignedIn::from_request(request, payload));
+        Box::pin(async move {
+            let user = user.await?;
+            user.require_authenticated_within(Duration::from_secs(SECONDS)).map_err(|error| {
+                let response = match guest(&request) {
+                    Ok(guest) => answer(asking(&guest, &request).sign_in_again(&error, SECONDS)),
+                    Err(error) => return error,
+                };
+                InternalError::from_response(error, response).into()
+            })?;
+            Ok(Self(user))
+        })
+    }
+}
+
+impl SessionMiddleware {
+    /// Records where a request comes from: the connection's other end or, behind these proxies, whom they name. Takes the
+    /// place of [`client_ip`](Self::client_ip).
+    pub fn trusted_proxies(self, proxies: TrustedProxies) -> Self {
+        self.client_ip(move |request| {
+            let named = ["forwarded", "x-forwarded-for"].into_iter().flat_map(|name| {
+                let values = request.headers().get_all(name);
+                values.filter_map(move |value| Some((name, http::HeaderValue::from_bytes(value.as_bytes()).ok()?)))
+            });
+            let mut headers = http::HeaderMap::new();
+            for (name, value) in named {
+                headers.append(name, value);
+            }
+            proxies.client(request.peer_addr()?.ip(), &headers)
+        })
+    }
+}
+
+impl Guest {
+    async fn session(&self, request: &HttpRequest) -> Result<&Session, actix_web::Error> {
+        match self.visit.session(request).await {
+            Ok(session) => {
+                self.failure.take();
+                Ok(session)
+            }
+            Err(error) => {
+                let error = Rc::new(error);
+                self.failure.replace(Some(Rc::clone(&error)));
+                Err(Failed(error).into())
+            }
+        }
+    }
+}
+
+/// What is asked for, by somebody who must sign in for it.
+fn asking<'a>(guest: &'a Guest, request: &'a HttpRequest) -> Asking<'a> {
+    Asking {
+        reads: request.method() == Method::GET || request.method() == Method::HEAD,
+        wanted: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+        sign_in_page: guest.visit.config().sign_in_page.as_deref(),
+    }
+}
+
+fn guest(request: &HttpRequest) -> Result<Rc<Guest>, actix_web::Error> {
+    let guest = request.extensions().get::<Rc<Guest>>().cloned();
+    guest.ok_or_else(|| {
+        tracing::error!(
+            "a handler asks for its session, but no session middleware is around it: add .wrap(sessions.middleware())"
+        );
+        InternalError::from_response("no session middleware", answer(problem::set_up_wrongly())).into()
+    })
+}
+
+/// Why a session could not be loaded, for the handler and for the middleware.
+#[derive(Debug)]
+struct Failed(Rc<Error>);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ResponseError for Failed {
+    fn status_code(&self) -> StatusCode {
+        self.0.status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.0.error_response()
+    }
+}

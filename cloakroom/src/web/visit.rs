@@ -1,0 +1,285 @@
+//! What the visit of one request does, whatever the framework: its session is loaded when somebody asks for it, and
+//! when the response leaves, what is pending is stored and the cookie decided.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use super::{cookie::Presented, watch::Watch};
+use crate::{
+    Error, Result, Session, SessionLock, Sessions,
+    session::{Arrival, CookieOrder, Origin},
+};
+
+/// When requests take their session's lock by themselves. It is given back once the request's changes are stored: before the
+/// response's head, or at the end of a body that still holds the session.
+///
+/// No update is lost without locks, so this is for handlers that must not run twice at a time for one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Never: a handler that wants it asks.
+    #[default]
+    Explicit,
+    /// When a handler asks for its session.
+    Implicit,
+    /// Before the handler runs, whether it asks for its session or not.
+    Early,
+}
+
+/// What differs between frameworks.
+pub(super) trait Framework: Sized + 'static {
+    /// The head of a request.
+    type Request;
+    /// A response that takes the place of a handler's.
+    type Answer;
+
+    /// The values of a request's headers of this name.
+    fn header_values<'a>(request: &'a Self::Request, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
+
+    /// A request's header of that name.
+    fn user_agent(request: &Self::Request) -> Option<HeaderValue>;
+
+    /// Whether an answer sends the visitor elsewhere.
+    fn is_redirection(answer: &Self::Answer) -> bool;
+}
+
+type ClientIp<F> = dyn Fn(&<F as Framework>::Request) -> Option<IpAddr> + Send + Sync;
+type OnCommitError<F> = dyn Fn(&Error) -> <F as Framework>::Answer + Send + Sync;
+
+/// What the application decided for all visits.
+///
+/// On cache lines of its own, apart from the count of its holders, which every request changes.
+#[repr(align(128))]
+pub(super) struct Config<F: Framework> {
+    pub(super) sessions: Sessions,
+    pub(super) keep_on_server_error: bool,
+    pub(super) always_touch: bool,
+    pub(super) locking: Locking,
+    pub(super) clear_cookies_at_sign_out: bool,
+    pub(super) sign_in_page: Option<String>,
+    pub(super) client_ip: Option<Box<ClientIp<F>>>,
+    pub(super) on_commit_error: Box<OnCommitError<F>>,
+}
+
+impl<F: Framework> Config<F> {
+    /// The defaults.
+    pub(super) fn new(sessions: &Sessions, on_commit_error: fn(&Error) -> F::Answer) -> Self {
+        Self {
+            sessions: sessions.clone(),
+            keep_on_server_error: false,
+            always_touch: false,
+            locking: Locking::Explicit,
+            clear_cookies_at_sign_out: false,
+            sign_in_page: None,
+            client_ip: None,
+            on_commit_error: Box::new(on_commit_error),
+        }
+    }
+
+    /// Whether a session is loaded before any handler asks.
+    pub(super) fn loads_early(&self) -> bool {
+        self.always_touch || self.locking == Locking::Early
+    }
+}
+
+impl<F: Framework> fmt::Debug for Config<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("sessions", &self.sessions)
+            .field("sign_in_page", &self.sign_in_page)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The settings every framework's integration has, on a type with its [`Config`] in an `Arc` named `config`.
+macro_rules! settings {
+    ($integration:ty, $request:ty, $answer:ty) => {
+        impl $integration {
+            /// Where [`SignedIn`](crate::web::SignedIn) sends a visitor who is not: they come back with `?next=` and the path
+            /// they asked for, and [`Session::lapsed`](crate::Session::lapsed) there says why they are not. Default: 401.
+            pub fn sign_in_page(self, path: impl Into<String>) -> Self {
+                self.configure(|config| config.sign_in_page = Some(path.into()))
+            }
+
+            /// Where a request comes from, for the record of a session that it starts, and for users whom the
+            /// [directory](crate::Builder::users) lets in from some networks only. Default: nobody knows. Behind a proxy,
+            /// read the header that your proxy sets, and only if the peer is your proxy.
+            pub fn client_ip(self, ip: impl Fn(&$request) -> Option<std::net::IpAddr> + Send + Sync + 'static) -> Self {
+                self.configure(|config| config.client_ip = Some(Box::new(ip)))
+            }
+
+            /// Whether what is pending is stored although the handler answered 500 or above. Default: it is dropped.
+            pub fn keep_on_server_error(self, keep: bool) -> Self {
+                self.configure(|config| config.keep_on_server_error = keep)
+            }
+
+            /// Whether every request that brings a token counts as use of its session, not just one whose handler asks for
+            /// it. Costs a load each. Default false.
+            pub fn always_touch(self, always: bool) -> Self {
+                self.configure(|config| config.always_touch = always)
+            }
+
+            /// When requests take their session's [lock](crate::Session::lock) by themselves. Default
+            /// [`Locking::Explicit`](crate::web::Locking::Explicit).
+            pub fn locking(self, locking: crate::web::Locking) -> Self {
+                self.configure(|config| config.locking = locking)
+            }
+
+            /// Whether signing out also asks the browser to delete every cookie of this site, other applications'
+            /// included. Default: its cache and storage alone.
+            pub fn clear_cookies_at_sign_out(self, clear: bool) -> Self {
+                self.configure(|config| config.clear_cookies_at_sign_out = clear)
+            }
+
+            /// The answer when what is pending cannot be stored. Default: 401 with the reason if the session ended
+            /// meanwhile, 503 with `Retry-After` if the store cannot be reached, 500 otherwise, as
+            /// `application/problem+json`.
+            pub fn on_commit_error(self, answer: impl Fn(&crate::Error) -> $answer + Send + Sync + 'static) -> Self {
+                self.configure(|config| config.on_commit_error = Box::new(answer))
+            }
+        }
+    };
+}
+pub(super) use settings;
+
+/// One request's visit: its session, once somebody asks for it.
+pub(super) struct Visit<F: Framework> {
+    config: Arc<Config<F>>,
+    arrived: OnceLock<Arrived>,
+}
+
+struct Arrived {
+    session: Session,
+    /// Where the application is mounted, if a header says so.
+    path: Option<Box<str>>,
+    lock: Mutex<Option<SessionLock>>,
+}
+
+/// What becomes of a response whose request had a session.
+pub(super) struct Leaving<A> {
+    /// What takes the response's place: what was pending could not be stored.
+    pub(super) instead: Option<A>,
+    /// A cookie to set. The response must not be cached then, whatever the application says: a shared cache would hand
+    /// one visitor's token to another.
+    pub(super) set_cookie: Option<String>,
+    /// The `Clear-Site-Data` to send.
+    pub(super) clear_site_data: Option<&'static str>,
+    /// Goes with the body, which may still change the session.
+    pub(super) watch: Option<Watch>,
+}
+
+impl<F: Framework> Visit<F> {
+    pub(super) fn new(config: &Arc<Config<F>>) -> Self {
+        Self { config: Arc::clone(config), arrived: OnceLock::new() }
+    }
+
+    /// What the application decided.
+    pub(super) fn config(&self) -> &Config<F> {
+        &self.config
+    }
+
+    /// For a body that may still get at the session, if there is one by now.
+    #[cfg(feature = "actix")]
+    pub(super) fn watch(&self) -> Option<Watch> {
+        self.arrived.get().map(|arrived| Watch::new(arrived.session.clone(), None))
+    }
+
+    /// The session of this request, loaded at the first call.
+    pub(super) async fn session(&self, request: &F::Request) -> Result<&Session> {
+        if let Some(arrived) = self.arrived.get() {
+            return Ok(&arrived.session);
+        }
+        let session = self.load(request).await?;
+        let lock = match self.config.locking {
+            Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => Some(session.lock().await?),
+            // Where nobody can write there is nobody to exclude.
+            Locking::Explicit | Locking::Implicit | Locking::Early => None,
+        };
+        let cookie = self.config.sessions.cookie();
+        let path = cookie.mounted_by(|name| F::header_values(request, name).next()).map(Into::into);
+        // Of two who loaded it at the same time both get the first one's.
+        Ok(&self.arrived.get_or_init(|| Arrived { session, path, lock: Mutex::new(lock) }).session)
+    }
+
+    async fn load(&self, request: &F::Request) -> Result<Session> {
+        let sessions = &self.config.sessions;
+        let ip = self.config.client_ip.as_ref().and_then(|ip| ip(request));
+        let arrival = match sessions.cookie().read_from(F::header_values(request, &header::COOKIE)) {
+            Presented::Nothing => Arrival::Nothing,
+            Presented::Malformed => {
+                tracing::warn!("a session cookie that is not a token was refused");
+                Arrival::Unknown
+            }
+            Presented::Ambiguous => {
+                tracing::warn!("several session cookies with different values were refused");
+                Arrival::Nothing
+            }
+            Presented::Token(token) => {
+                let found = sessions.resume_from(&token, ip).await?;
+                Arrival::with(token, found)
+            }
+        };
+        let origin = Origin { ip, user_agent: F::user_agent(request) };
+        Ok(Session::arrive(sessions, arrival, origin))
+    }
+
+    /// Stores what is pending, and says what becomes of the response, which has this status; `None` where nobody asked
+    /// for the session. `held` is whether somebody still holds this visit, and so may get at its session.
+    pub(super) async fn leave(&self, status: StatusCode, held: bool) -> Option<Leaving<F::Answer>> {
+        let Arrived { session, path, lock } = self.arrived.get()?;
+        let config = &self.config;
+        let failed = status.is_server_error() && !config.keep_on_server_error;
+        let committed = if failed {
+            session.discard();
+            Ok(())
+        } else if session.is_dirty() {
+            // Boxed, so that requests which change nothing do not make room for it.
+            Box::pin(session.commit()).await
+        } else {
+            Ok(())
+        };
+        let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (mut cookie, signed_out) = session.seal();
+        let mut watch = None;
+        let mut instead = None;
+        match committed {
+            // Whoever holds it beside this visit may change it while the body is under way.
+            Ok(()) if held || session.holders() > 1 => watch = Some(Watch::new(session.clone(), lock)),
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the session's changes could not be stored");
+                if let Error::Ended(ended) = &error {
+                    let keep = config.sessions.has_fresh_successor(ended);
+                    cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
+                }
+                instead = Some((config.on_commit_error)(&error));
+            }
+        }
+        // Where a redirect leads, the visitor is told why they are signed out: until then the browser keeps the token.
+        if matches!(cookie, CookieOrder::Delete)
+            && instead.as_ref().map_or(status.is_redirection(), F::is_redirection)
+            && session.lapsed().is_some()
+        {
+            cookie = CookieOrder::Keep;
+        }
+        let set_cookie = self.set_cookie(cookie, path.as_deref());
+        Some(Leaving { instead, set_cookie, clear_site_data: signed_out.then(|| self.clear_site_data()), watch })
+    }
+
+    fn set_cookie(&self, order: CookieOrder, path: Option<&str>) -> Option<String> {
+        let sessions = &self.config.sessions;
+        match order {
+            CookieOrder::Keep => None,
+            CookieOrder::Set(token, info) => Some(sessions.cookie().set(&token, &info, sessions.now(), path)),
+            CookieOrder::Delete => Some(sessions.cookie().delete(path)),
+        }
+    }
+
+    fn clear_site_data(&self) -> &'static str {
+        if self.config.clear_cookies_at_sign_out { r#""cache", "storage", "cookies""# } else { r#""cache", "storage""# }
+    }
+}

@@ -1,0 +1,5 @@
+//! Applications built on tower-sessions and axum-login, with their sessions in Cloakroom.
+
+mod login;
+mod store;
+mod world;
