@@ -670,8 +670,7 @@ fn set_impersonated_there_and_back() {
         server.call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &body)
     };
 
-    let acting =
-        call(json!({"token": token, "user": "anna", "reason": "ticket 17", "minutes": 30}));
+    let acting = call(json!({"token": token, "user": "anna", "reason": "ticket 17", "minutes": 30}));
     let acting = acting.expect(201);
     let (as_anna, id) = (acting.text_of("/token"), acting.text_of("/session/id"));
     assert!(acting.text_of("/set_cookie").starts_with(&format!("__Host-session={as_anna};")));

@@ -162,6 +162,11 @@ fn private_address(kind: Kind, server: &PrivateServer) -> String {
     }
 }
 
+/// As SQL writes bytes.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// A server of the test's own, and a store on it. Where its programs are not installed the test is skipped.
 async fn private(kind: Kind, settings: &[&str]) -> Option<(PrivateServer, Arc<dyn Store>)> {
     let server = PrivateServer::start(kind, settings)?;

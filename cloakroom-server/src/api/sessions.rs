@@ -115,8 +115,9 @@ pub(super) async fn resume_many(
         });
     }
     let resumed = found.iter_mut().map(|found| match found {
-        Ok(found) => living(&app.sessions, found)
-            .map_or_else(Resumed::Problem, |session| Resumed::Session(Box::new(session))),
+        Ok(found) => {
+            living(&app.sessions, found).map_or_else(Resumed::Problem, |session| Resumed::Session(Box::new(session)))
+        }
         Err(problem) => Resumed::Problem(problem.take().unwrap_or_else(Problem::unknown_session)),
     });
     Ok(ok(&ResumedMany { results: resumed.collect() }))

@@ -74,7 +74,7 @@ pub(crate) async fn i4_rows_that_do_not_fit_together_are_mended(kind: Kind) {
     let gone = begin(&*store, "ben").await;
     store.update(gone, &set("b", "2"), NOW).await.unwrap();
     let back = begin(&*store, "dora").await;
-    let hex = |id: cloakroom::SessionId| id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |id: cloakroom::SessionId| super::hex(id.as_bytes());
     let literal = |id| match kind {
         Kind::Postgres => format!("'\\x{}'", hex(id)),
         Kind::MariaDb => format!("X'{}'", hex(id)),

@@ -200,7 +200,7 @@ impl Holder {
     async fn of(kind: Kind, address: &str, id: SessionId) -> Self {
         let (server, parameter) = address.split_once('?').unwrap();
         let name = parameter.split_once('=').unwrap().1;
-        let id: String = id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let id: String = super::hex(id.as_bytes());
         match kind {
             Kind::Postgres => {
                 let mut connection = PgConnection::connect(server).await.unwrap();
@@ -276,7 +276,9 @@ async fn i9_a_caller_that_goes_away_disturbs_nobody(kind: Kind) {
         assert!(gone.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     let (answers, ()) = tokio::join!(update_all(&*store, staying), holder.let_go());
-    answers.into_iter().for_each(|updated| assert_eq!(applied(updated).info.version, 1));
+    for updated in answers {
+        assert_eq!(applied(updated).info.version, 1);
+    }
     assert_eq!(applied(first.await.unwrap()).info.version, 1);
     for (id, _) in leaving {
         let Loaded::Live(record) = direct.load(*id, NOW).await.unwrap() else { panic!("it lives") };

@@ -91,6 +91,19 @@ async fn a_log_is_followed_until_the_service_stops() {
     assert_eq!(sink.events().len(), 2);
 }
 
+/// A place where nothing can be written.
+struct Full;
+
+impl std::io::Write for Full {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn the_audit_log_is_written_out_as_json_lines() {
     let world = world();
@@ -109,15 +122,6 @@ async fn the_audit_log_is_written_out_as_json_lines() {
     assert_eq!(entries[1]["session"], anna.id().to_string());
     assert!(entries[1]["cursor"].is_string() && entries[1]["at"].is_string() && entries[1]["ip"].is_null());
 
-    struct Full;
-    impl std::io::Write for Full {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::StorageFull.into())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     assert!(world.sessions.export_audit(&query, Full).await.unwrap_err().is_retryable());
 }
 

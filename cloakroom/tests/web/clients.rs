@@ -98,11 +98,11 @@ async fn get_expiry_period_phones_may_have_lifetimes_of_their_own() {
     };
     let anna = || SignIn::new("anna");
     assert_eq!(start(PHONE, anna()).await, (mobile.idle, mobile.absolute.unwrap()));
-    assert_eq!(start(COMPUTER, anna()).await, (Duration::from_mins(60), Duration::from_hours(24)));
-    assert_eq!(start("", anna()).await.0, Duration::from_mins(60));
+    assert_eq!(start(COMPUTER, anna()).await, (Duration::from_hours(1), Duration::from_hours(24)));
+    assert_eq!(start("", anna()).await.0, Duration::from_hours(1));
     assert_eq!(start(PHONE, anna().idle_timeout(Duration::from_mins(5))).await.0, Duration::from_mins(5));
     // What the application calls it decides nothing.
-    assert_eq!(start(COMPUTER, anna().device("Safari on iPhone")).await.0, Duration::from_mins(60));
+    assert_eq!(start(COMPUTER, anna().device("Safari on iPhone")).await.0, Duration::from_hours(1));
 }
 
 #[test]

@@ -48,7 +48,7 @@ async fn info(world: &World, browser: &Browser) -> SessionInfo {
 async fn r7_what_takes_a_fresh_sign_in_refuses_a_stale_one_and_says_what_it_takes() {
     let world = world();
     let mut anna = browser(&world, "anna").await;
-    world.clock.advance(Duration::from_secs(600));
+    world.clock.advance(Duration::from_mins(10));
     assert_eq!(anna.text("/pay").await, "anna", "ten minutes are within ten minutes");
     world.clock.advance(Duration::from_millis(1));
     let reply = anna.get("/pay").await;
