@@ -85,7 +85,7 @@ async fn expired_sessions_are_not_there() {
         // Reading does not postpone it.
         assert!(store.load(&record.id).await.unwrap().is_some());
     }
-    clock.advance(Duration::from_mins(2));
+    clock.advance(Duration::from_mins(3));
     assert_eq!(store.load(&record.id).await.unwrap(), None);
     let Found::Ended(ended) = sessions.get(store.session_id(record.id.0)).await.unwrap() else { panic!("it ended") };
     assert_eq!(ended.reason, Reason::IdleTimeout);
