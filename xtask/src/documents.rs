@@ -30,6 +30,21 @@ fn every_row_is_proven_by_tests_that_exist_or_says_not_yet() {
 }
 
 #[test]
+fn the_table_of_tests_lists_every_check_and_none_that_is_not_there() {
+    let (page, list) = (read("docs/stores/tests.md"), read("cloakroom/src/testing/list.rs"));
+    let checks = list.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once("::"));
+    let checks: Vec<_> = checks.map(|(_, name)| name).filter(|name| is_test_name(name)).collect();
+    assert!(checks.len() > 100, "{}", checks.len());
+    for check in &checks {
+        assert!(page.contains(&format!("| `{check}` |")), "docs/stores/tests.md lacks {check}");
+    }
+    let tests = tests();
+    for name in quoted(&page).filter(|name| is_test_name(name)) {
+        assert!(checks.contains(&name) || tests.contains(name), "docs/stores/tests.md: there is no test {name}");
+    }
+}
+
+#[test]
 fn security_lists_every_requirement() {
     let page = read("docs/security.md");
     let listed: Vec<_> = page.lines().filter_map(requirement).collect();
@@ -83,7 +98,7 @@ fn is_test_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-/// Names of all tests: functions that are marked as such, and the checks of the conformance suite.
+/// Names of all tests: functions that are marked as such, those that macros mark, and the checks of the conformance suite.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files("cloakroom", "rs").into_iter().chain(files("cloakroom-server", "rs")) {
@@ -92,6 +107,10 @@ fn tests() -> BTreeSet<String> {
         let mut marked = false;
         for line in text.lines().map(str::trim) {
             if let Some((_, name)) = line.strip_suffix(',').and_then(|line| line.split_once("::")).filter(|_| is_list) {
+                names.insert(name.to_owned());
+            }
+            // A list of tests that a macro makes.
+            if let Some(name) = line.strip_suffix(';').filter(|name| is_test_name(name)) {
                 names.insert(name.to_owned());
             }
             if let Some((_, rest)) = line.split_once("fn ") {

@@ -222,7 +222,7 @@ async function inCart(page) {
 }
 
 async function note(page) {
-  const notes = await page.locator('.note').allInnerTexts();
+  const notes = await page.locator('.note:not(.acting)').allInnerTexts();
   return notes.length ? notes.join(' ') : null;
 }
 

@@ -79,12 +79,18 @@ impl PrivateServer {
 
     /// `kill -9`, and nothing of it is left.
     pub(crate) fn kill(&mut self) {
+        // A PostgreSQL whose children live on does not start again, and says so nowhere.
+        let children = self.children();
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+        // They may have noticed already.
+        let _ = Command::new("kill").arg("-KILL").args(&children).stderr(Stdio::null()).status().unwrap();
+        while children.iter().any(|child| is_running(child)) {
+            std::thread::yield_now();
+        }
         if self.kind == Kind::Postgres {
-            // Its children notice that it is gone; a new one refuses to start before.
             let lock = self.data().join("postmaster.pid");
             let _ = fs::remove_file(lock);
         }
@@ -92,12 +98,16 @@ impl PrivateServer {
 
     /// Sends a signal to the server and to its children.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.process.as_ref().unwrap().id().to_string();
-        let children = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
-        let mut pids = vec![pid];
-        pids.extend(String::from_utf8(children.stdout).unwrap().lines().map(ToOwned::to_owned));
+        let mut pids = vec![self.process.as_ref().unwrap().id().to_string()];
+        pids.extend(self.children());
         // A child may have ended meanwhile.
         let _ = Command::new("kill").arg(format!("-{signal}")).args(pids).stderr(Stdio::null()).status().unwrap();
+    }
+
+    fn children(&self) -> Vec<String> {
+        let Some(process) = &self.process else { return Vec::new() };
+        let children = Command::new("pgrep").args(["-P", &process.id().to_string()]).output().unwrap();
+        String::from_utf8(children.stdout).unwrap().lines().map(ToOwned::to_owned).collect()
     }
 
     fn data(&self) -> PathBuf {
@@ -217,4 +227,11 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: im
         assert!(started.elapsed() < Duration::from_mins(1), "it did not work within a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Whether a process is there, and not only its memory.
+fn is_running(pid: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `pid (name) state …`
+    state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
