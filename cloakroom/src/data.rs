@@ -130,31 +130,22 @@ impl Data {
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<JsonRef<'_>> {
         let block = self.block();
-        Some(block.value(block.position(key)?))
+        Some(JsonRef(text(block.bytes(2 * block.position(key)? + 1))))
     }
 
     /// Sets `key`, and returns what it was.
     #[expect(clippy::needless_pass_by_value, reason = "what is inserted is given away, as in every map")]
     pub fn insert(&mut self, key: impl AsRef<str>, value: Json) -> Option<Json> {
-        let (key, value) = (key.as_ref(), value.as_str());
-        let mut entries: Vec<_> = self.texts().collect();
-        let before = match entries.binary_search_by(|(stored, _)| (*stored).cmp(key)) {
-            Ok(at) => Some(std::mem::replace(&mut entries[at].1, value).into()),
-            Err(at) => {
-                entries.insert(at, (key, value));
-                None
-            }
-        };
-        *self = Self::of_sorted(&entries);
-        before.map(Json)
+        let before = self.get(key.as_ref()).map(JsonRef::to_json);
+        self.set(key.as_ref(), &value);
+        before
     }
 
     /// Removes `key`, and returns what it was.
     pub fn remove(&mut self, key: &str) -> Option<Json> {
-        let before = self.get(key)?.to_json();
-        let entries: Vec<_> = self.texts().filter(|(stored, _)| *stored != key).collect();
-        *self = Self::of_sorted(&entries);
-        Some(before)
+        let before = self.get(key).map(JsonRef::to_json);
+        self.unset(key);
+        before
     }
 
     /// Removes every key.
@@ -164,7 +155,7 @@ impl Data {
 
     /// Keys and values in the order of the keys.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, JsonRef<'_>)> {
-        self.texts().map(|(key, value)| (key, JsonRef(value)))
+        self.entries().map(|(key, value)| (text(key), JsonRef(text(value))))
     }
 
     /// How many keys there are.
@@ -184,45 +175,60 @@ impl Data {
 
     /// Removes all keys or some, and sets others, in one go.
     pub(crate) fn change(&mut self, all: bool, remove: &BTreeSet<Arc<str>>, set: &BTreeMap<Arc<str>, Json>) {
+        match (all, remove.first(), set.first_key_value()) {
+            // What most requests do.
+            (false, None, Some((key, value))) if set.len() == 1 => return self.set(key, value),
+            (false, Some(key), None) if remove.len() == 1 => return self.unset(key),
+            (false, None, None) => return,
+            _ => {}
+        }
         let mut entries = Vec::with_capacity(self.len() + set.len());
-        let mut set = set.iter().map(|(key, value)| (&**key, value.as_str())).peekable();
-        for kept in self.texts().filter(|(key, _)| !all && !remove.contains(*key)) {
-            entries.extend(iter::from_fn(|| set.next_if(|(key, _)| *key < kept.0)));
-            if set.peek().is_none_or(|(key, _)| *key != kept.0) {
-                entries.push(kept);
+        let mut set = set.iter().map(|(key, value)| (key.as_bytes(), value.as_str().as_bytes())).peekable();
+        let mut remove = remove.iter().map(|key| key.as_bytes()).peekable();
+        for (key, value) in self.entries().filter(|_| !all) {
+            while let Some(new) = set.next_if(|(new, _)| *new < key) {
+                entries.push(new);
+            }
+            while remove.next_if(|removed| *removed < key).is_some() {}
+            if remove.peek() != Some(&key) && set.peek().is_none_or(|(new, _)| *new != key) {
+                entries.push((key, value));
             }
         }
         entries.extend(set);
         *self = Self::of_sorted(&entries);
     }
 
-    fn of_sorted(entries: &[(&str, &str)]) -> Self {
+    fn set(&mut self, key: &str, value: &Json) {
+        let block = self.block();
+        let found = block.position(key);
+        let at = found.unwrap_or_else(|| block.place_of(key.as_bytes()));
+        *self = block.with(at, found.is_some(), Some((key.as_bytes(), value.as_str().as_bytes())));
+    }
+
+    fn unset(&mut self, key: &str) {
+        if let Some(at) = self.block().position(key) {
+            *self = self.block().with(at, true, None);
+        }
+    }
+
+    fn of_sorted(entries: &[(&[u8], &[u8])]) -> Self {
         if entries.is_empty() {
             return Self::new();
         }
         let start = (1 + 2 * entries.len()) * NUMBER;
-        let size: usize = entries.iter().map(|(key, value)| entry_size(key, value)).sum();
-        // Filled in its place: a list that becomes shared is copied.
-        let mut block: Arc<[u8]> = iter::repeat_n(0, start + size).collect();
-        let (numbers, texts) = Arc::get_mut(&mut block).expect("nobody else has it yet").split_at_mut(start);
-        let mut end = start;
-        let mut numbers = numbers.chunks_exact_mut(NUMBER);
-        let mut number = |end: usize| {
-            let bytes = u32::try_from(end).expect("limits keep data under 4 GiB").to_ne_bytes();
-            numbers.next().expect("there is one for each text").copy_from_slice(&bytes);
-        };
-        number(start);
-        for text in entries.iter().flat_map(|(key, value)| [key, value]) {
-            texts[end - start..][..text.len()].copy_from_slice(text.as_bytes());
-            end += text.len();
-            number(end);
-        }
-        Self(Some(block))
+        let size: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let texts = entries.iter().flat_map(|(key, value)| [*key, *value]);
+        let ends = texts.clone().scan(start, |end, text| {
+            *end += text.len();
+            Some(*end)
+        });
+        Self(Some(block(start, size, iter::once(start).chain(ends), texts)))
     }
 
-    fn texts(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+    /// Keys and values as bytes: texts in the order of their bytes.
+    fn entries(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         let block = self.block();
-        (0..block.len()).map(move |at| (block.key(at), block.value(at).0))
+        (0..block.len()).map(move |at| (block.bytes(2 * at), block.bytes(2 * at + 1)))
     }
 
     fn block(&self) -> Block<'_> {
@@ -239,56 +245,104 @@ struct Block<'a>(&'a [u8]);
 
 impl<'a> Block<'a> {
     fn len(self) -> usize {
-        if self.0.is_empty() { 0 } else { self.number(0) / (2 * NUMBER) }
+        self.start() / (2 * NUMBER)
     }
 
     fn size(self) -> usize {
-        if self.0.is_empty() { 0 } else { self.0.len() - self.number(0) }
+        self.0.len().saturating_sub(self.start())
     }
 
-    fn key(self, at: usize) -> &'a str {
-        text(self.bytes(2 * at))
-    }
-
-    fn value(self, at: usize) -> JsonRef<'a> {
-        JsonRef(text(self.bytes(2 * at + 1)))
+    /// Where the first text begins.
+    fn start(self) -> usize {
+        self.0.first_chunk().map_or(NUMBER, number)
     }
 
     fn position(self, key: &str) -> Option<usize> {
         /// Up to so many keys are compared one by one. Where they end lies together and their texts do not, so hardly any
         /// text is fetched from memory, where a search would fetch several.
         const FEW: usize = 32;
-        let count = self.len();
-        if count <= FEW {
-            return (0..count).find(|at| *self.bytes(2 * at) == *key.as_bytes());
+        let (count, key) = (self.len(), key.as_bytes());
+        if count > FEW {
+            let at = self.place_of(key);
+            return (at < count && *self.bytes(2 * at) == *key).then_some(at);
         }
-        let at = partition_point(count, |at| self.bytes(2 * at) < key.as_bytes());
-        (at < count && *self.bytes(2 * at) == *key.as_bytes()).then_some(at)
+        let mut start = self.start();
+        let ends = self.0.get(NUMBER..start)?.as_chunks().0;
+        ends.as_chunks().0.iter().position(|[key_end, value_end]| {
+            let key_start = std::mem::replace(&mut start, number(value_end));
+            let key_end = number(key_end);
+            key_end - key_start == key.len() && self.0[key_start..key_end] == *key
+        })
+    }
+
+    /// Where a key is, or would be.
+    fn place_of(self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.bytes(2 * middle) < key { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    /// With another entry, or none, in place of the one at `at`, or before it.
+    fn with(self, at: usize, replaced: bool, new: Option<(&[u8], &[u8])>) -> Data {
+        let behind = at + usize::from(replaced);
+        let count = self.len() + usize::from(new.is_some()) - usize::from(replaced);
+        if count == 0 {
+            return Data::new();
+        }
+        let (old_start, start) = (self.start(), (1 + 2 * count) * NUMBER);
+        let before = self.0.get(old_start..self.end(2 * at)).unwrap_or_default();
+        let old_end = self.end(2 * behind);
+        let after = self.0.get(old_end..).unwrap_or_default();
+        let (key, value) = new.unwrap_or_default();
+        let key_end = start + before.len() + key.len();
+        let value_end = key_end + value.len();
+        let ends = (0..=2 * at).map(|text| self.end(text) - old_start + start);
+        let ends = ends.chain(new.iter().flat_map(|_| [key_end, value_end]));
+        let ends = ends.chain((2 * behind + 1..=2 * self.len()).map(|text| self.end(text) - old_end + value_end));
+        let size = value_end - start + after.len();
+        Data(Some(block(start, size, ends, [before, key, value, after].into_iter())))
     }
 
     /// Keys have even numbers, their values the odd ones behind.
     fn bytes(self, at: usize) -> &'a [u8] {
-        &self.0[self.number(at)..self.number(at + 1)]
+        &self.0[self.end(at)..self.end(at + 1)]
     }
 
-    fn number(self, at: usize) -> usize {
-        let bytes = self.0[at * NUMBER..].first_chunk().expect("a block begins with its numbers");
-        u32::from_ne_bytes(*bytes) as usize
+    /// Where the text before this one ends, and this one begins.
+    fn end(self, at: usize) -> usize {
+        self.0.get(at * NUMBER..).and_then(<[u8]>::first_chunk).map_or(NUMBER, number)
     }
+}
+
+fn number(bytes: &[u8; NUMBER]) -> usize {
+    u32::from_ne_bytes(*bytes) as usize
 }
 
 fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).expect("it was text when it was put in")
 }
 
-/// The first number that is not before, or `count`.
-fn partition_point(count: usize, is_before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = usize::midpoint(low, high);
-        if is_before(middle) { low = middle + 1 } else { high = middle }
+/// Filled in its place: a list that becomes shared would be copied.
+fn block<'a>(
+    start: usize,
+    size: usize,
+    ends: impl Iterator<Item = usize>,
+    texts: impl Iterator<Item = &'a [u8]>,
+) -> Arc<[u8]> {
+    let mut block: Arc<[u8]> = iter::repeat_n(0, start + size).collect();
+    let (numbers, mut rest) = Arc::get_mut(&mut block).expect("nobody else has it yet").split_at_mut(start);
+    for (place, end) in numbers.as_chunks_mut().0.iter_mut().zip(ends) {
+        *place = u32::try_from(end).expect("limits keep data under 4 GiB").to_ne_bytes();
     }
-    low
+    for text in texts {
+        let (place, behind) = rest.split_at_mut(text.len());
+        place.copy_from_slice(text);
+        rest = behind;
+    }
+    block
 }
 
 /// What one entry counts towards the size limit.
@@ -310,7 +364,7 @@ impl FromIterator<(Arc<str>, Json)> for Data {
         entries.reverse();
         entries.dedup_by(|a, b| a.0 == b.0);
         entries.reverse();
-        let texts: Vec<_> = entries.iter().map(|(key, value)| (&**key, value.as_str())).collect();
+        let texts: Vec<_> = entries.iter().map(|(key, value)| (key.as_bytes(), value.as_str().as_bytes())).collect();
         Self::of_sorted(&texts)
     }
 }
@@ -392,6 +446,32 @@ mod tests {
         changed.change(true, &remove, &BTreeMap::new());
         assert_eq!(changed, Data::new());
         assert_eq!(start.len(), 3, "a clone shares what it held, not what it becomes");
+    }
+
+    #[test]
+    fn single_steps_and_whole_changes_agree() {
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from((random >> 33) % below).unwrap()
+        };
+        let (mut data, mut model) = (Data::new(), BTreeMap::<Arc<str>, Json>::new());
+        for step in 0..5000 {
+            let key: Arc<str> = "k".repeat(next(40)).into();
+            let value = Json::from_stored("7".repeat(next(20)));
+            let mut whole = data.clone();
+            let (other, one): (Arc<str>, _) = ("z".into(), [(key.clone(), value.clone())]);
+            if next(5) > 1 {
+                whole.change(false, &[other].into(), &one.into());
+                assert_eq!(data.insert(&key, value.clone()), model.insert(key, value));
+            } else {
+                whole.change(false, &[key.clone(), other].into(), &BTreeMap::new());
+                assert_eq!(data.remove(&key), model.remove(&key));
+            }
+            assert_eq!(data, model.clone().into_iter().collect(), "step {step}");
+            assert_eq!(data, whole, "step {step}");
+            assert_eq!((data.len(), data.is_empty()), (model.len(), model.is_empty()));
+        }
     }
 
     #[test]
