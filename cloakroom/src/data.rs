@@ -317,6 +317,7 @@ impl<'a> Block<'a> {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "that is how chunks of a block come")]
 fn number(bytes: &[u8; NUMBER]) -> usize {
     u32::from_ne_bytes(*bytes) as usize
 }

@@ -22,7 +22,7 @@ pub enum Locked {
 #[derive(Clone, Debug)]
 pub struct Create {
     /// The record. Its id is a fresh one: only a repeated try of the same call has it again. Its user's fence is compared
-    /// with [`SessionInfo::fenced_at`].
+    /// with [`SessionInfo::fenced_at`](crate::SessionInfo::fenced_at).
     pub record: Record,
     /// How many sessions its user may have.
     pub limit: Option<Limit>,
@@ -241,12 +241,12 @@ pub enum Which {
     },
 }
 
-/// What a user's partition remembers, to be checked by every [`create`](Store::create).
+/// What a user's partition remembers, to be checked by every [`create`](super::Store::create).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     /// Sign-ins that authenticated before now are refused; those of this very millisecond are not. It never moves back.
     EndedBefore,
-    /// Every sign-in is refused until [`enable_user`](Store::enable_user), and after that those from before now.
+    /// Every sign-in is refused until [`enable_user`](super::Store::enable_user), and after that those from before now.
     Disabled,
 }
 

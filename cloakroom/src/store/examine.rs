@@ -115,7 +115,7 @@ impl Damage {
     }
 
     /// More of them, that nobody needs to see and that were not repaired.
-    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    #[cfg(feature = "sqlite")]
     pub(crate) fn add_unnamed(&mut self, count: usize) {
         self.count += count;
     }

@@ -82,7 +82,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// different servers.
 ///
 /// *Answers are not errors*: a session that is missing, expired or ended is an answer. An `Err` means the store could
-/// not do its work; a call that cannot tell whether it did returns [`Error::OutcomeUnknown`].
+/// not do its work; a call that cannot tell whether it did returns [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown).
 ///
 /// *Time is given*: a deadline has passed when it is at or before `now`, as [`SessionInfo::expired`] decides, whatever
 /// the backend's own clock says. An expired record that was not reaped yet counts as ended everywhere.

@@ -15,7 +15,7 @@ use super::SqliteStore;
 use super::{MemoryStore, Store};
 use crate::{Error, Result};
 
-/// Opens the store at `url`. See the [table](self) for addresses.
+/// Opens the store at `url`. See the [table](super) for addresses.
 ///
 /// A scheme that is known but was not compiled in is an error that names the feature to enable.
 #[allow(clippy::unused_async, reason = "memory: opens without waiting, and may be all there is")]
