@@ -1,0 +1,91 @@
+//! Acting as somebody else, over the API.
+
+mod common;
+
+use common::TestServer;
+use http::Method;
+use serde_json::json;
+
+#[test]
+fn set_impersonated_there_and_back() {
+    let server = TestServer::start();
+    let settle = |user: &str, kind: &str| {
+        let body = json!({ "user_type": kind }).to_string();
+        server.call(&server.admin, Method::PATCH, &format!("/v1/users/{user}"), &body).expect(200);
+    };
+    settle("anna", "customer");
+    let (token, own) = server.start_session(r#"{"user":"root","user_type":"administrator"}"#);
+    let call = |body: serde_json::Value| {
+        server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body.to_string())
+    };
+    let stop = |token: &str| {
+        let body = json!({ "token": token }).to_string();
+        server.call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &body)
+    };
+
+    let acting = call(json!({"token": token, "user": "anna", "reason": "ticket 17", "minutes": 30}));
+    let acting = acting.expect(201);
+    let (as_anna, id) = (acting.text_of("/token"), acting.text_of("/session/id"));
+    assert!(acting.text_of("/set_cookie").starts_with(&format!("__Host-session={as_anna};")));
+    let session = server.resume(&as_anna).expect(200).at("/session");
+    assert_eq!((&session["user"], &session["impersonated_by"]), (&json!("anna"), &json!("root")));
+    assert_eq!(session["user_type"], "customer");
+    let listed = server.get("/v1/sessions?impersonated_by=root").expect(200);
+    assert_eq!(listed.at("/sessions").as_array().unwrap().len(), 1);
+    assert_eq!(listed.at("/sessions/0/id"), json!(id));
+
+    // The actor's own token is dead at once; their session waits.
+    let gone = server.resume(&token).expect_problem(410, "session_ended");
+    assert_eq!((gone.at("/reason"), gone.at("/clear_cookie")), (json!("replaced"), json!(null)));
+    server.get(&format!("/v1/sessions/{own}")).expect(200);
+
+    let returned = stop(&as_anna).expect(201);
+    assert_eq!(returned.text_of("/session/id"), own);
+    server.resume(&returned.text_of("/token")).expect(200);
+    let ended = server.resume(&as_anna).expect_problem(410, "session_ended");
+    assert_eq!(ended.at("/reason"), "impersonation_ended");
+    stop(&as_anna).expect_problem(410, "session_ended");
+
+    let audit = server.get(&format!("/v1/audit?session={id}")).expect(200).at("/entries");
+    let events: Vec<_> = audit.as_array().unwrap().iter().map(|entry| entry["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["impersonated", "ended"]);
+    assert_eq!((&audit[0]["impersonated_by"], &audit[0]["note"]), (&json!("root"), &json!("ticket 17")));
+}
+
+#[test]
+fn set_impersonated_refusals_say_why_and_are_audited() {
+    let server = TestServer::start();
+    for (user, kind) in [("root", "administrator"), ("boss", "administrator"), ("anna", "customer")] {
+        let body = json!({ "user_type": kind }).to_string();
+        server.call(&server.admin, Method::PATCH, &format!("/v1/users/{user}"), &body).expect(200);
+    }
+    let (token, own) = server.start_session(r#"{"user":"root"}"#);
+    let call = |body: serde_json::Value| {
+        server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body.to_string())
+    };
+    for (user, reason, more, why) in [
+        ("root", "x", json!({}), "oneself"),
+        ("anna", "", json!({}), "no_reason"),
+        ("anna", "x", json!({"minutes": 100_000}), "too_long"),
+        ("boss", "x", json!({}), "policy"),
+        ("ana", "x", json!({}), "unknown_user"),
+    ] {
+        let mut body = json!({"token": token, "user": user, "reason": reason});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(call(body).expect_problem(403, "impersonation_refused").at("/why"), why);
+    }
+    let audit = server.get(&format!("/v1/audit?session={own}")).expect(200).at("/entries");
+    let refused = audit.as_array().unwrap().iter().filter(|entry| entry["event"] == "refused").count();
+    assert_eq!(refused, 5);
+
+    call(json!({"token": "nonsense", "user": "anna", "reason": "x"})).expect_problem(404, "session_unknown");
+    call(json!({"token": token, "user": "anna"})).expect_problem(422, "missing_field");
+    call(json!({"token": token, "user": "", "reason": "x"})).expect_problem(422, "invalid_field");
+    let stop = json!({ "token": token }).to_string();
+    server
+        .call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &stop)
+        .expect_problem(422, "invalid_field");
+    let body = json!({"token": token, "user": "anna", "reason": "x"}).to_string();
+    server.call(&server.write, Method::POST, "/v1/sessions/impersonate", &body).expect_problem(403, "scope_missing");
+    server.resume(&token).expect(200);
+}
