@@ -22,11 +22,11 @@ budgets! {
     write_cookie: 3_000;
     load: 185;
     resume: 4_900;
-    get: 900;
-    set_and_commit: 7_000;
+    get: 940;
+    set_and_commit: 7_200;
     untouched_request: 9_300;
     read_request: 18_500;
-    write_request: 25_000;
+    write_request: 25_500;
 }
 
 macro_rules! flat {
