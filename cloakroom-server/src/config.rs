@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use cloakroom::{
-    Assurance, Lifetimes, Sessions, parse_period,
+    Assurance, Lifetimes, Sessions, TrustedProxies, parse_period,
     store::{self, Limit, WhenFull},
     web::CookieConfig,
 };
@@ -75,6 +75,12 @@ pub(crate) struct Settings {
     /// Serves what is stored and changes nothing, as on a copy of the store or a standby
     #[arg(long, env = "CLOAKROOM_READ_ONLY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     read_only: Option<bool>,
+    /// The proxies that ask /auth, as addresses and networks with commas between: they are believed where visitors come from
+    #[arg(long, env = "CLOAKROOM_TRUSTED_PROXIES", value_name = "NETWORKS")]
+    trusted_proxies: Option<String>,
+    /// Lets nobody sign in who is not in the directory of users
+    #[arg(long, env = "CLOAKROOM_ONLY_KNOWN_USERS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    only_known_users: Option<bool>,
     /// `[[keys]]`: name, scope, sha256. In the file alone.
     #[arg(skip)]
     keys: Vec<ApiKey>,
@@ -159,6 +165,8 @@ impl Settings {
             cookie_domain: self.cookie_domain.or(other.cookie_domain),
             cookie_dev: self.cookie_dev.or(other.cookie_dev),
             read_only: self.read_only.or(other.read_only),
+            trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
+            only_known_users: self.only_known_users.or(other.only_known_users),
             keys: if self.keys.is_empty() { other.keys } else { self.keys },
         }
     }
@@ -179,6 +187,12 @@ impl Settings {
         self.log_format.unwrap_or(LogFormat::Text)
     }
 
+    /// The proxies that are believed, if any.
+    pub(crate) fn trusted_proxies(&self) -> Result<Option<TrustedProxies>, ConfigError> {
+        let wrong = |source| ConfigError::Setting { name: "trusted_proxies", source };
+        self.trusted_proxies.as_deref().map(TrustedProxies::parse).transpose().map_err(wrong)
+    }
+
     /// Opens the store and serves sessions from it.
     pub(crate) async fn sessions(&self) -> Result<Sessions, ConfigError> {
         // Mistakes in settings are told before a database is made.
@@ -190,6 +204,9 @@ impl Settings {
         let read_only = self.read_only == Some(true);
         let mut builder =
             Sessions::builder(store).stored_users().lifetimes(lifetimes).cookie(cookie).read_only(read_only);
+        if self.only_known_users == Some(true) {
+            builder = builder.only_known_users();
+        }
         if let Some(mobile) = mobile_lifetimes {
             builder = builder.mobile_lifetimes(mobile);
         }

@@ -1,16 +1,23 @@
 //! Connections: accepted, bounded in time, and finished in peace at shutdown.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
-use cloakroom::Sessions;
-use hyper::server::conn::http1;
+use cloakroom::{Sessions, TrustedProxies};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tower_service::Service;
 
 use crate::{
     api::{self, App},
@@ -24,6 +31,7 @@ pub struct Server {
     sessions: Sessions,
     keys: Arc<ApiKeys>,
     bounds: Bounds,
+    trusted_proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// How long things may take, and how large they may be.
@@ -56,12 +64,19 @@ impl Default for Bounds {
 impl Server {
     /// Serves `sessions` to holders of these keys.
     pub fn new(sessions: Sessions, keys: ApiKeys) -> Self {
-        Self { sessions, keys: Arc::new(keys), bounds: Bounds::default() }
+        Self { sessions, keys: Arc::new(keys), bounds: Bounds::default(), trusted_proxies: None }
     }
 
     /// With other than default bounds.
     pub fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
+        self
+    }
+
+    /// Forward authentication is asked through these proxies, and believes them where its visitors come from: users whom
+    /// the directory lets in from some networks only are refused there without it. Default: none.
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.trusted_proxies = Some(Arc::new(proxies));
         self
     }
 
@@ -71,6 +86,7 @@ impl Server {
             keys: Arc::clone(&self.keys),
             bounds: self.bounds,
             metrics: Arc::default(),
+            trusted_proxies: self.trusted_proxies.clone(),
         })
     }
 }
@@ -95,7 +111,7 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => serve(stream, &router, &connections, server.bounds.head_timeout),
+                Ok((stream, peer)) => serve(stream, Peer(peer.ip()), &router, &connections, server.bounds.head_timeout),
                 Err(error) => wait_out(&error).await,
             },
             () = &mut shutdown => break,
@@ -110,10 +126,18 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
     server.sessions.shutdown().await;
 }
 
-fn serve(stream: TcpStream, router: &Router, connections: &GracefulShutdown, head_timeout: Duration) {
+/// Who sent a request: the other end of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+fn serve(stream: TcpStream, peer: Peer, router: &Router, connections: &GracefulShutdown, head_timeout: Duration) {
     // Answers are small and written at once: waiting to fill a packet only delays them.
     stream.set_nodelay(true).unwrap_or_default();
-    let service = TowerToHyperService::new(router.clone());
+    let router = router.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)

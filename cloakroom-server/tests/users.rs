@@ -4,7 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Answer, TestServer, binary::Directory};
+use cloakroom::TrustedProxies;
+use common::{Answer, TestServer, agent, binary::Directory};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -302,4 +303,67 @@ fn clear_sessions_on_the_command_line_shows_and_ends() {
     assert_eq!(serde_json::from_str::<Value>(&forced).unwrap()["matched"], 1);
     let log = run(&["audit", "--user", "anna"]).expect(0).out;
     assert!(log.contains("reason: signed_in_elsewhere") && log.contains("reason: signed_out_elsewhere"), "{log}");
+}
+
+#[test]
+fn restrict_ip_is_honoured_by_forward_auth_behind_proxies_that_are_trusted() {
+    let proxies = TrustedProxies::parse("127.0.0.0/8").unwrap();
+    let server = TestServer::with(|server| server.trusted_proxies(proxies));
+    patch(&server, "anna", &json!({"allowed_networks": ["10.0.0.0/8"]})).expect(200);
+    let (token, _) = server.start_session(r#"{"user":"anna","client":{"ip":"10.1.2.3"}}"#);
+    let cookie = format!("__Host-session={token}");
+    let ask = |from: &str| server.plain("/auth", &[("cookie", &cookie), ("x-forwarded-for", from)]);
+    assert_eq!(ask("10.9.9.9").expect(200).header("x-user"), "anna");
+    ask("192.0.2.1").expect_problem(403, "network_not_allowed");
+    // What stands left of the proxy's word is the visitor's own.
+    ask("10.9.9.9, 192.0.2.1").expect_problem(403, "network_not_allowed");
+    ask("nonsense").expect_problem(403, "network_not_allowed");
+    server.plain("/auth", &[("cookie", &cookie)]).expect_problem(403, "network_not_allowed");
+}
+
+#[test]
+fn set_impersonated_on_the_command_line_there_and_back() {
+    let directory = Directory::new();
+    let store = ["--store", "sqlite:cloakroom.db"];
+    let run = |token: &str, arguments: &[&str]| directory.run_reading(token, &[arguments, &store[..]].concat());
+    let token_in =
+        |out: &str| out.lines().find_map(|line| line.strip_prefix("token       ").map(str::to_owned)).unwrap();
+    let own = token_in(&run("", &["start", "--user", "root"]).expect(0).out);
+
+    run("", &["users", "set", "anna"]).expect(0);
+
+    let begin = ["impersonate", "anna", "--reason", "ticket 17", "--minutes", "15"];
+    let acting = run(&format!("{own}\n"), &begin).expect(0).out;
+    assert!(acting.contains("user        anna") && acting.contains("acting      root"), "{acting}");
+    assert!(run(&own, &begin).expect(4).err.contains("ended"), "the actor's own token is dead meanwhile");
+
+    let back = run(&token_in(&acting), &["stop-impersonating", "--json"]).expect(0).out;
+    let back: Value = serde_json::from_str(&back).unwrap();
+    assert_eq!((&back["session"]["user"], &back["session"]["impersonated_by"]), (&"root".into(), &Value::Null));
+    run(&token_in(&acting), &["stop-impersonating"]).expect(4);
+
+    assert!(run("\n", &begin).expect(2).err.contains("standard input"));
+    run(&own, &["impersonate", "anna"]).expect(2);
+    let log = run("", &["audit", "--user", "anna"]).expect(0).out;
+    assert!(log.contains("ticket 17") && !log.contains(&own), "{log}");
+}
+
+#[test]
+fn validate_user_lets_only_known_users_in_where_that_is_set() {
+    let directory = Directory::new();
+    let server = directory.serve_with(&["--trusted-proxies", "127.0.0.1"], &[("CLOAKROOM_ONLY_KNOWN_USERS", "true")]);
+    let start = || server.call(Method::POST, "/v1/sessions", r#"{"user":"anna"}"#);
+    start().expect_problem(403, "not_in_directory");
+    server.call(Method::PATCH, "/v1/users/anna", r#"{"allowed_networks":["10.0.0.0/8"]}"#).expect(200);
+    let with_address = r#"{"user":"anna","client":{"ip":"10.1.2.3"}}"#;
+    let started = server.call(Method::POST, "/v1/sessions", with_address).expect(201);
+    let token = started.json()["token"].as_str().unwrap().to_owned();
+    let ask = |from: &str| {
+        let request = agent().get(format!("{}/auth", server.url)).header("cookie", format!("__Host-session={token}"));
+        request.header("x-forwarded-for", from).call().unwrap().status().as_u16()
+    };
+    assert_eq!((ask("10.1.2.3"), ask("192.0.2.1")), (200, 403));
+
+    let wrong = directory.run(&["serve", "--trusted-proxies", "10.0.0.0/33"]).expect(2);
+    assert!(wrong.err.contains("trusted_proxies") && wrong.err.contains("10.0.0.0/33"), "{}", wrong.err);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
@@ -16,7 +17,7 @@ use super::{
     json::Params,
     problem::{Code, Problem},
 };
-use crate::percent;
+use crate::{percent, server::Peer};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,10 +41,11 @@ fn one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
 
 pub(super) async fn decide(
     State(app): State<App>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     params: Result<Params<AuthParams>, Problem>,
 ) -> Response {
-    let visitor = visitor(&app, &headers).await;
+    let visitor = visitor(&app, peer.map(|Extension(peer)| peer), &headers).await;
     let (info, ended) = match &visitor {
         Ok(Found::Live(record)) => (Some(&record.info), None),
         Ok(Found::Ended(ended)) => (None, Some(ended)),
@@ -71,9 +73,13 @@ pub(super) async fn decide(
 }
 
 /// Who the cookie says it is.
-async fn visitor(app: &App, headers: &HeaderMap) -> Result<Found, Error> {
+async fn visitor(app: &App, peer: Option<Peer>, headers: &HeaderMap) -> Result<Found, Error> {
     let found = match app.sessions.cookie().read(headers) {
-        Presented::Token(token) => app.sessions.resume(&token).await,
+        Presented::Token(token) => {
+            let proxies = app.trusted_proxies.as_ref().zip(peer);
+            let ip = proxies.and_then(|(proxies, Peer(peer))| proxies.client(peer, headers));
+            app.sessions.resume_from(&token, ip).await
+        }
         Presented::Nothing | Presented::Malformed | Presented::Ambiguous => Ok(Found::Unknown),
     };
     if let Err(error) = &found

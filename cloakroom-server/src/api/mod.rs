@@ -7,7 +7,7 @@ use axum::{
     middleware::from_fn_with_state,
     routing::{any, get, post},
 };
-use cloakroom::Sessions;
+use cloakroom::{Sessions, TrustedProxies};
 
 use crate::{Bounds, keys::ApiKeys};
 
@@ -38,6 +38,7 @@ pub(crate) struct App {
     pub(crate) keys: Arc<ApiKeys>,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// All paths of the server.

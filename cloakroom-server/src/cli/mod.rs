@@ -17,6 +17,7 @@ mod audit;
 mod clear_sessions;
 mod copy;
 mod doctor;
+mod impersonate;
 mod key;
 mod list;
 mod migrate;
@@ -69,6 +70,10 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Copy all sessions from one store into another
     Copy(copy::Copy),
+    /// Act as another user for a while: a new session, and its token
+    Impersonate(impersonate::Impersonate),
+    /// Go back from acting as another to one's own session, with a new token
+    StopImpersonating(impersonate::StopImpersonating),
     /// Make an API key, and print the lines for cloakroom.toml
     Key(key::Key),
 }
@@ -89,6 +94,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Copy(copy) => copy.run(),
+        Command::Impersonate(impersonate) => impersonate.run(),
+        Command::StopImpersonating(stop) => stop.run(),
         Command::Key(key) => key.run(),
     };
     match done {

@@ -51,6 +51,7 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     // From here on a signal ends the server in order, not in the middle of its start.
     let stop = stop_signal().map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
     let listener = listen(settings)?;
+    let trusted_proxies = settings.trusted_proxies()?;
     let sessions = settings.sessions().await?;
     let (keys, key_file) = settings.keys(std::env::var("CLOAKROOM_API_KEY").ok().as_deref())?;
     if let Some(path) = key_file {
@@ -63,7 +64,11 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         // Whoever started us closed the pipe; that is no reason not to serve.
         tracing::warn!(%error, "the ready line could not be written");
     }
-    crate::run(listener, Server::new(sessions, keys), stop).await;
+    let mut server = Server::new(sessions, keys);
+    if let Some(proxies) = trusted_proxies {
+        server = server.trusted_proxies(proxies);
+    }
+    crate::run(listener, server, stop).await;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -37,6 +37,16 @@ impl Directory {
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         Done::of(self.command(arguments).output().unwrap())
+    }
+
+    /// With something to read on standard input.
+    pub(crate) fn run_reading(&self, input: &str, arguments: &[&str]) -> Done {
+        let pipes = || Stdio::piped();
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(pipes()).stdout(pipes()).stderr(pipes()).spawn().unwrap();
+        // It need not read to the end.
+        child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+        Done::of(child.wait_with_output().unwrap())
     }
 
     /// A server on a free port; it is ready when this returns. Its log is `server.log`.

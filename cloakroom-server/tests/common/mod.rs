@@ -51,10 +51,14 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) fn start() -> Self {
-        Self::with_bounds(Bounds::default())
+        Self::with(|server| server)
     }
 
     pub(crate) fn with_bounds(bounds: Bounds) -> Self {
+        Self::with(move |server| server.bounds(bounds))
+    }
+
+    pub(crate) fn with(configure: impl FnOnce(Server) -> Server + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [read, write, admin] = std::array::from_fn(|_| keys::generate().unwrap());
         let api_keys = ApiKeys::new(vec![
@@ -75,7 +79,7 @@ impl TestServer {
                     Sessions::builder(store).stored_users().clock(server_clock).without_upkeep().build().unwrap();
                 let listener = cloakroom_server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
                 ready.send(listener.local_addr().unwrap().to_string()).unwrap();
-                let server = Server::new(sessions, api_keys).bounds(bounds);
+                let server = configure(Server::new(sessions, api_keys));
                 cloakroom_server::run(listener, server, async { stopped.await.unwrap_or_default() }).await;
             });
         });

@@ -1,0 +1,87 @@
+//! `cloakroom impersonate` and `cloakroom stop-impersonating`.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use clap::Args;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Failure, Target};
+use crate::output::{self, Style};
+
+/// Act as another user for a while: a new session, and its token
+///
+/// The token of who acts is read from standard input; it is dead afterwards.
+#[derive(Debug, Args)]
+pub(super) struct Impersonate {
+    /// As whom
+    user: String,
+    /// Why; the audit log keeps it
+    #[arg(long)]
+    reason: String,
+    /// For how long [default: 60]
+    #[arg(long, value_name = "N")]
+    minutes: Option<u32>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Go back to one's own session, with a new token
+///
+/// The token that acting as another began with is read from standard input.
+#[derive(Debug, Args)]
+pub(super) struct StopImpersonating {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Impersonate {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut body = json!({ "token": token()?, "user": self.user, "reason": self.reason });
+        if let Some(minutes) = self.minutes {
+            body["minutes"] = minutes.into();
+        }
+        hand_over(&self.target, "/v1/sessions/impersonate", &body)
+    }
+}
+
+impl StopImpersonating {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        hand_over(&self.target, "/v1/sessions/impersonate/stop", &json!({ "token": token()? }))
+    }
+}
+
+/// Not an argument: everybody on the machine sees those.
+fn token() -> Result<String, Failure> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        eprint!("Token: ");
+    }
+    let mut line = String::new();
+    let read = input.lock().read_line(&mut line);
+    read.map_err(|error| Failure::new(Failure::USAGE, format!("the token cannot be read: {error}")))?;
+    match line.trim() {
+        "" => Err(Failure::new(Failure::USAGE, "give the token of the session on standard input")),
+        token => Ok(token.to_owned()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct HandedOver {
+    token: String,
+    session: output::Session,
+}
+
+fn hand_over(target: &Target, path: &str, body: &Value) -> Result<(), Failure> {
+    let answer = target.client()?.call(Method::POST, path, Some(body.to_string()))?;
+    match target.style() {
+        Style::Json => output::line(&answer),
+        Style::Human => {
+            let HandedOver { token, session } = serde_json::from_str(&answer)?;
+            session.print();
+            output::line(&format!("token       {token}"));
+        }
+    }
+    Ok(())
+}
