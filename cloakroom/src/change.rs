@@ -157,26 +157,13 @@ impl Change {
         {
             return Applied::Conflict;
         }
-        let before = record.data.size();
-        let size = self.size_after(record, before);
-        if size > self.max_data_bytes && size > before {
+        if let Err(size) = record.data.change(self.remove_all, &self.remove, &self.set, self.max_data_bytes) {
             return Applied::TooLarge { size };
-        }
-        if self.remove_all || !self.remove.is_empty() || !self.set.is_empty() {
-            record.data.change(self.remove_all, &self.remove, &self.set);
         }
         self.fields.apply_to(&mut record.info);
         record.info.version += 1;
         record.recent_changes.push(self.id);
         Applied::Now
-    }
-
-    fn size_after(&self, record: &Record, before: usize) -> usize {
-        let stored = |key: &Arc<str>| record.data.get(key).map_or(0, |value| entry_size(key, value.as_str()));
-        let removed: usize =
-            if self.remove_all { before } else { self.remove.iter().chain(self.set.keys()).map(stored).sum() };
-        let added: usize = self.set.iter().map(|(key, value)| entry_size(key, value.as_str())).sum();
-        before - removed + added
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, iter,
+    ops::Range,
     sync::Arc,
 };
 
@@ -137,7 +138,7 @@ impl Data {
     #[expect(clippy::needless_pass_by_value, reason = "what is inserted is given away, as in every map")]
     pub fn insert(&mut self, key: impl AsRef<str>, value: Json) -> Option<Json> {
         let before = self.get(key.as_ref()).map(JsonRef::to_json);
-        self.set(key.as_ref(), &value);
+        self.set(key.as_ref(), &value, usize::MAX).expect("nothing is larger");
         before
     }
 
@@ -173,13 +174,23 @@ impl Data {
         self.block().size()
     }
 
-    /// Removes all keys or some, and sets others, in one go.
-    pub(crate) fn change(&mut self, all: bool, remove: &BTreeSet<Arc<str>>, set: &BTreeMap<Arc<str>, Json>) {
+    /// Removes all keys or some, and sets others, in one go. Where that makes it larger than before and than `most` bytes,
+    /// nothing changes, and the size it would have is the error.
+    pub(crate) fn change(
+        &mut self,
+        all: bool,
+        remove: &BTreeSet<Arc<str>>,
+        set: &BTreeMap<Arc<str>, Json>,
+        most: usize,
+    ) -> Result<(), usize> {
         match (all, remove.first(), set.first_key_value()) {
             // What most requests do.
-            (false, None, Some((key, value))) if set.len() == 1 => return self.set(key, value),
-            (false, Some(key), None) if remove.len() == 1 => return self.unset(key),
-            (false, None, None) => return,
+            (false, None, Some((key, value))) if set.len() == 1 => return self.set(key, value, most),
+            (false, Some(key), None) if remove.len() == 1 => {
+                self.unset(key);
+                return Ok(());
+            }
+            (false, None, None) => return Ok(()),
             _ => {}
         }
         let mut entries = Vec::with_capacity(self.len() + set.len());
@@ -195,14 +206,29 @@ impl Data {
             }
         }
         entries.extend(set);
+        let size = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.check_size(size, most)?;
         *self = Self::of_sorted(&entries);
+        Ok(())
     }
 
-    fn set(&mut self, key: &str, value: &Json) {
-        let block = self.block();
-        let found = block.position(key);
-        let at = found.unwrap_or_else(|| block.place_of(key.as_bytes()));
-        *self = block.with(at, found.is_some(), Some((key.as_bytes(), value.as_str().as_bytes())));
+    fn set(&mut self, key: &str, value: &Json, most: usize) -> Result<(), usize> {
+        let (block, value) = (self.block(), value.as_str().as_bytes());
+        let Some(at) = block.position(key) else {
+            self.check_size(block.size() + key.len() + value.len(), most)?;
+            *self = block.with(block.place_of(key.as_bytes()), false, Some((key.as_bytes(), value)));
+            return Ok(());
+        };
+        let old = block.range(2 * at + 1);
+        self.check_size(block.size() - old.len() + value.len(), most)?;
+        if old.len() == value.len()
+            && let Some(own) = self.0.as_mut().and_then(Arc::get_mut)
+        {
+            own[old].copy_from_slice(value);
+        } else {
+            *self = self.block().with(at, true, Some((key.as_bytes(), value)));
+        }
+        Ok(())
     }
 
     fn unset(&mut self, key: &str) {
@@ -211,18 +237,25 @@ impl Data {
         }
     }
 
+    fn check_size(&self, size: usize, most: usize) -> Result<(), usize> {
+        if size > most && size > self.size() { Err(size) } else { Ok(()) }
+    }
+
     fn of_sorted(entries: &[(&[u8], &[u8])]) -> Self {
         if entries.is_empty() {
             return Self::new();
         }
         let start = (1 + 2 * entries.len()) * NUMBER;
         let size: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let texts = entries.iter().flat_map(|(key, value)| [*key, *value]);
-        let ends = texts.clone().scan(start, |end, text| {
-            *end += text.len();
+        let mut block = zeros(start + size);
+        let (numbers, texts) = unshared(&mut block).split_at_mut(start);
+        let ends = entries.iter().flat_map(|(key, value)| [key.len(), value.len()]).scan(start, |end, length| {
+            *end += length;
             Some(*end)
         });
-        Self(Some(block(start, size, iter::once(start).chain(ends), texts)))
+        write_numbers(numbers, iter::once(start).chain(ends));
+        write_texts(texts, entries.iter().flat_map(|(key, value)| [*key, *value]));
+        Self(Some(block))
     }
 
     /// Keys and values as bytes: texts in the order of their bytes.
@@ -232,14 +265,16 @@ impl Data {
     }
 
     fn block(&self) -> Block<'_> {
-        Block(self.0.as_deref().unwrap_or_default())
+        /// Of no entries: the first text would begin behind this number.
+        const EMPTY: [u8; NUMBER] = 4_u32.to_ne_bytes();
+        Block(self.0.as_deref().unwrap_or(&EMPTY))
     }
 }
 
 /// The bytes of a numbers' place in a block.
 const NUMBER: usize = size_of::<u32>();
 
-/// Nothing at all, or: where the first text begins, where each text ends, and the texts, each key before its value.
+/// Where the first text begins, where each text ends, and the texts, each key before its value.
 #[derive(Clone, Copy)]
 struct Block<'a>(&'a [u8]);
 
@@ -249,12 +284,12 @@ impl<'a> Block<'a> {
     }
 
     fn size(self) -> usize {
-        self.0.len().saturating_sub(self.start())
+        self.0.len() - self.start()
     }
 
     /// Where the first text begins.
     fn start(self) -> usize {
-        self.0.first_chunk().map_or(NUMBER, number)
+        self.end(0)
     }
 
     fn position(self, key: &str) -> Option<usize> {
@@ -267,7 +302,7 @@ impl<'a> Block<'a> {
             return (at < count && *self.bytes(2 * at) == *key).then_some(at);
         }
         let mut start = self.start();
-        let ends = self.0.get(NUMBER..start)?.as_chunks().0;
+        let ends = self.0[NUMBER..start].as_chunks().0;
         ends.as_chunks().0.iter().position(|[key_end, value_end]| {
             let key_start = std::mem::replace(&mut start, number(value_end));
             let key_end = number(key_end);
@@ -293,27 +328,33 @@ impl<'a> Block<'a> {
             return Data::new();
         }
         let (old_start, start) = (self.start(), (1 + 2 * count) * NUMBER);
-        let before = self.0.get(old_start..self.end(2 * at)).unwrap_or_default();
-        let old_end = self.end(2 * behind);
-        let after = self.0.get(old_end..).unwrap_or_default();
+        let (before, after) = (&self.0[old_start..self.end(2 * at)], &self.0[self.end(2 * behind)..]);
         let (key, value) = new.unwrap_or_default();
         let key_end = start + before.len() + key.len();
         let value_end = key_end + value.len();
-        let ends = (0..=2 * at).map(|text| self.end(text) - old_start + start);
-        let ends = ends.chain(new.iter().flat_map(|_| [key_end, value_end]));
-        let ends = ends.chain((2 * behind + 1..=2 * self.len()).map(|text| self.end(text) - old_end + value_end));
-        let size = value_end - start + after.len();
-        Data(Some(block(start, size, ends, [before, key, value, after].into_iter())))
+        let mut block = zeros(value_end + after.len());
+        let (numbers, texts) = unshared(&mut block).split_at_mut(start);
+        let (kept, rest) = numbers.split_at_mut((2 * at + 1) * NUMBER);
+        let (own, moved) = rest.split_at_mut(if new.is_some() { 2 * NUMBER } else { 0 });
+        write_moved(kept, self.0, old_start, start);
+        write_numbers(own, [key_end, value_end].into_iter());
+        write_moved(moved, &self.0[(2 * behind + 1) * NUMBER..], self.end(2 * behind), value_end);
+        write_texts(texts, [before, key, value, after].into_iter());
+        Data(Some(block))
     }
 
     /// Keys have even numbers, their values the odd ones behind.
     fn bytes(self, at: usize) -> &'a [u8] {
-        &self.0[self.end(at)..self.end(at + 1)]
+        &self.0[self.range(at)]
+    }
+
+    fn range(self, at: usize) -> Range<usize> {
+        self.end(at)..self.end(at + 1)
     }
 
     /// Where the text before this one ends, and this one begins.
     fn end(self, at: usize) -> usize {
-        self.0.get(at * NUMBER..).and_then(<[u8]>::first_chunk).map_or(NUMBER, number)
+        number(self.0[at * NUMBER..].first_chunk().expect("there is one more number than texts"))
     }
 }
 
@@ -326,24 +367,39 @@ fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).expect("it was text when it was put in")
 }
 
-/// Filled in its place: a list that becomes shared would be copied.
-fn block<'a>(
-    start: usize,
-    size: usize,
-    ends: impl Iterator<Item = usize>,
-    texts: impl Iterator<Item = &'a [u8]>,
-) -> Arc<[u8]> {
-    let mut block: Arc<[u8]> = iter::repeat_n(0, start + size).collect();
-    let (numbers, mut rest) = Arc::get_mut(&mut block).expect("nobody else has it yet").split_at_mut(start);
-    for (place, end) in numbers.as_chunks_mut().0.iter_mut().zip(ends) {
-        *place = u32::try_from(end).expect("limits keep data under 4 GiB").to_ne_bytes();
+/// To be filled in its place: a list that becomes shared would be copied.
+fn zeros(length: usize) -> Arc<[u8]> {
+    iter::repeat_n(0, length).collect()
+}
+
+fn unshared(block: &mut Arc<[u8]>) -> &mut [u8] {
+    Arc::get_mut(block).expect("nobody else has it yet")
+}
+
+fn write_numbers(places: &mut [u8], numbers: impl Iterator<Item = usize>) {
+    for (place, number) in places.as_chunks_mut().0.iter_mut().zip(numbers) {
+        *place = narrow(number).to_ne_bytes();
     }
+}
+
+/// Numbers as they were, but for where the texts lie that they count from.
+fn write_moved(places: &mut [u8], old: &[u8], from: usize, to: usize) {
+    let moved = narrow(to).wrapping_sub(narrow(from));
+    for (place, old) in places.as_chunks_mut().0.iter_mut().zip(old.as_chunks().0) {
+        *place = u32::from_ne_bytes(*old).wrapping_add(moved).to_ne_bytes();
+    }
+}
+
+fn write_texts<'a>(mut places: &mut [u8], texts: impl Iterator<Item = &'a [u8]>) {
     for text in texts {
-        let (place, behind) = rest.split_at_mut(text.len());
+        let (place, behind) = places.split_at_mut(text.len());
         place.copy_from_slice(text);
-        rest = behind;
+        places = behind;
     }
-    block
+}
+
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).expect("limits keep data under 4 GiB")
 }
 
 /// What one entry counts towards the size limit.
@@ -395,8 +451,8 @@ pub(crate) fn check_key(key: &str, max_bytes: usize) -> Result<(), Error> {
 }
 
 fn has_control_character(text: &str) -> bool {
-    // Most keys are ASCII: their bytes need no decoding.
-    if text.is_ascii() { text.bytes().any(|byte| byte.is_ascii_control()) } else { text.chars().any(char::is_control) }
+    // Most keys are ASCII that can be seen: their bytes need no decoding.
+    !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.chars().any(char::is_control)
 }
 
 #[cfg(test)]
@@ -440,11 +496,11 @@ mod tests {
         let remove = ["c", "missing"].map(Arc::from).into();
         let set = [("b", "4"), ("ключ", "\"ё\"")].map(|(key, value)| (key.into(), Json::from_stored(value))).into();
         let mut changed = start.clone();
-        changed.change(false, &remove, &set);
+        changed.change(false, &remove, &set, usize::MAX).unwrap();
         assert_eq!(changed, data(&[("a", "1"), ("b", "4"), ("ключ", "\"ё\"")]));
-        changed.change(true, &remove, &set);
+        changed.change(true, &remove, &set, usize::MAX).unwrap();
         assert_eq!(changed, data(&[("b", "4"), ("ключ", "\"ё\"")]));
-        changed.change(true, &remove, &BTreeMap::new());
+        changed.change(true, &remove, &BTreeMap::new(), usize::MAX).unwrap();
         assert_eq!(changed, Data::new());
         assert_eq!(start.len(), 3, "a clone shares what it held, not what it becomes");
     }
@@ -463,16 +519,36 @@ mod tests {
             let mut whole = data.clone();
             let (other, one): (Arc<str>, _) = ("z".into(), [(key.clone(), value.clone())]);
             if next(5) > 1 {
-                whole.change(false, &[other].into(), &one.into());
+                whole.change(false, &[other].into(), &one.into(), usize::MAX).unwrap();
                 assert_eq!(data.insert(&key, value.clone()), model.insert(key, value));
             } else {
-                whole.change(false, &[key.clone(), other].into(), &BTreeMap::new());
+                whole.change(false, &[key.clone(), other].into(), &BTreeMap::new(), usize::MAX).unwrap();
                 assert_eq!(data.remove(&key), model.remove(&key));
             }
             assert_eq!(data, model.clone().into_iter().collect(), "step {step}");
             assert_eq!(data, whole, "step {step}");
             assert_eq!((data.len(), data.is_empty()), (model.len(), model.is_empty()));
         }
+    }
+
+    #[test]
+    fn a_value_that_is_set_in_place_is_not_set_in_clones() {
+        let key: Arc<str> = "b".into();
+        let mut data: Data =
+            [("a", "1"), ("b", "22"), ("c", "3")].map(|(k, v)| (k.into(), Json::from_stored(v))).into_iter().collect();
+        let before = data.clone();
+        let set = |data: &mut Data, value: &str, most| {
+            data.change(false, &BTreeSet::new(), &[(key.clone(), Json::from_stored(value))].into(), most)
+        };
+        for (value, size) in [("33", 7), ("44", 7), ("5", 6), ("6", 6)] {
+            assert_eq!(set(&mut data, value, 7), Ok(()));
+            assert_eq!((data.get("b").unwrap().as_str(), data.size()), (value, size));
+            assert_eq!((data.get("a").unwrap().as_str(), data.get("c").unwrap().as_str()), ("1", "3"));
+        }
+        assert_eq!(before.get("b").unwrap().as_str(), "22");
+        assert_eq!(set(&mut data, "7777", 7), Err(9));
+        assert_eq!(set(&mut data, "8", 3), Ok(()), "what is over the limit already may stay as it is");
+        assert_eq!(data.get("b").unwrap().as_str(), "8");
     }
 
     #[test]

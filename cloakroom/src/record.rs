@@ -132,10 +132,19 @@ impl Client {
 }
 
 /// The ids of the latest changes to a record, newest last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RecentChanges {
     // Most records have few, and pay for no more.
     ids: Vec<u64>,
+}
+
+impl Clone for RecentChanges {
+    /// With room for one more: records are copied when they change.
+    fn clone(&self) -> Self {
+        let mut ids = Vec::with_capacity((self.ids.len() + 1).min(Self::KEPT));
+        ids.extend_from_slice(&self.ids);
+        Self { ids }
+    }
 }
 
 impl RecentChanges {

@@ -15,6 +15,13 @@ pub(super) struct InFlight {
     operations: usize,
 }
 
+/// Who looks at the session once it is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    Somebody,
+    Nobody,
+}
+
 impl Session {
     /// Stores what is pending. The layer does this before the response's head is sent; a task that outlives its response
     /// does it itself.
@@ -26,7 +33,17 @@ impl Session {
         self.commit_in_turn().await
     }
 
+    /// As [`commit`](Self::commit), for a session that nobody else holds and nobody will look at again.
+    pub(crate) async fn commit_at_last(&self) -> Result<()> {
+        let _turn = self.0.turn.lock().await;
+        self.commit_until_stored(Afterwards::Nobody).await
+    }
+
     pub(super) async fn commit_in_turn(&self) -> Result<()> {
+        self.commit_until_stored(Afterwards::Somebody).await
+    }
+
+    async fn commit_until_stored(&self, looks: Afterwards) -> Result<()> {
         loop {
             let (record, sent) = {
                 let mut state = self.state();
@@ -39,13 +56,14 @@ impl Session {
                         return Ok(());
                     }
                     Stage::Anonymous { .. } => (None, None),
+                    Stage::LetGo { .. } => return Err(Error::UnknownSession),
                     Stage::Stored { record, .. } => (Some(Arc::clone(record)), state.in_flight.clone()),
                 }
             };
             match record {
                 // Boxed: it happens once in a session's life, and needs much room.
                 None => return Box::pin(self.start_with_pending()).await.map(drop),
-                Some(record) => self.send(record, sent).await?,
+                Some(record) => self.send(record, sent, looks).await?,
             }
         }
     }
@@ -73,7 +91,7 @@ impl Session {
         Ok(id)
     }
 
-    async fn send(&self, record: Arc<Record>, mut again: Option<InFlight>) -> Result<()> {
+    async fn send(&self, record: Arc<Record>, mut again: Option<InFlight>, looks: Afterwards) -> Result<()> {
         let mut first = true;
         let stored = self.0.sessions.modify_with(record, |record| {
             let mut state = self.state();
@@ -86,6 +104,9 @@ impl Session {
             }
             let sent = InFlight { change: state.under_lease(state.pending.change()), operations: state.pending.len() };
             state.in_flight = Some(sent.clone());
+            if looks == Afterwards::Nobody {
+                state.stage.let_go();
+            }
             Ok(sent.change)
         });
         let stored = stored.await;
@@ -93,9 +114,7 @@ impl Session {
         match stored {
             Ok(fresh) => {
                 let operations = state.in_flight.take().map_or(0, |sent| sent.operations);
-                if let Stage::Stored { record, .. } = &mut state.stage {
-                    *record = Arc::clone(&fresh);
-                }
+                state.stage.see(Arc::clone(&fresh));
                 state.pending.stored(operations, &fresh.data)?;
                 state.release_if_stored();
                 Ok(())
@@ -140,9 +159,7 @@ impl Session {
                     Ok(self.state().under_lease(Arc::new(change)))
                 });
                 let fresh = fresh.await?;
-                if let Stage::Stored { record, .. } = &mut self.state().stage {
-                    *record = Arc::clone(&fresh);
-                }
+                self.state().stage.see(Arc::clone(&fresh));
                 fresh
             }
         };
@@ -160,7 +177,7 @@ impl Session {
             Stage::Anonymous { lapsed: Some(ended) } if self.0.sessions.has_fresh_successor(ended) => {
                 Err(ended.clone().into())
             }
-            Stage::Anonymous { .. } | Stage::Stored { .. } => Ok(()),
+            Stage::Anonymous { .. } | Stage::Stored { .. } | Stage::LetGo { .. } => Ok(()),
         }
     }
 }

@@ -90,6 +90,11 @@ enum Stage {
         /// What the client holds, or will when this response arrives.
         token: Token,
     },
+    /// There is a record, which was let go so that the store may change it in place: nobody will look at it again.
+    LetGo {
+        /// As of a stored one.
+        token: Token,
+    },
 }
 
 /// What the response shall do to the client's cookie.
@@ -207,7 +212,7 @@ impl Session {
     pub fn lapsed(&self) -> Option<Ended> {
         match &self.state().stage {
             Stage::Anonymous { lapsed } => lapsed.clone(),
-            Stage::Stored { .. } => None,
+            Stage::Stored { .. } | Stage::LetGo { .. } => None,
         }
     }
 
@@ -329,7 +334,7 @@ impl Session {
         }
         Ok(match &state.stage {
             Stage::Stored { token, .. } => Some(token.clone()),
-            Stage::Anonymous { .. } => None,
+            Stage::Anonymous { .. } | Stage::LetGo { .. } => None,
         })
     }
 
@@ -439,11 +444,9 @@ impl State {
 
     /// Goes on from a fresh record; with another token where there is one.
     fn rebase(&mut self, fresh: Arc<Record>, new_token: Option<Token>) -> Result<()> {
-        if let Stage::Stored { record, token } = &mut self.stage {
-            *record = fresh;
-            if let Some(new_token) = new_token {
-                *token = new_token;
-            }
+        self.stage.see(fresh);
+        if let (Some(new_token), Stage::Stored { token, .. }) = (new_token, &mut self.stage) {
+            *token = new_token;
         }
         self.pending.rebase(self.stage.data())
     }
@@ -452,8 +455,23 @@ impl State {
 impl Stage {
     fn record(&self) -> Option<&Arc<Record>> {
         match self {
-            Self::Anonymous { .. } => None,
+            Self::Anonymous { .. } | Self::LetGo { .. } => None,
             Self::Stored { record, .. } => Some(record),
+        }
+    }
+
+    /// Takes note of the record as it is now, if there is one.
+    fn see(&mut self, fresh: Arc<Record>) {
+        match self {
+            Self::Anonymous { .. } => {}
+            Self::Stored { record, .. } => *record = fresh,
+            Self::LetGo { token } => *self = Self::Stored { record: fresh, token: token.clone() },
+        }
+    }
+
+    fn let_go(&mut self) {
+        if let Self::Stored { token, .. } = self {
+            *self = Self::LetGo { token: token.clone() };
         }
     }
 
@@ -470,6 +488,7 @@ impl fmt::Debug for Session {
         match &state.stage {
             Stage::Anonymous { lapsed } => shown.field("anonymous", &true).field("lapsed", lapsed),
             Stage::Stored { record, .. } => shown.field("id", &record.info.id).field("user", &record.info.user),
+            Stage::LetGo { token } => shown.field("id", &token.id()),
         };
         shown.field("pending", &state.pending.len()).finish_non_exhaustive()
     }

@@ -97,7 +97,8 @@ impl Pending {
     pub(super) fn view(&self, base: &Data) -> Data {
         let mut data = base.clone();
         if let Some(change) = &self.change {
-            data.change(change.remove_all, &change.remove, &change.set);
+            let changed = data.change(change.remove_all, &change.remove, &change.set, usize::MAX);
+            changed.expect("nothing is larger");
         }
         data
     }

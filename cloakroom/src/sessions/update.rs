@@ -57,9 +57,15 @@ impl Sessions {
     ///
     /// [`Updated::Conflict`] carries the record as it is; data that would be too large is an error.
     pub async fn update(&self, id: SessionId, change: &Change) -> Result<Updated> {
-        for key in change.set.keys() {
-            data::check_key(key, self.config().max_key_bytes)?;
-        }
+        self.check_keys(change)?;
+        self.apply(id, change).await
+    }
+
+    fn check_keys(&self, change: &Change) -> Result<()> {
+        change.set.keys().try_for_each(|key| data::check_key(key, self.config().max_key_bytes))
+    }
+
+    async fn apply(&self, id: SessionId, change: &Change) -> Result<Updated> {
         let updated = self.store_write(self.store().update(id, change, self.now())).await?;
         match &updated {
             Updated::TooLarge(size) => {
@@ -80,10 +86,15 @@ impl Sessions {
         record: Arc<Record>,
         mut decide: impl FnMut(&Record) -> Result<Change>,
     ) -> Result<Arc<Record>> {
-        self.modify_with(record, |record| decide(record).map(Arc::new)).await
+        let decide = |record: &Arc<Record>| {
+            let change = decide(record)?;
+            self.check_keys(&change)?;
+            Ok(Arc::new(change))
+        };
+        self.modify_with(record, decide).await
     }
 
-    /// [`modify`](Self::modify) for a caller that keeps its changes.
+    /// [`modify`](Self::modify) for a caller that keeps its changes, and has checked their keys.
     pub(crate) async fn modify_with(
         &self,
         record: Arc<Record>,
@@ -102,11 +113,13 @@ impl Sessions {
             if lane.is_none() && change.can_conflict() && turns.try_lock().is_err() {
                 lane = Some(turns.lock().await);
             }
-            match self.update(id, &change).await? {
+            // A store that shares its records changes in place what nobody else holds.
+            drop(record);
+            match self.apply(id, &change).await? {
                 Updated::Applied(record) => return Ok(record),
                 Updated::Conflict(fresh) => record = fresh,
                 Updated::Gone(gone) => return Err(gone.into()),
-                Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("update made it an error"),
+                Updated::TooLarge(_) | Updated::LeaseLost => unreachable!("it was made an error"),
             }
             if lane.is_none() {
                 lane = Some(turns.lock().await);

@@ -238,7 +238,11 @@ impl<F: Framework> Visit<F> {
             Ok(())
         } else if session.is_dirty() {
             // Boxed, so that requests which change nothing do not make room for it.
-            Box::pin(session.commit()).await
+            if held || session.holders() > 1 {
+                Box::pin(session.commit()).await
+            } else {
+                Box::pin(session.commit_at_last()).await
+            }
         } else {
             Ok(())
         };
