@@ -44,6 +44,7 @@ use actix_web::{
     http::{
         StatusCode,
         header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT},
+        uri::Authority,
     },
 };
 use bytes::Bytes;
@@ -87,6 +88,18 @@ struct Actix;
 impl Framework for Actix {
     type Request = HttpRequest;
     type Answer = HttpResponse;
+
+    fn method(request: &HttpRequest) -> &str {
+        request.method().as_str()
+    }
+
+    fn authority(request: &HttpRequest) -> Option<&str> {
+        request.uri().authority().map(Authority::as_str)
+    }
+
+    fn path(request: &HttpRequest) -> &str {
+        request.path()
+    }
 
     fn header_values<'a>(request: &'a HttpRequest, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         request.headers().get_all(name.as_str()).map(HeaderValue::as_bytes)
