@@ -7,6 +7,8 @@ mod clients;
 mod commit;
 #[path = "../web/cookies.rs"]
 mod cookies;
+#[path = "../web/csrf.rs"]
+mod csrf;
 #[path = "../web/dict.rs"]
 mod dict;
 #[path = "../web/failing_store.rs"]

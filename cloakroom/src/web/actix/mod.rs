@@ -24,6 +24,7 @@
 //! share them. Opened in the closure that makes the `App`, each worker would have a service of its own, whose upkeep
 //! ends with that worker.
 
+mod csrf;
 mod extract;
 
 use std::{
@@ -56,6 +57,8 @@ use super::{
     watch::Watch,
 };
 use crate::{Error, Sessions};
+
+pub use csrf::{CsrfMiddleware, CsrfService};
 
 /// Gives every request its session. Made by [`Sessions::middleware`].
 #[derive(Clone, Debug)]

@@ -18,6 +18,8 @@
 //! Whoever is refused is answered 403 with a problem document of the code `csrf_refused`; it is logged, and audited where
 //! the request has a session. A request that passes without a token costs no call of the store.
 //!
+//! [`CsrfLayer`] is for tower services, [`CsrfMiddleware`](super::CsrfMiddleware) for actix-web.
+//!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
 //! use axum::{Router, routing::post};
