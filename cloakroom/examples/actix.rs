@@ -2,16 +2,18 @@
 
 use actix_web::{
     App, HttpServer,
-    web::{Redirect, get},
+    web::{Html, Redirect, get, post},
 };
-use cloakroom::{Key, Result, Session, Sessions, SignIn, SignedIn};
+use cloakroom::{Key, Result, Session, Sessions, SignIn, SignedIn, web::CsrfMiddleware};
 
 const VISITS: Key<u32> = Key::new("visits");
 
-async fn home(session: Session) -> Result<String> {
+async fn home(session: Session) -> Result<Html> {
     // Stored at once: parallel requests answer 1, 2, 3, each once, whichever workers they meet.
     let visits = session.modify_now(VISITS, |n| n.unwrap_or(0) + 1).await?;
-    Ok(format!("visit {visits}"))
+    Ok(Html::new(format!(
+        r#"visit {visits} <form method="post" action="/sign-in"><button>Sign in as Anna</button></form>"#
+    )))
 }
 
 async fn sign_in(session: Session) -> Result<Redirect> {
@@ -30,9 +32,10 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let middleware = sessions.middleware();
     let server = HttpServer::new(move || {
         App::new()
+            .wrap(CsrfMiddleware::new()) // Refuses what other sites make browsers post. Within the sessions, so before them.
             .wrap(middleware.clone())
             .route("/", get().to(home))
-            .route("/sign-in", get().to(sign_in))
+            .route("/sign-in", post().to(sign_in))
             .route("/account", get().to(account))
     });
     server.bind("127.0.0.1:3000")?.run().await?; // Until Ctrl-C.

@@ -56,7 +56,7 @@
 //! |---|---|
 //! | [`Sessions`] | the service: opens a store, starts, resumes, lists and ends sessions, keeps the store tidy |
 //! | [`Session`], [`SignedIn`] | what a handler holds: a dict of named values, and signing in and out |
-//! | [`web`] | the tower layer, the actix-web middleware and the cookie |
+//! | [`web`] | the tower layers, the actix-web middleware and the cookie |
 //! | [`store`] | where sessions live, and the contract for a store of your own |
 //! | [`testing`] | the suite every store passes, a clock moved by hand, a store that counts and fails on demand |
 //! | [`Error`] | what can go wrong, by who can do what about it |

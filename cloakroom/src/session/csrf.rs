@@ -4,7 +4,7 @@ use super::Session;
 use crate::{CsrfToken, Result};
 
 impl Session {
-    /// The session's CSRF token, for a form or a script: see [`CsrfLayer`](crate::web::CsrfLayer). Each call masks it anew;
+    /// The session's CSRF token, for a form or a script: see [`web::csrf`](crate::web::csrf). Each call masks it anew;
     /// all of them hold until the session ends or its user signs in, across rotations.
     ///
     /// A visitor who has no session yet gets one, so ask before the response's head is sent: after it, that is

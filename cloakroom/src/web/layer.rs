@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, header, request};
+use http::{HeaderName, HeaderValue, Request, Response, header, request, uri::Authority};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -51,6 +51,18 @@ pub(super) struct Tower;
 impl Framework for Tower {
     type Request = request::Parts;
     type Answer = Response<Bytes>;
+
+    fn method(parts: &request::Parts) -> &str {
+        parts.method.as_str()
+    }
+
+    fn authority(parts: &request::Parts) -> Option<&str> {
+        parts.uri.authority().map(Authority::as_str)
+    }
+
+    fn path(parts: &request::Parts) -> &str {
+        parts.uri.path()
+    }
 
     fn header_values<'a>(parts: &'a request::Parts, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         parts.headers.get_all(name).iter().map(HeaderValue::as_bytes)

@@ -1,7 +1,8 @@
 //! Sessions over HTTP: the cookie, the layers, the middleware, the extractors.
 //!
 //! [`cookie`] knows no framework. [`SessionLayer`] and [`CsrfLayer`] work with any tower service, the extractors [`Session`](crate::Session)
-//! and [`SignedIn`] with axum (feature `axum`) and, below [`SessionMiddleware`], with actix-web (feature `actix`).
+//! and [`SignedIn`] with axum (feature `axum`). For actix-web (feature `actix`) there are [`SessionMiddleware`], the same
+//! extractors below it, and [`CsrfMiddleware`].
 
 #[cfg(feature = "actix")]
 pub mod actix;
@@ -22,7 +23,7 @@ mod visit;
 mod watch;
 
 #[cfg(feature = "actix")]
-pub use self::actix::SessionMiddleware;
+pub use self::actix::{CsrfMiddleware, SessionMiddleware};
 #[cfg(feature = "axum")]
 pub use self::axum::Rejection;
 pub use body::SessionBody;

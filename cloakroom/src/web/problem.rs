@@ -48,7 +48,6 @@ pub(super) fn logged(error: &Error) -> Response<Bytes> {
 }
 
 /// The response where the application has made a mistake, which belongs in the log.
-#[cfg(any(feature = "actix", feature = "axum"))]
 pub(super) fn set_up_wrongly() -> Response<Bytes> {
     plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is set up wrongly.")
 }

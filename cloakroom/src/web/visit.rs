@@ -37,6 +37,15 @@ pub(super) trait Framework: Sized + 'static {
     /// A response that takes the place of a handler's.
     type Answer;
 
+    /// A request's method, in the letters it was sent in.
+    fn method(request: &Self::Request) -> &str;
+
+    /// The host and port in a request's line, where it names them.
+    fn authority(request: &Self::Request) -> Option<&str>;
+
+    /// The path a request is for.
+    fn path(request: &Self::Request) -> &str;
+
     /// The values of a request's headers of this name.
     fn header_values<'a>(request: &'a Self::Request, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 

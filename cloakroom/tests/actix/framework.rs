@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     future::poll_fn,
+    io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
@@ -12,7 +13,8 @@ use std::{
 use actix_web::{
     FromRequest, Handler, HttpRequest, HttpResponse, HttpServer, Responder, ResponseError,
     body::{EitherBody, MessageBody, SizedStream},
-    dev::{ServerHandle, Service, ServiceResponse},
+    dev::{Payload, ServerHandle, Service, ServiceResponse},
+    error::PayloadError,
     http::Method,
     middleware::Condition,
     test::{TestRequest, init_service},
@@ -20,11 +22,16 @@ use actix_web::{
 };
 use bytes::Bytes;
 use cloakroom::{Sessions, store::MemoryStore, web::SessionMiddleware};
-use futures_util::stream::BoxStream;
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::world::Reply;
+
+pub(crate) use cloakroom::web::CsrfMiddleware as Csrf;
 
 pub(crate) type Params = web::Query<HashMap<String, String>>;
 
@@ -39,9 +46,12 @@ pub(crate) fn layer(sessions: &Sessions) -> SessionMiddleware {
 /// What a path is answered with, made anew by each worker.
 type Route = Arc<dyn Fn() -> actix_web::Route + Send + Sync>;
 
-/// Handlers by path.
+/// Handlers by path, and what is around them.
 #[derive(Clone, Default)]
-pub(crate) struct Router(Vec<(String, Route)>);
+pub(crate) struct Router {
+    routes: Vec<(String, Route)>,
+    csrf: Option<Csrf>,
+}
 
 impl Router {
     pub(crate) fn new() -> Self {
@@ -49,12 +59,12 @@ impl Router {
     }
 
     pub(crate) fn route(mut self, path: &str, route: Route) -> Self {
-        self.0.push((path.to_owned(), route));
+        self.routes.push((path.to_owned(), route));
         self
     }
 
     pub(crate) fn merge(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+        self.routes.extend(other.routes);
         self
     }
 
@@ -63,14 +73,30 @@ impl Router {
     }
 
     fn configure(&self, config: &mut ServiceConfig) {
-        for (path, route) in &self.0 {
+        for (path, route) in &self.routes {
             config.route(path, route());
         }
     }
 }
 
+/// Puts the rules against requests from other sites before routes.
+pub(crate) fn guard(routes: Router, csrf: Csrf) -> Router {
+    Router { csrf: Some(csrf), ..routes }
+}
+
 /// A handler, under GET and HEAD.
 pub(crate) fn get<F, Args>(handler: F) -> Route
+where
+    F: Handler<Args> + Send + Sync,
+    F::Output: Answer + 'static,
+    Args: FromRequest + 'static,
+{
+    let any = any(handler);
+    Arc::new(move || any().guard(actix_web::guard::Any(actix_web::guard::Get()).or(actix_web::guard::Head())))
+}
+
+/// A handler, under any method.
+pub(crate) fn any<F, Args>(handler: F) -> Route
 where
     F: Handler<Args> + Send + Sync,
     F::Output: Answer + 'static,
@@ -82,7 +108,7 @@ where
             let answer = handler.call(args);
             async move { Answering(answer.await) }
         };
-        web::route().guard(actix_web::guard::Any(actix_web::guard::Get()).or(actix_web::guard::Head())).to(answering)
+        web::route().to(answering)
     })
 }
 
@@ -114,6 +140,12 @@ impl Answer for &'static str {
 }
 
 impl Answer for String {
+    fn answer(self, request: &HttpRequest) -> HttpResponse {
+        self.respond_to(request).map_into_boxed_body()
+    }
+}
+
+impl Answer for Bytes {
     fn answer(self, request: &HttpRequest) -> HttpResponse {
         self.respond_to(request).map_into_boxed_body()
     }
@@ -184,8 +216,11 @@ pub(crate) struct App {
     worker: mpsc::UnboundedSender<Asked>,
 }
 
+/// A body in parts, which breaks off at the first that is an error.
+type Parts = Vec<Result<Bytes, &'static str>>;
+
 struct Asked {
-    request: Request<Bytes>,
+    request: Request<Parts>,
     /// Whether the client goes away after the first part.
     leaves: bool,
     reply: oneshot::Sender<Reply>,
@@ -207,6 +242,7 @@ impl App {
         thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
                 let app = actix_web::App::new()
+                    .wrap(Condition::new(router.csrf.is_some(), router.csrf.clone().unwrap_or_default()))
                     .wrap(Condition::new(layered, middleware))
                     .configure(|config| router.configure(config));
                 let service = Rc::new(init_service(app).await);
@@ -215,12 +251,15 @@ impl App {
                     // What was there before comes back with the drop, so that must be first.
                     drop(listening.take());
                     listening = Some(tracing::dispatcher::set_default(&log));
+                    let (head, body) = request.into_parts();
+                    let mut request = test_request(&head).to_request();
+                    *request.payload() = payload(body);
                     let service = Rc::clone(&service);
                     let answering = async move {
                         tokio::select! {
                             // A client that goes away takes its request with it.
                             () = reply.closed() => {}
-                            answer = answer(service.call(test_request(request).to_request()), leaves) => drop(reply.send(answer)),
+                            answer = answer(service.call(request), leaves) => drop(reply.send(answer)),
                         }
                     };
                     actix_web::rt::spawn(answering);
@@ -230,7 +269,7 @@ impl App {
         app
     }
 
-    async fn ask(&self, request: Request<Bytes>, leaves: bool) -> Reply {
+    async fn ask(&self, request: Request<Parts>, leaves: bool) -> Reply {
         let (reply, answered) = oneshot::channel();
         let log = tracing::dispatcher::get_default(Clone::clone);
         self.worker.send(Asked { request, leaves, reply, log }).unwrap_or_else(|_| panic!("the worker runs"));
@@ -277,13 +316,11 @@ async fn answer<B: MessageBody + 'static>(
     Reply { status, headers, body: String::from_utf8(text).unwrap() }
 }
 
-/// A request of the crate `http`'s as one of actix-web's.
-fn test_request(request: Request<Bytes>) -> TestRequest {
-    let (head, body) = request.into_parts();
+/// A request's head of the crate `http`'s as one of actix-web's.
+fn test_request(head: &http::request::Parts) -> TestRequest {
     let mut test = TestRequest::default()
         .method(Method::from_bytes(head.method.as_str().as_bytes()).unwrap())
-        .uri(&head.uri.to_string())
-        .set_payload(body);
+        .uri(&head.uri.to_string());
     if let Some(peer) = head.extensions.get::<SocketAddr>() {
         test = test.peer_addr(*peer);
     }
@@ -293,18 +330,28 @@ fn test_request(request: Request<Bytes>) -> TestRequest {
     test
 }
 
+fn payload(parts: Parts) -> Payload {
+    let parts = stream::iter(parts).map_err(|problem| PayloadError::Io(io::Error::other(problem)));
+    Payload::Stream { payload: parts.boxed_local() }
+}
+
 /// Says where a request comes from.
 pub(crate) fn connected_from(request: &mut Request<Bytes>, peer: SocketAddr) {
     request.extensions_mut().insert(peer);
 }
 
 pub(crate) async fn send(app: &App, request: Request<Bytes>) -> Reply {
+    app.ask(request.map(|body| vec![Ok(body)]), false).await
+}
+
+/// Sends a body in parts, and breaks off at the first that is an error.
+pub(crate) async fn send_parts(app: &App, request: Request<Parts>) -> Reply {
     app.ask(request, false).await
 }
 
 /// Takes a response's first part and goes away.
 pub(crate) async fn send_and_leave(app: &App, request: Request<Bytes>) {
-    app.ask(request, true).await;
+    app.ask(request.map(|body| vec![Ok(body)]), true).await;
 }
 
 /// A real server with several workers, until it is dropped.
@@ -322,6 +369,7 @@ pub(crate) async fn serve(app: App) -> Server {
             let App { router, middleware, layered, .. } = app;
             let server = HttpServer::new(move || {
                 actix_web::App::new()
+                    .wrap(Condition::new(router.csrf.is_some(), router.csrf.clone().unwrap_or_default()))
                     .wrap(Condition::new(layered, middleware.clone()))
                     .configure(|config| router.configure(config))
             });

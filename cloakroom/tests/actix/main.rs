@@ -1,5 +1,7 @@
 //! Sessions through actix-web's middleware and extractors, as a browser sees them: the tests of the layer, and some of its
 //! own.
+//!
+//! Those that use no HTTP run once, in `web`: audit, boot, clearing, clocks and interleavings.
 
 #[path = "../web/clients.rs"]
 mod clients;
@@ -7,8 +9,12 @@ mod clients;
 mod commit;
 #[path = "../web/cookies.rs"]
 mod cookies;
+#[path = "../web/csrf.rs"]
+mod csrf;
 #[path = "../web/dict.rs"]
 mod dict;
+#[path = "../web/directory.rs"]
+mod directory;
 #[path = "../web/failing_store.rs"]
 mod failing_store;
 #[path = "../web/forged.rs"]

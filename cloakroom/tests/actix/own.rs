@@ -6,11 +6,11 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     error,
     middleware::{Next, from_fn},
-    test::{TestRequest, call_and_read_body, init_service, try_call_service},
+    test::{TestRequest, call_and_read_body, call_service, init_service, try_call_service},
     web,
 };
 use bytes::Bytes;
-use cloakroom::{Found, Session, SignIn, SignedIn, testing::Call};
+use cloakroom::{Found, Session, SignIn, SignedIn, testing::Call, web::CsrfMiddleware};
 use futures_util::{future::join_all, stream};
 use http::StatusCode;
 use tokio::{
@@ -87,6 +87,22 @@ async fn a_body_that_asks_for_the_session_once_more_has_its_changes_stored() {
     assert_eq!(call_and_read_body(&app, request).await, "done");
     let Found::Live(record) = world.sessions.resume(&browser.token()).await.unwrap() else { panic!("it lives") };
     assert_eq!(record.data.get("late").unwrap().as_str(), "\"yes\"");
+}
+
+#[tokio::test]
+async fn f1_a_scope_can_be_guarded_alone() {
+    let world = world();
+    let guarded =
+        web::scope("/shop").wrap(CsrfMiddleware::new()).route("/order", web::post().to(HttpResponse::Created));
+    let app = actix_web::App::new().wrap(world.sessions.middleware()).service(guarded);
+    let app = init_service(app.route("/paid", web::post().to(HttpResponse::Accepted))).await;
+    let post = async |path, site| {
+        let request = TestRequest::post().uri(path).insert_header(("sec-fetch-site", site));
+        call_service(&app, request.to_request()).await.status().as_u16()
+    };
+    assert_eq!(post("/shop/order", "same-origin").await, 201);
+    assert_eq!(post("/shop/order", "cross-site").await, 403);
+    assert_eq!(post("/paid", "cross-site").await, 202);
 }
 
 #[tokio::test]

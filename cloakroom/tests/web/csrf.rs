@@ -2,39 +2,35 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    routing::{any, get},
-};
+use bytes::Bytes;
 use cloakroom::{
     Error, Event, RotatedToken, Session, SignIn,
     store::{AuditQuery, MemoryStore, Query},
     testing::Call,
-    web::CsrfLayer,
 };
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{Method, Request, StatusCode, header};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    framework::send,
+    framework::{App, Csrf, Page, Router, any, get, guard, layer, send, send_parts, serve},
     world::{Browser, NAME, Reply, World, routes, spied, world, world_on},
 };
 
 const OURS: &str = "shop.example";
 
-/// The world's application behind a CSRF layer, and a handler that tells what it was sent.
-fn guarded(world: &World, layer: CsrfLayer) -> Router {
-    routes()
-        .route("/change", any(|body: Bytes| async move { body }))
-        .route("/token", get(|session: Session| async move { Ok::<_, Error>(session.csrf_token().await?.to_string()) }))
-        .layer(layer)
-        .layer(world.sessions.layer())
+/// The world's application with the rules before it, and a handler that tells what it was sent.
+fn guarded(world: &World, csrf: Csrf) -> App {
+    let routes = routes().route("/change", any(|body: Bytes| async move { body })).route(
+        "/token",
+        get(|session: Session| async move { Ok::<_, Error>(session.csrf_token().await?.to_string()) }),
+    );
+    guard(routes, csrf).layer(layer(&world.sessions))
 }
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
-async fn change(app: &Router, cookie: Option<&str>, method: Method, headers: Headers<'_>, body: &str) -> Reply {
+async fn change(app: &App, cookie: Option<&str>, method: Method, headers: Headers<'_>, body: &str) -> Reply {
     let mut request = Request::builder().method(method).uri("/change");
     if let Some(cookie) = cookie {
         request = request.header(header::COOKIE, format!("{NAME}={cookie}"));
@@ -42,7 +38,7 @@ async fn change(app: &Router, cookie: Option<&str>, method: Method, headers: Hea
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    send(app, request.body(Body::from(body.to_owned())).unwrap()).await
+    send(app, request.body(Bytes::from(body.to_owned())).unwrap()).await
 }
 
 async fn post(browser: &Browser, headers: Headers<'_>, body: &str) -> Reply {
@@ -59,7 +55,7 @@ fn refused(reply: &Reply) -> bool {
 }
 
 /// Somebody signed in, and their token.
-async fn visitor(world: &World, app: &Router, user: &str) -> (Browser, String) {
+async fn visitor(world: &World, app: &App, user: &str) -> (Browser, String) {
     let mut browser = Browser { app: app.clone(), ..world.signed_in(user).await };
     let token = browser.text("/token").await;
     (browser, token)
@@ -68,9 +64,9 @@ async fn visitor(world: &World, app: &Router, user: &str) -> (Browser, String) {
 #[tokio::test]
 async fn f3_the_headers_decide_which_unsafe_requests_pass() {
     let world = world();
-    let layer = CsrfLayer::new().trust_origin("https://app.example:8443").unwrap();
-    let layer = layer.trust_origin("http://other.example").unwrap();
-    let anna = Browser { app: guarded(&world, layer), ..world.signed_in("anna").await };
+    let csrf = Csrf::new().trust_origin("https://app.example:8443").unwrap();
+    let csrf = csrf.trust_origin("http://other.example").unwrap();
+    let anna = Browser { app: guarded(&world, csrf), ..world.signed_in("anna").await };
     let matrix: &[(Option<&str>, Option<&str>, bool)] = &[
         // Sec-Fetch-Site, Origin, whether it passes.
         (Some("same-origin"), None, true),
@@ -122,7 +118,7 @@ async fn f3_the_headers_decide_which_unsafe_requests_pass() {
 #[tokio::test]
 async fn f3_what_is_there_twice_or_unreadable_proves_nothing() {
     let world = world();
-    let anna = Browser { app: guarded(&world, CsrfLayer::new()), ..world.signed_in("anna").await };
+    let anna = Browser { app: guarded(&world, Csrf::new()), ..world.signed_in("anna").await };
     for headers in [
         &[("host", OURS), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")][..],
         &[("host", OURS), ("origin", "https://shop.example"), ("origin", "https://shop.example")],
@@ -135,13 +131,13 @@ async fn f3_what_is_there_twice_or_unreadable_proves_nothing() {
     }
     // HTTP/2 names the host in the request's line.
     let request = Request::post("https://shop.example/change").header("origin", "https://shop.example");
-    assert_eq!(send(&anna.app, request.body(Body::empty()).unwrap()).await.status, StatusCode::OK);
+    assert_eq!(send(&anna.app, request.body(Bytes::new()).unwrap()).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
 async fn f1_a_websocket_from_another_site_is_refused() {
     let world = world();
-    let anna = Browser { app: guarded(&world, CsrfLayer::new()), ..world.signed_in("anna").await };
+    let anna = Browser { app: guarded(&world, Csrf::new()), ..world.signed_in("anna").await };
     let upgrade = [("host", OURS), ("connection", "upgrade"), ("upgrade", "websocket")];
     for (site, passes) in [("same-origin", true), ("cross-site", false)] {
         let headers = [&upgrade[..], &[("sec-fetch-site", site)]].concat();
@@ -153,8 +149,8 @@ async fn f1_a_websocket_from_another_site_is_refused() {
 #[tokio::test]
 async fn f1_get_csrf_token_lets_a_request_pass_in_a_header_or_a_form() {
     let world = world();
-    for layer in [CsrfLayer::new(), CsrfLayer::new().require_token()] {
-        let (anna, token) = visitor(&world, &guarded(&world, layer), "anna").await;
+    for csrf in [Csrf::new(), Csrf::new().require_token()] {
+        let (anna, token) = visitor(&world, &guarded(&world, csrf), "anna").await;
         let form = ("content-type", "application/x-www-form-urlencoded; charset=UTF-8");
         assert!(refused(&post(&anna, &[], "").await));
         assert!(!refused(&post(&anna, &[("x-csrf-token", &token)], "").await));
@@ -179,35 +175,70 @@ async fn f1_get_csrf_token_lets_a_request_pass_in_a_header_or_a_form() {
         let cookie = anna.cookie.as_deref();
         let query = Request::post(format!("/change?csrf_token={token}"));
         let query = query.header(header::COOKIE, format!("{NAME}={}", cookie.unwrap()));
-        assert!(refused(&send(&anna.app, query.body(Body::empty()).unwrap()).await), "URLs are logged");
+        assert!(refused(&send(&anna.app, query.body(Bytes::new()).unwrap()).await), "URLs are logged");
     }
 }
 
 #[tokio::test]
 async fn f1_a_form_that_arrives_in_pieces_or_breaks_off_is_read_to_its_end() {
     let world = world();
-    let (anna, token) = visitor(&world, &guarded(&world, CsrfLayer::new()), "anna").await;
-    let send_parts = |parts: Vec<Result<String, &'static str>>| {
+    let (anna, token) = visitor(&world, &guarded(&world, Csrf::new()), "anna").await;
+    let post_parts = async |parts: Vec<Result<String, &'static str>>| {
         let request = Request::post("/change")
             .header(header::COOKIE, format!("{NAME}={}", anna.cookie.as_deref().unwrap()))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let app = anna.app.clone();
-        async move { send(&app, request.body(Body::from_stream(stream::iter(parts))).unwrap()).await }
+        let parts = parts.into_iter().map(|part| part.map(Bytes::from)).collect();
+        send_parts(&anna.app, request.body(parts).unwrap()).await
     };
     let text = format!("by=1&csrf_token={token}&note=umbrella");
-    let reply = send_parts(text.chars().map(|letter| Ok(letter.to_string())).collect()).await;
+    let reply = post_parts(text.chars().map(|letter| Ok(letter.to_string())).collect()).await;
     assert_eq!((reply.status, reply.body), (StatusCode::OK, text));
-    let reply = send_parts(vec![Ok(format!("csrf_token={token}")), Err("cut")]).await;
+    let reply = post_parts(vec![Ok(format!("csrf_token={token}")), Err("cut")]).await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN, "the token may have gone on");
-    let reply = send_parts(vec![Ok(format!("csrf_token={token}&")), Err("cut")]).await;
+    let reply = post_parts(vec![Ok(format!("csrf_token={token}&")), Err("cut")]).await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST, "the handler meets the error");
+}
+
+#[tokio::test]
+async fn f1_a_form_sent_to_a_real_server_reaches_its_handler_whole() {
+    let world = world();
+    let (anna, token) = visitor(&world, &guarded(&world, Csrf::new()), "anna").await;
+    let server = serve(anna.app.clone()).await;
+    let form = format!("csrf_token={token}&note={}", "x".repeat(200_000));
+    let head = format!(
+        "POST /change HTTP/1.1\r\nhost: {OURS}\r\ncookie: {NAME}={}\r\nconnection: close\r\n\
+         content-type: application/x-www-form-urlencoded\r\n",
+        anna.cookie.as_deref().unwrap()
+    );
+    let of_known_length = format!("{head}content-length: {}\r\n\r\n{form}", form.len());
+    let in_chunks = format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{form}\r\n0\r\n\r\n", form.len());
+    for request in [of_known_length, in_chunks] {
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(body == form, "{} bytes of {}", body.len(), form.len());
+    }
+}
+
+#[tokio::test]
+async fn f1_without_sessions_around_it_nothing_passes_that_needs_a_token() {
+    let routes = Router::new().route("/change", any(|body: Bytes| async move { body }));
+    let app = App::from(guard(routes, Csrf::new()));
+    let own = change(&app, None, Method::POST, &[("sec-fetch-site", "same-origin")], "").await;
+    assert_eq!(own.status, StatusCode::OK);
+    let foreign = change(&app, None, Method::POST, &[("sec-fetch-site", "cross-site")], "").await;
+    assert_eq!(foreign.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(foreign.problem()["code"], "server_error");
 }
 
 #[tokio::test]
 async fn f1_the_strict_mode_believes_no_browser() {
     let world = world();
-    let layer = CsrfLayer::new().require_token().trust_origin("https://app.example").unwrap();
-    let anna = Browser { app: guarded(&world, layer), ..world.signed_in("anna").await };
+    let csrf = Csrf::new().require_token().trust_origin("https://app.example").unwrap();
+    let anna = Browser { app: guarded(&world, csrf), ..world.signed_in("anna").await };
     for headers in [
         &[("sec-fetch-site", "same-origin")][..],
         &[("sec-fetch-site", "none")],
@@ -221,7 +252,7 @@ async fn f1_the_strict_mode_believes_no_browser() {
 #[tokio::test]
 async fn f2_a_token_of_another_session_is_refused_even_of_the_same_user() {
     let world = world();
-    let app = guarded(&world, CsrfLayer::new());
+    let app = guarded(&world, Csrf::new());
     let (anna, token) = visitor(&world, &app, "anna").await;
     let (anna_s_phone, _) = visitor(&world, &app, "anna").await;
     let (ben, _) = visitor(&world, &app, "ben").await;
@@ -239,7 +270,7 @@ async fn f2_a_token_of_another_session_is_refused_even_of_the_same_user() {
 #[tokio::test]
 async fn f2_generate_csrf_token_every_sign_in_makes_the_old_ones_worthless_and_rotations_keep_them() {
     let world = world();
-    let mut browser = Browser { app: guarded(&world, CsrfLayer::new()), cookie: None };
+    let mut browser = Browser { app: guarded(&world, Csrf::new()), cookie: None };
     let before = browser.text("/token").await;
     assert!(browser.cookie.is_some(), "a visitor gets a session for their token");
     assert!(!refused(&post(&browser, &[("x-csrf-token", &before)], "").await));
@@ -282,7 +313,7 @@ async fn f2_record_mac_keys_make_the_secret_and_earlier_ones_still_count() {
 #[tokio::test]
 async fn o1_f1_a_refusal_is_audited_where_there_is_a_session() {
     let (world, spy) = spied();
-    let (anna, token) = visitor(&world, &guarded(&world, CsrfLayer::new()), "anna").await;
+    let (anna, token) = visitor(&world, &guarded(&world, Csrf::new()), "anna").await;
     let foreign: &[_] = &[("sec-fetch-site", "cross-site")];
     for headers in [foreign, &[], &[("x-csrf-token", "made up")], &[("x-csrf-token", &token)]] {
         post(&anna, headers, "").await;
@@ -306,7 +337,7 @@ async fn o1_f1_a_refusal_is_audited_where_there_is_a_session() {
 #[tokio::test]
 async fn i9_what_passes_without_a_token_costs_no_call_of_the_store() {
     let (world, spy) = spied();
-    let anna = Browser { app: guarded(&world, CsrfLayer::new()), ..world.signed_in("anna").await };
+    let anna = Browser { app: guarded(&world, Csrf::new()), ..world.signed_in("anna").await };
     let before = spy.counts().total();
     assert!(!refused(&post(&anna, &[("sec-fetch-site", "same-origin")], "").await));
     assert_eq!(spy.counts().total(), before);
@@ -318,7 +349,7 @@ async fn i9_what_passes_without_a_token_costs_no_call_of_the_store() {
 #[tokio::test]
 async fn i13_a_token_that_cannot_be_checked_is_an_error_not_a_forgery() {
     let (world, spy) = spied();
-    let (anna, token) = visitor(&world, &guarded(&world, CsrfLayer::new()), "anna").await;
+    let (anna, token) = visitor(&world, &guarded(&world, Csrf::new()), "anna").await;
     spy.fail_next(Call::Load);
     let reply = post(&anna, &[("x-csrf-token", &token)], "").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -352,15 +383,16 @@ async fn get_csrf_token_after_the_head_is_an_error_for_a_visitor_without_a_sessi
     let out = Arc::new(Mutex::new(Some(out)));
     let app = Router::new().route(
         "/",
-        get(move |session: Session| async move {
+        get(move |session: Session| {
             let out = out.lock().unwrap().take().unwrap();
-            Body::from_stream(stream::once(async move {
+            let parts = stream::once(async move {
                 out.send(session.csrf_token().await).unwrap();
-                Ok::<_, Error>("sent")
-            }))
+                Ok(Bytes::from("sent"))
+            });
+            async { Page { length: None, parts: parts.boxed() } }
         }),
     );
-    let mut browser = Browser { app: app.layer(world.sessions.layer()), cookie: None };
+    let mut browser = Browser { app: app.layer(layer(&world.sessions)), cookie: None };
     assert_eq!(browser.text("/").await, "sent");
     assert!(matches!(result.await.unwrap(), Err(Error::HeadSent)));
 }

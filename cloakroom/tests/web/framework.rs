@@ -5,14 +5,19 @@ use std::{collections::HashMap, net::SocketAddr};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use cloakroom::{Sessions, web::SessionLayer};
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use http::{Request, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use crate::world::Reply;
 
-pub(crate) use axum::{Router, response::Redirect, routing::get};
+pub(crate) use axum::{
+    Router,
+    response::Redirect,
+    routing::{any, get},
+};
+pub(crate) use cloakroom::web::CsrfLayer as Csrf;
 
 /// An application that answers requests.
 pub(crate) type App = Router;
@@ -25,6 +30,11 @@ pub(crate) const HEAD_RUNS_BODIES: bool = false;
 /// What gives the requests of an application their sessions.
 pub(crate) fn layer(sessions: &Sessions) -> SessionLayer {
     sessions.layer()
+}
+
+/// Puts the rules against requests from other sites before routes.
+pub(crate) fn guard(routes: Router, csrf: Csrf) -> Router {
+    routes.layer(csrf)
 }
 
 /// A response whose body is made while it is sent.
@@ -61,6 +71,11 @@ where
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Reply { status: head.status, headers: head.headers, body: String::from_utf8(body.into()).unwrap() }
+}
+
+/// Sends a body in parts, and breaks off at the first that is an error.
+pub(crate) async fn send_parts(app: &App, request: Request<Vec<Result<Bytes, &'static str>>>) -> Reply {
+    send(app, request.map(|parts| axum::body::Body::from_stream(stream::iter(parts)))).await
 }
 
 /// Takes a response's first part and goes away.

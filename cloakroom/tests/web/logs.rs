@@ -14,8 +14,8 @@ use cloakroom::{
 use http::{Request, header};
 
 use crate::{
-    framework::send,
-    world::{Browser, NAME, World, world_on, world_with},
+    framework::{Csrf, guard, layer, send},
+    world::{Browser, NAME, World, routes, world, world_on, world_with},
 };
 
 /// All that is logged, at every level.
@@ -128,6 +128,20 @@ async fn o1_refusals_are_logged_without_what_was_refused() {
     // A rotation with a wrong secret is a refused token too.
     world.sessions.rotate(&guessed).await.unwrap_err();
     log.expect(&["WARN", "token refused", "wrong secret", &token.id().to_string()], &[&token, &guessed]);
+}
+
+#[tokio::test]
+async fn o1_f1_a_refused_request_is_logged_by_what_it_asked_for() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let world = world();
+    let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    let app = guard(routes(), Csrf::new()).layer(layer(&world.sessions));
+    let cookie = format!("{NAME}={}", token.reveal());
+    let foreign = Request::post("/set?key=a").header(header::COOKIE, cookie).header("sec-fetch-site", "cross-site");
+    send(&app, foreign.body(Bytes::new()).unwrap()).await;
+    let id = token.id().to_string();
+    log.expect(&["WARN", "refused as forged", "another site", &id, "anna", "method=POST", "path=\"/set\""], &[&token]);
 }
 
 #[tokio::test]

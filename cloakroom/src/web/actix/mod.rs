@@ -24,6 +24,7 @@
 //! share them. Opened in the closure that makes the `App`, each worker would have a service of its own, whose upkeep
 //! ends with that worker.
 
+mod csrf;
 mod extract;
 
 use std::{
@@ -44,6 +45,7 @@ use actix_web::{
     http::{
         StatusCode,
         header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT},
+        uri::Authority,
     },
 };
 use bytes::Bytes;
@@ -55,6 +57,8 @@ use super::{
     watch::Watch,
 };
 use crate::{Error, Sessions};
+
+pub use csrf::{CsrfMiddleware, CsrfService};
 
 /// Gives every request its session. Made by [`Sessions::middleware`].
 #[derive(Clone, Debug)]
@@ -87,6 +91,18 @@ struct Actix;
 impl Framework for Actix {
     type Request = HttpRequest;
     type Answer = HttpResponse;
+
+    fn method(request: &HttpRequest) -> &str {
+        request.method().as_str()
+    }
+
+    fn authority(request: &HttpRequest) -> Option<&str> {
+        request.uri().authority().map(Authority::as_str)
+    }
+
+    fn path(request: &HttpRequest) -> &str {
+        request.path()
+    }
 
     fn header_values<'a>(request: &'a HttpRequest, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         request.headers().get_all(name.as_str()).map(HeaderValue::as_bytes)

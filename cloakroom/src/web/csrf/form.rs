@@ -8,17 +8,18 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::header;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::CsrfLayer;
+use super::FIELD;
+use crate::web::visit::Framework;
 
 /// How much of a form is looked at.
 const MAX_LOOKED_AT: usize = 64 * 1024;
 
 pin_project! {
-    /// The body of a request that [`CsrfLayer`] let pass: as it came.
+    /// The body of a request that [`CsrfLayer`](super::CsrfLayer) let pass: as it came.
     pub struct CsrfBody<B: Body> {
         #[pin]
         kind: Kind<B>,
@@ -34,10 +35,10 @@ pin_project! {
 }
 
 /// Whether the body is a form whose fields can be read as they come.
-pub(super) fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+pub(super) fn is_form<F: Framework>(request: &F::Request) -> bool {
+    let content_type = F::header_values(request, &header::CONTENT_TYPE).next().unwrap_or_default();
+    let media_type = content_type.split(|&byte| byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 impl<B: Body<Data = Bytes>> CsrfBody<B> {
@@ -100,7 +101,7 @@ impl Form {
 }
 
 fn token_of(field: &[u8]) -> Option<&[u8]> {
-    field.strip_prefix(CsrfLayer::FIELD.as_bytes())?.strip_prefix(b"=")
+    field.strip_prefix(FIELD.as_bytes())?.strip_prefix(b"=")
 }
 
 impl<B: Body<Data = Bytes>> Body for CsrfBody<B> {

@@ -1,12 +1,12 @@
 //! Origins, as browsers name them in the header `Origin`.
 
-use http::{HeaderMap, Uri, header, uri::Authority};
+use http::uri::Authority;
 
 use crate::{Error, Result};
 
 /// A scheme, a host and a port, in the one spelling that browsers use: lower case, the scheme's own port left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WebOrigin {
+pub(in crate::web) struct WebOrigin {
     https: bool,
     host: Box<str>,
     port: u16,
@@ -14,7 +14,7 @@ pub(super) struct WebOrigin {
 
 impl WebOrigin {
     /// An origin from the settings.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(in crate::web) fn parse(text: &str) -> Result<Self> {
         Self::read(text).map_err(|problem| Error::InvalidArgument {
             what: "trusted origin",
             problem: format!("{:?} {problem}", text.chars().take(100).collect::<String>()),
@@ -48,17 +48,9 @@ impl WebOrigin {
         Ok(Self { https, host, port: port.unwrap_or(if https { 443 } else { 80 }) })
     }
 
-    /// Whether a request whose headers these are was sent to this origin. The scheme cannot be told: behind a proxy it is
-    /// not that of the connection.
-    pub(super) fn is_target(&self, headers: &HeaderMap, uri: &Uri) -> bool {
-        let mut hosts = headers.get_all(header::HOST).iter();
-        let host = match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().ok(),
-            // HTTP/2 has it in the request's line.
-            (None, _) => uri.authority().map(Authority::as_str),
-            (Some(_), Some(_)) => None,
-        };
-        let Some((host, port)) = host.and_then(split) else { return false };
+    /// Whether this origin is at a host and port. The scheme cannot be told: behind a proxy it is not that of the connection.
+    pub(super) fn is_at(&self, authority: &str) -> bool {
+        let Some((host, port)) = split(authority) else { return false };
         host == self.host && port.unwrap_or(if self.https { 443 } else { 80 }) == self.port
     }
 }

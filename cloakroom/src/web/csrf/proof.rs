@@ -1,12 +1,15 @@
 //! What a request's head says of where it comes from.
 
-use http::{HeaderMap, Method, header, request};
+use http::{HeaderName, header};
 
-use super::{CsrfLayer, Guard, origin::WebOrigin};
+use super::{Guard, HEADER, origin::WebOrigin};
+use crate::web::visit::Framework;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What becomes of a request, by its head alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::web) enum Verdict {
     Pass,
     /// Nothing shows where it comes from: a token must.
     Unproven,
@@ -15,50 +18,63 @@ pub(super) enum Verdict {
 }
 
 impl Guard {
-    pub(super) fn judge(&self, parts: &request::Parts) -> Verdict {
-        let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        if safe && !parts.headers.contains_key(header::UPGRADE) {
+    pub(in crate::web) fn judge<F: Framework>(&self, request: &F::Request) -> Verdict {
+        let safe = matches!(F::method(request), "GET" | "HEAD" | "OPTIONS" | "TRACE");
+        if safe && !has::<F>(request, &header::UPGRADE) {
             return Verdict::Pass;
         }
-        match self.origin(parts) {
+        match self.origin::<F>(request) {
             Verdict::Pass if self.token_required => Verdict::Unproven,
             verdict => verdict,
         }
     }
 
     /// What the browser says.
-    fn origin(&self, parts: &request::Parts) -> Verdict {
-        let headers = &parts.headers;
-        let origin = single(headers, header::ORIGIN.as_str()).and_then(WebOrigin::sent);
+    fn origin<F: Framework>(&self, request: &F::Request) -> Verdict {
+        let origin = single::<F>(request, &header::ORIGIN).and_then(WebOrigin::sent);
         if origin.as_ref().is_some_and(|origin| self.trusted.contains(origin)) {
             return Verdict::Pass;
         }
-        if headers.contains_key("sec-fetch-site") {
-            return match single(headers, "sec-fetch-site") {
+        if has::<F>(request, &SEC_FETCH_SITE) {
+            return match single::<F>(request, &SEC_FETCH_SITE) {
                 Some("same-origin" | "none") => Verdict::Pass,
                 _ => Verdict::Foreign,
             };
         }
         match origin {
-            Some(origin) if origin.is_target(headers, &parts.uri) => Verdict::Pass,
-            _ if headers.contains_key(header::ORIGIN) => Verdict::Foreign,
+            Some(origin) if target::<F>(request).is_some_and(|host| origin.is_at(host)) => Verdict::Pass,
+            _ if has::<F>(request, &header::ORIGIN) => Verdict::Foreign,
             _ => Verdict::Unproven,
         }
     }
 }
 
-pub(super) fn token_in_header(parts: &request::Parts) -> Option<Vec<u8>> {
-    let mut tokens = parts.headers.get_all(CsrfLayer::HEADER).iter();
+pub(super) fn token_in_header<F: Framework>(request: &F::Request) -> Option<Vec<u8>> {
+    let name = HeaderName::from_static(HEADER);
+    let mut tokens = F::header_values(request, &name);
     let token = tokens.next()?;
     // Two are one too many: neither is looked at.
-    Some(if tokens.next().is_some() { Vec::new() } else { token.as_bytes().to_vec() })
+    Some(if tokens.next().is_some() { Vec::new() } else { token.to_vec() })
+}
+
+/// The host and port that a request is for.
+fn target<F: Framework>(request: &F::Request) -> Option<&str> {
+    if has::<F>(request, &header::HOST) {
+        return single::<F>(request, &header::HOST);
+    }
+    // HTTP/2 has it in the request's line.
+    F::authority(request)
+}
+
+fn has<F: Framework>(request: &F::Request, name: &HeaderName) -> bool {
+    F::header_values(request, name).next().is_some()
 }
 
 /// A header that is there once.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
+fn single<'a, F: Framework>(request: &'a F::Request, name: &HeaderName) -> Option<&'a str> {
+    let mut values = F::header_values(request, name);
     match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().ok(),
+        (Some(value), None) => str::from_utf8(value).ok(),
         _ => None,
     }
 }
