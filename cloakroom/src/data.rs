@@ -5,112 +5,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, iter,
-    ops::Range,
+    fmt,
     sync::Arc,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
 use crate::Error;
 
-/// One value: valid JSON text, never interpreted by a store. Cloning shares the text.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Json(Arc<str>);
+mod block;
+mod json;
 
-impl Json {
-    /// Takes JSON text as it is. Surrounding white space is not part of the value.
-    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
-        let raw: &RawValue = serde_json::from_str(text)?;
-        Ok(Self(raw.get().into()))
-    }
+pub use json::{Json, JsonRef};
 
-    /// Text that a store kept, valid because it was when it was set.
-    pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// `value` as JSON.
-    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        Ok(Self(serde_json::to_string(value)?.into()))
-    }
-
-    /// The value as a `T`.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.0)
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The value, borrowed.
-    pub fn as_ref(&self) -> JsonRef<'_> {
-        JsonRef(&self.0)
-    }
-}
-
-impl fmt::Debug for Json {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Applications put personal data into sessions: it does not belong in logs.
-        write!(f, "Json({} bytes)", self.0.len())
-    }
-}
-
-impl Serialize for Json {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.as_ref().serialize(serializer)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Json {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Ok(Self(raw.get().into()))
-    }
-}
-
-impl From<&RawValue> for Json {
-    fn from(raw: &RawValue) -> Self {
-        Self(raw.get().into())
-    }
-}
-
-/// A value where a session's [`Data`] keeps it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct JsonRef<'a>(&'a str);
-
-impl<'a> JsonRef<'a> {
-    /// The text.
-    pub fn as_str(self) -> &'a str {
-        self.0
-    }
-
-    /// The value as a `T`.
-    pub fn decode<T: DeserializeOwned>(self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.0)
-    }
-
-    /// A copy of its own.
-    pub fn to_json(self) -> Json {
-        Json(self.0.into())
-    }
-}
-
-impl fmt::Debug for JsonRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Json({} bytes)", self.0.len())
-    }
-}
-
-impl Serialize for JsonRef<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
-    }
-}
+use block::{Block, text};
 
 /// All values of one session, sorted by key. Cloning shares them.
 ///
@@ -152,6 +60,11 @@ impl Data {
     /// Removes every key.
     pub fn clear(&mut self) {
         self.0 = None;
+    }
+
+    /// Has the memory fetched that whoever loaded the session is likely to look at next.
+    pub(crate) fn prefetch(&self) {
+        self.block().prefetch();
     }
 
     /// Keys and values in the order of the keys.
@@ -208,7 +121,7 @@ impl Data {
         entries.extend(set);
         let size = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
         self.check_size(size, most)?;
-        *self = Self::of_sorted(&entries);
+        *self = Self(block::filled(&entries));
         Ok(())
     }
 
@@ -216,7 +129,7 @@ impl Data {
         let (block, value) = (self.block(), value.as_str().as_bytes());
         let Some(at) = block.position(key) else {
             self.check_size(block.size() + key.len() + value.len(), most)?;
-            *self = block.with(block.place_of(key.as_bytes()), false, Some((key.as_bytes(), value)));
+            self.0 = block.with(block.place_of(key.as_bytes()), false, Some((key.as_bytes(), value)));
             return Ok(());
         };
         let old = block.range(2 * at + 1);
@@ -226,36 +139,19 @@ impl Data {
         {
             own[old].copy_from_slice(value);
         } else {
-            *self = self.block().with(at, true, Some((key.as_bytes(), value)));
+            self.0 = self.block().with(at, true, Some((key.as_bytes(), value)));
         }
         Ok(())
     }
 
     fn unset(&mut self, key: &str) {
         if let Some(at) = self.block().position(key) {
-            *self = self.block().with(at, true, None);
+            self.0 = self.block().with(at, true, None);
         }
     }
 
     fn check_size(&self, size: usize, most: usize) -> Result<(), usize> {
         if size > most && size > self.size() { Err(size) } else { Ok(()) }
-    }
-
-    fn of_sorted(entries: &[(&[u8], &[u8])]) -> Self {
-        if entries.is_empty() {
-            return Self::new();
-        }
-        let start = (1 + 2 * entries.len()) * NUMBER;
-        let size: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let mut block = zeros(start + size);
-        let (numbers, texts) = unshared(&mut block).split_at_mut(start);
-        let ends = entries.iter().flat_map(|(key, value)| [key.len(), value.len()]).scan(start, |end, length| {
-            *end += length;
-            Some(*end)
-        });
-        write_numbers(numbers, iter::once(start).chain(ends));
-        write_texts(texts, entries.iter().flat_map(|(key, value)| [*key, *value]));
-        Self(Some(block))
     }
 
     /// Keys and values as bytes: texts in the order of their bytes.
@@ -265,141 +161,8 @@ impl Data {
     }
 
     fn block(&self) -> Block<'_> {
-        /// Of no entries: the first text would begin behind this number.
-        const EMPTY: [u8; NUMBER] = 4_u32.to_ne_bytes();
-        Block(self.0.as_deref().unwrap_or(&EMPTY))
+        Block::of(&self.0)
     }
-}
-
-/// The bytes of a numbers' place in a block.
-const NUMBER: usize = size_of::<u32>();
-
-/// Where the first text begins, where each text ends, and the texts, each key before its value.
-#[derive(Clone, Copy)]
-struct Block<'a>(&'a [u8]);
-
-impl<'a> Block<'a> {
-    fn len(self) -> usize {
-        self.start() / (2 * NUMBER)
-    }
-
-    fn size(self) -> usize {
-        self.0.len() - self.start()
-    }
-
-    /// Where the first text begins.
-    fn start(self) -> usize {
-        self.end(0)
-    }
-
-    fn position(self, key: &str) -> Option<usize> {
-        /// Up to so many keys are compared one by one. Where they end lies together and their texts do not, so hardly any
-        /// text is fetched from memory, where a search would fetch several.
-        const FEW: usize = 32;
-        let (count, key) = (self.len(), key.as_bytes());
-        if count > FEW {
-            let at = self.place_of(key);
-            return (at < count && *self.bytes(2 * at) == *key).then_some(at);
-        }
-        let mut start = self.start();
-        let ends = self.0[NUMBER..start].as_chunks().0;
-        ends.as_chunks().0.iter().position(|[key_end, value_end]| {
-            let key_start = std::mem::replace(&mut start, number(value_end));
-            let key_end = number(key_end);
-            key_end - key_start == key.len() && self.0[key_start..key_end] == *key
-        })
-    }
-
-    /// Where a key is, or would be.
-    fn place_of(self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if self.bytes(2 * middle) < key { low = middle + 1 } else { high = middle }
-        }
-        low
-    }
-
-    /// With another entry, or none, in place of the one at `at`, or before it.
-    fn with(self, at: usize, replaced: bool, new: Option<(&[u8], &[u8])>) -> Data {
-        let behind = at + usize::from(replaced);
-        let count = self.len() + usize::from(new.is_some()) - usize::from(replaced);
-        if count == 0 {
-            return Data::new();
-        }
-        let (old_start, start) = (self.start(), (1 + 2 * count) * NUMBER);
-        let (before, after) = (&self.0[old_start..self.end(2 * at)], &self.0[self.end(2 * behind)..]);
-        let (key, value) = new.unwrap_or_default();
-        let key_end = start + before.len() + key.len();
-        let value_end = key_end + value.len();
-        let mut block = zeros(value_end + after.len());
-        let (numbers, texts) = unshared(&mut block).split_at_mut(start);
-        let (kept, rest) = numbers.split_at_mut((2 * at + 1) * NUMBER);
-        let (own, moved) = rest.split_at_mut(if new.is_some() { 2 * NUMBER } else { 0 });
-        write_moved(kept, self.0, old_start, start);
-        write_numbers(own, [key_end, value_end].into_iter());
-        write_moved(moved, &self.0[(2 * behind + 1) * NUMBER..], self.end(2 * behind), value_end);
-        write_texts(texts, [before, key, value, after].into_iter());
-        Data(Some(block))
-    }
-
-    /// Keys have even numbers, their values the odd ones behind.
-    fn bytes(self, at: usize) -> &'a [u8] {
-        &self.0[self.range(at)]
-    }
-
-    fn range(self, at: usize) -> Range<usize> {
-        self.end(at)..self.end(at + 1)
-    }
-
-    /// Where the text before this one ends, and this one begins.
-    fn end(self, at: usize) -> usize {
-        number(self.0[at * NUMBER..].first_chunk().expect("there is one more number than texts"))
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "that is how chunks of a block come")]
-fn number(bytes: &[u8; NUMBER]) -> usize {
-    u32::from_ne_bytes(*bytes) as usize
-}
-
-fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).expect("it was text when it was put in")
-}
-
-/// To be filled in its place: a list that becomes shared would be copied.
-fn zeros(length: usize) -> Arc<[u8]> {
-    iter::repeat_n(0, length).collect()
-}
-
-fn unshared(block: &mut Arc<[u8]>) -> &mut [u8] {
-    Arc::get_mut(block).expect("nobody else has it yet")
-}
-
-fn write_numbers(places: &mut [u8], numbers: impl Iterator<Item = usize>) {
-    for (place, number) in places.as_chunks_mut().0.iter_mut().zip(numbers) {
-        *place = narrow(number).to_ne_bytes();
-    }
-}
-
-/// Numbers as they were, but for where the texts lie that they count from.
-fn write_moved(places: &mut [u8], old: &[u8], from: usize, to: usize) {
-    let moved = narrow(to).wrapping_sub(narrow(from));
-    for (place, old) in places.as_chunks_mut().0.iter_mut().zip(old.as_chunks().0) {
-        *place = u32::from_ne_bytes(*old).wrapping_add(moved).to_ne_bytes();
-    }
-}
-
-fn write_texts<'a>(mut places: &mut [u8], texts: impl Iterator<Item = &'a [u8]>) {
-    for text in texts {
-        let (place, behind) = places.split_at_mut(text.len());
-        place.copy_from_slice(text);
-        places = behind;
-    }
-}
-
-fn narrow(number: usize) -> u32 {
-    u32::try_from(number).expect("limits keep data under 4 GiB")
 }
 
 /// What one entry counts towards the size limit.
@@ -422,7 +185,7 @@ impl FromIterator<(Arc<str>, Json)> for Data {
         entries.dedup_by(|a, b| a.0 == b.0);
         entries.reverse();
         let texts: Vec<_> = entries.iter().map(|(key, value)| (key.as_bytes(), value.as_str().as_bytes())).collect();
-        Self::of_sorted(&texts)
+        Self(block::filled(&texts))
     }
 }
 
@@ -458,17 +221,6 @@ fn has_control_character(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_keep_their_text() {
-        for text in ["-0.0", "18446744073709551615", "1e400", r#"{"b":1,"a":2}"#, r#""\u0000""#, "[1, 2]"] {
-            assert_eq!(Json::from_text(text).unwrap().as_str(), text);
-            let json: Json = serde_json::from_str(text).unwrap();
-            assert_eq!(serde_json::to_string(&json).unwrap(), text);
-        }
-        assert!(Json::from_text("{").is_err());
-        assert!(Json::from_text("1 2").is_err());
-    }
 
     #[test]
     fn data_is_a_sorted_map() {

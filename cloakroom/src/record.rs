@@ -35,6 +35,8 @@ pub struct SessionInfo {
     pub idle_timeout: Option<Duration>,
     /// When it ends whatever happens; `None` for no absolute end.
     pub ends_at: Option<Timestamp>,
+    /// The session of who really acts, to which they return; `None` where nobody acts as another.
+    pub returns_to: Option<SessionId>,
     /// The session's handle.
     pub id: SessionId,
     /// Who is signed in; `None` for an anonymous visitor.
@@ -57,8 +59,6 @@ pub struct SessionInfo {
     pub client: Client,
     /// Who really acts, when somebody acts as `user`.
     pub impersonated_by: Option<Arc<str>>,
-    /// The session of who really acts, to which they return.
-    pub returns_to: Option<SessionId>,
     /// On whose behalf an auditor looks.
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.

@@ -4,14 +4,16 @@
 //! A request whose handler never asks costs no call of the store.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header, request, uri::Authority};
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -97,11 +99,11 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
     S::Future: Send,
     ReqBody: Send + 'static,
-    ResBody: Send,
+    ResBody: Send + 'static,
 {
     type Response = Response<SessionBody<ResBody>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+    type Future = SessionFuture<S::Future, ResBody, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -114,7 +116,7 @@ where
             // The clone may not be ready: the one that was polled must do the work.
             let clone = self.inner.clone();
             let mut inner = std::mem::replace(&mut self.inner, clone);
-            return Box::pin(async move {
+            return SessionFuture::whole(async move {
                 let (parts, body) = request.into_parts();
                 if let Err(error) = visit.session(&parts).await {
                     tracing::warn!(%error, "the session of a request could not be loaded");
@@ -123,20 +125,85 @@ where
                     }
                 }
                 let response = inner.call(Request::from_parts(parts, body)).await?;
-                Ok(leave(visit, response).await)
+                Ok(store_and_depart(visit, response).await)
             });
         }
-        let response = self.inner.call(request);
-        Box::pin(async move {
-            let response = response.await?;
-            Ok(leave(visit, response).await)
-        })
+        SessionFuture::handling(self.inner.call(request), visit)
     }
 }
 
-async fn leave<B>(visit: Arc<Visit<Tower>>, response: Response<B>) -> Response<SessionBody<B>> {
-    let held = Arc::strong_count(&visit) > 1;
-    let Some(leaving) = visit.leave(response.status(), held).await else {
+pin_project! {
+    /// The response of a [`SessionService`].
+    pub struct SessionFuture<F, B, E> {
+        #[pin]
+        step: Step<F, B, E>,
+    }
+}
+
+type Whole<B, E> = Pin<Box<dyn Future<Output = Result<Response<SessionBody<B>>, E>> + Send>>;
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<F, B, E> {
+        Handling { #[pin] inner: F, visit: Option<Arc<Visit<Tower>>> },
+        // Boxed, so that requests which change nothing do not make room for it.
+        Storing { whole: Whole<B, E> },
+    }
+}
+
+impl<F, B, E> SessionFuture<F, B, E> {
+    fn handling(inner: F, visit: Arc<Visit<Tower>>) -> Self {
+        Self { step: Step::Handling { inner, visit: Some(visit) } }
+    }
+
+    fn whole(whole: impl Future<Output = Result<Response<SessionBody<B>>, E>> + Send + 'static) -> Self {
+        Self { step: Step::Storing { whole: Box::pin(whole) } }
+    }
+}
+
+impl<F, B, E> Future for SessionFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Send + 'static,
+{
+    type Output = Result<Response<SessionBody<B>>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let (response, visit) = match self.as_mut().project().step.project() {
+                StepProjection::Storing { whole } => return whole.as_mut().poll(context),
+                StepProjection::Handling { inner, visit } => {
+                    let response = ready!(inner.poll(context))?;
+                    (response, visit.take().expect("a future is not polled after it is ready"))
+                }
+            };
+            if !visit.must_store(response.status()) {
+                return Poll::Ready(Ok(depart(&visit, response, Ok(()))));
+            }
+            let whole = Self::whole(async move { Ok(store_and_depart(visit, response).await) });
+            self.set(whole);
+        }
+    }
+}
+
+impl<F, B, E> fmt::Debug for SessionFuture<F, B, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionFuture")
+    }
+}
+
+async fn store_and_depart<B>(visit: Arc<Visit<Tower>>, response: Response<B>) -> Response<SessionBody<B>> {
+    let stored = if visit.must_store(response.status()) { visit.store(is_held(&visit)).await } else { Ok(()) };
+    depart(&visit, response, stored)
+}
+
+/// Whether somebody beside the layer may get at the visit's session.
+fn is_held(visit: &Arc<Visit<Tower>>) -> bool {
+    Arc::strong_count(visit) > 1
+}
+
+fn depart<B>(visit: &Arc<Visit<Tower>>, response: Response<B>, stored: Result<()>) -> Response<SessionBody<B>> {
+    let Some(leaving) = visit.depart(response.status(), is_held(visit), stored) else {
         return response.map(SessionBody::plain);
     };
     let mut response = match (leaving.instead, leaving.watch) {

@@ -165,7 +165,7 @@ struct Arrived {
     session: Session,
     /// Where the application is mounted, if a header says so.
     path: Option<Box<str>>,
-    lock: Mutex<Option<SessionLock>>,
+    lock: Option<Mutex<Option<SessionLock>>>,
 }
 
 /// What becomes of a response whose request had a session.
@@ -204,14 +204,16 @@ impl<F: Framework> Visit<F> {
         }
         let session = self.load(request).await?;
         let lock = match self.config.locking {
-            Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => Some(session.lock().await?),
+            Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => {
+                Some(Mutex::new(Some(session.lock().await?)))
+            }
             // Where nobody can write there is nobody to exclude.
             Locking::Explicit | Locking::Implicit | Locking::Early => None,
         };
         let cookie = self.config.sessions.cookie();
         let path = cookie.mounted_by(|name| F::header_values(request, name).next()).map(Into::into);
         // Of two who loaded it at the same time both get the first one's.
-        Ok(&self.arrived.get_or_init(|| Arrived { session, path, lock: Mutex::new(lock) }).session)
+        Ok(&self.arrived.get_or_init(|| Arrived { session, path, lock }).session)
     }
 
     async fn load(&self, request: &F::Request) -> Result<Session> {
@@ -238,28 +240,35 @@ impl<F: Framework> Visit<F> {
 
     /// Stores what is pending, and says what becomes of the response, which has this status; `None` where nobody asked
     /// for the session. `held` is whether somebody still holds this visit, and so may get at its session.
+    #[cfg(feature = "actix")]
     pub(super) async fn leave(&self, status: StatusCode, held: bool) -> Option<Leaving<F::Answer>> {
+        // Boxed, so that requests which change nothing do not make room for it.
+        let stored = if self.must_store(status) { Box::pin(self.store(held)).await } else { Ok(()) };
+        self.depart(status, held, stored)
+    }
+
+    /// Whether something is to be [stored](Self::store) before a response of this status [departs](Self::depart).
+    pub(super) fn must_store(&self, status: StatusCode) -> bool {
+        !self.failed(status) && self.arrived.get().is_some_and(|arrived| arrived.session.is_dirty())
+    }
+
+    pub(super) async fn store(&self, held: bool) -> Result<()> {
+        let Some(Arrived { session, .. }) = self.arrived.get() else { return Ok(()) };
+        if held || session.holders() > 1 { session.commit().await } else { session.commit_at_last().await }
+    }
+
+    /// What becomes of the response once what is pending was `stored`.
+    pub(super) fn depart(&self, status: StatusCode, held: bool, stored: Result<()>) -> Option<Leaving<F::Answer>> {
         let Arrived { session, path, lock } = self.arrived.get()?;
         let config = &self.config;
-        let failed = status.is_server_error() && !config.keep_on_server_error;
-        let committed = if failed {
+        if self.failed(status) {
             session.discard();
-            Ok(())
-        } else if session.is_dirty() {
-            // Boxed, so that requests which change nothing do not make room for it.
-            if held || session.holders() > 1 {
-                Box::pin(session.commit()).await
-            } else {
-                Box::pin(session.commit_at_last()).await
-            }
-        } else {
-            Ok(())
-        };
-        let lock = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        let lock = lock.as_ref().and_then(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         let (mut cookie, signed_out) = session.seal();
         let mut watch = None;
         let mut instead = None;
-        match committed {
+        match stored {
             // Whoever holds it beside this visit may change it while the body is under way.
             Ok(()) if held || session.holders() > 1 => watch = Some(Watch::new(session.clone(), lock)),
             Ok(()) => {}
@@ -281,6 +290,10 @@ impl<F: Framework> Visit<F> {
         }
         let set_cookie = self.set_cookie(cookie, path.as_deref());
         Some(Leaving { instead, set_cookie, clear_site_data: signed_out.then(|| self.clear_site_data()), watch })
+    }
+
+    fn failed(&self, status: StatusCode) -> bool {
+        status.is_server_error() && !self.config.keep_on_server_error
     }
 
     fn set_cookie(&self, order: CookieOrder, path: Option<&str>) -> Option<String> {

@@ -13,9 +13,13 @@ use crate::SessionId;
 /// those that are kept were made by us: their own bytes are the hash.
 pub(super) struct Table<V> {
     /// None at all, or a power of two, of which at least a fifth is free.
-    slots: Box<[Option<(SessionId, V)>]>,
+    slots: Box<[Slot<V>]>,
     count: usize,
 }
+
+/// Never on two cache lines: it has 32 bytes where `V` is a pointer.
+#[repr(align(32))]
+struct Slot<V>(Option<(SessionId, V)>);
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
@@ -25,11 +29,11 @@ impl<V> Default for Table<V> {
 
 impl<V> Table<V> {
     pub(super) fn get(&self, id: SessionId) -> Option<&V> {
-        self.slots[self.place_of(id)?].as_ref().map(|(_, value)| value)
+        self.slots[self.place_of(id)?].0.as_ref().map(|(_, value)| value)
     }
 
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut V> {
-        self.slots[self.place_of(id)?].as_mut().map(|(_, value)| value)
+        self.slots[self.place_of(id)?].0.as_mut().map(|(_, value)| value)
     }
 
     pub(super) fn contains(&self, id: SessionId) -> bool {
@@ -38,7 +42,7 @@ impl<V> Table<V> {
 
     pub(super) fn insert(&mut self, id: SessionId, value: V) {
         if let Some(place) = self.place_of(id) {
-            self.slots[place] = Some((id, value));
+            self.slots[place].0 = Some((id, value));
             return;
         }
         if (self.count + 1) * 5 > self.slots.len() * 4 {
@@ -50,11 +54,11 @@ impl<V> Table<V> {
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<V> {
         let mut hole = self.place_of(id)?;
-        let removed = self.slots[hole].take();
+        let removed = self.slots[hole].0.take();
         self.count -= 1;
         // Those behind it close up, except over their own place: a search stops at the first free one.
         let mut place = self.next(hole);
-        while let Some((id, _)) = &self.slots[place] {
+        while let Some((id, _)) = &self.slots[place].0 {
             if self.distance(self.home(*id), place) >= self.distance(hole, place) {
                 self.slots.swap(hole, place);
                 hole = place;
@@ -69,7 +73,7 @@ impl<V> Table<V> {
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.slots.iter().flatten().map(|(_, value)| value)
+        self.slots.iter().flat_map(|slot| &slot.0).map(|(_, value)| value)
     }
 
     fn place_of(&self, id: SessionId) -> Option<usize> {
@@ -78,7 +82,7 @@ impl<V> Table<V> {
         }
         let mut place = self.home(id);
         loop {
-            match &self.slots[place] {
+            match &self.slots[place].0 {
                 Some((there, _)) if *there == id => return Some(place),
                 Some(_) => place = self.next(place),
                 None => return None,
@@ -87,18 +91,18 @@ impl<V> Table<V> {
     }
 
     fn grow(&mut self) {
-        let slots = iter::repeat_with(|| None).take((self.slots.len() * 2).max(4)).collect();
+        let slots = iter::repeat_with(|| Slot(None)).take((self.slots.len() * 2).max(4)).collect();
         let entries = std::mem::replace(&mut self.slots, slots);
-        entries.into_iter().flatten().for_each(|(id, value)| self.fill(id, value));
+        entries.into_iter().filter_map(|slot| slot.0).for_each(|(id, value)| self.fill(id, value));
     }
 
     /// Puts what is not there into the first free place.
     fn fill(&mut self, id: SessionId, value: V) {
         let mut place = self.home(id);
-        while self.slots[place].is_some() {
+        while self.slots[place].0.is_some() {
             place = self.next(place);
         }
-        self.slots[place] = Some((id, value));
+        self.slots[place].0 = Some((id, value));
     }
 
     fn home(&self, id: SessionId) -> usize {
