@@ -59,7 +59,7 @@ pub struct SessionInfo {
     pub impersonated_by: Option<Arc<str>>,
     /// The session of who really acts, to which they return.
     pub returns_to: Option<SessionId>,
-    /// On whose behalf an auditor looks.
+    /// The auditor who looks into the user's account in it.
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.
     pub version: u64,

@@ -306,10 +306,13 @@ impl Session {
     }
 
     /// Takes whoever acts as another here back to their own session, with a new token; see
-    /// [`Sessions::stop_impersonating`]. What is pending is stored first.
+    /// [`Sessions::stop_impersonating`]. What is pending is stored first. Once this session is over there is no way back:
+    /// they sign in again.
     pub async fn stop_impersonating(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
-        let Some(token) = self.token_to_replace()? else { return Err(Error::UnknownSession) };
+        let Some(token) = self.token_to_replace()? else {
+            return Err(self.lapsed().map_or(Error::UnknownSession, Error::from));
+        };
         self.commit_in_turn().await?;
         let Returned { token, record } = self.0.sessions.stop_impersonating(&token).await?;
         self.state().become_stored(Started { token, record, ended: Vec::new() });
@@ -357,10 +360,12 @@ impl Session {
 
     /// Gives the client a new token: after a privilege changed, or now and then. The session, its id and its data stay;
     /// the old token is served for a short grace. If another request was first, the client keeps what it has.
+    ///
+    /// The [directory](crate::Builder::users) is asked as when the request arrived: see [`Sessions::rotate_from`].
     pub async fn rotate(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
         let Some(token) = self.token_to_replace()? else { return Ok(()) };
-        let rotated = self.0.sessions.rotate(&token).await?;
+        let rotated = self.0.sessions.rotate_from(&token, self.0.origin.ip).await?;
         let mut state = self.state();
         match rotated {
             RotatedToken::Rotated { token, record } => {

@@ -8,10 +8,12 @@ use std::{
 };
 
 use super::{
-    Inner, Lifetimes, Sessions, StoredUsers, clock_offset, impersonate::ImpersonationPolicy, update, users, watch,
+    Inner, Lifetimes, Sessions, StoredUsers, clock_offset,
+    policy::{Person, Policy},
+    update, users, watch,
 };
 use crate::{
-    Boot, Clock, Data, Error, Record, Result, SessionInfo, SystemClock, Target, Users,
+    Boot, Clock, Data, Error, Record, Result, SessionInfo, SystemClock, Users,
     boot::BootCache,
     seal::Seals,
     store::{Limit, SealedStore, Store},
@@ -54,7 +56,8 @@ impl Builder {
             reap_interval: Duration::from_mins(5),
             cookie: CookieConfig::default(),
             impersonation_limit: Duration::from_hours(8),
-            impersonation_policy: ImpersonationPolicy::default(),
+            impersonation_policy: Policy::default(),
+            audit_policy: Policy::default(),
         };
         Self {
             store,
@@ -154,7 +157,8 @@ impl Builder {
         self
     }
 
-    /// How long somebody may [act as another](Sessions::impersonate) at most. Default 8 hours.
+    /// How long somebody may [act as another](Sessions::impersonate), or [look in as an auditor](crate::SignIn::audit_user), at
+    /// most. Default 8 hours.
     pub fn impersonation_limit(mut self, most: Duration) -> Self {
         self.config.impersonation_limit = most;
         self
@@ -164,8 +168,19 @@ impl Builder {
     /// whoever the application lets ask, as anybody whose user type is not `administrator`.
     ///
     /// Whatever it says, nobody acts as themselves, as a disabled user, or out of a session that is not their own.
-    pub fn may_impersonate(mut self, rule: impl Fn(&SessionInfo, &Target) -> bool + Send + Sync + 'static) -> Self {
-        self.config.impersonation_policy = ImpersonationPolicy::new(rule);
+    pub fn may_impersonate(mut self, rule: impl Fn(&SessionInfo, &Person) -> bool + Send + Sync + 'static) -> Self {
+        self.config.impersonation_policy = Policy::new(rule);
+        self
+    }
+
+    /// Which [auditor](crate::SignIn::audit_user) may look into whose account, given what is known of each. Default: whoever the
+    /// application names, into that of anybody whose user type is not `administrator`.
+    ///
+    /// Of those the [directory](Self::users) knows, it says name and type, whatever the sign-in says; of others the sign-in
+    /// does, and of the auditor nothing is known but who they are. Whatever the rule says, nobody audits themselves or a
+    /// disabled user, and no disabled user audits.
+    pub fn may_audit(mut self, rule: impl Fn(&Person, &Person) -> bool + Send + Sync + 'static) -> Self {
+        self.config.audit_policy = Policy::new(rule);
         self
     }
 
@@ -371,7 +386,8 @@ pub(crate) struct Config {
     pub(crate) reap_interval: Duration,
     pub(crate) cookie: CookieConfig,
     pub(crate) impersonation_limit: Duration,
-    pub(crate) impersonation_policy: ImpersonationPolicy,
+    pub(crate) impersonation_policy: Policy<SessionInfo>,
+    pub(crate) audit_policy: Policy<Person>,
 }
 
 impl Config {

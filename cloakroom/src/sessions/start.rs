@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Sessions, lifetimes::Asked};
+use super::{Sessions, format_period, lifetimes::Asked};
 use crate::{
-    Assurance, Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets,
-    SessionId, SessionInfo, Timestamp, Token, data,
+    Assurance, Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record,
+    Result, Secrets, SessionId, SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
 
@@ -108,7 +108,14 @@ macro_rules! setters {
                 self
             }
 
-            /// On whose behalf an auditor looks. At most 256 bytes.
+            /// The auditor who looks into the user's account in this session. At most 256 bytes, and somebody else than the
+            /// user.
+            ///
+            /// Every audit entry of the session names both. It lasts for [8 hours](crate::Builder::impersonation_limit) at
+            /// most. Where there is a [directory](crate::Builder::users), the auditor must be enabled there, may come from
+            /// the auditor's networks, and is out at the next request once disabled; it also says the user's name and type,
+            /// if it knows them. [`Builder::may_audit`](crate::Builder::may_audit) says who may look into whose account. What
+            /// these refuse is [`Error::Refused`], and in the audit log.
             pub fn audit_user(mut self, user: impl Into<Arc<str>>) -> Self {
                 self.$($start.)?audit_user = Some(user.into());
                 self
@@ -228,10 +235,7 @@ impl Sessions {
                 create.limit = create.limit.or(self.config().limit);
                 self.store_write(self.store().create(&create, now)).await?
             }
-            Err(refusal) => {
-                self.log_refusal(&create.refused(refusal, now)).await;
-                Created::Refused(refusal)
-            }
+            Err(refusal) => Created::Refused(refusal),
         };
         match created {
             Created::Created { ended } => {
@@ -269,10 +273,7 @@ impl Sessions {
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
-        if start.audit_user.is_some() && start.audit_user == start.user {
-            let problem = "it is the user themselves: an auditor is somebody else".into();
-            return Err(Error::InvalidArgument { what: "audit_user", problem });
-        }
+        check_auditor(&start)?;
         check_methods(start.methods.as_deref())?;
         let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
@@ -298,7 +299,10 @@ impl Sessions {
         };
         let parsed = start.client.user_agent.as_deref().map(Device::of);
         let is_mobile = parsed.as_ref().is_some_and(|device| device.kind.is_mobile());
-        let (idle_timeout, ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        let (idle_timeout, mut ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        if start.audit_user.is_some() {
+            ends_at = Some(auditors_end(&asked, ends_at, config.impersonation_limit, now)?);
+        }
         let mut client = start.client;
         client.device = start.device.or(client.device).or_else(|| parsed?.name.map(Into::into));
         client.country = client.country.or_else(|| self.country_of(client.ip?));
@@ -360,6 +364,27 @@ impl Sessions {
             (None, None) => Partition::random(),
         }
     }
+}
+
+fn check_auditor(start: &Start) -> Result<()> {
+    let wrong = |problem: &str| Err(Error::InvalidArgument { what: "audit_user", problem: problem.into() });
+    match (&start.audit_user, &start.user) {
+        (Some(_), None) => wrong("nobody is signed in whose account could be looked into"),
+        (Some(auditor), Some(user)) if auditor == user => {
+            wrong("it is the user themselves: an auditor is somebody else")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When an auditor's session ends: as any other, but never later than allowed.
+fn auditors_end(asked: &Asked, ends_at: Option<Timestamp>, most: Duration, now: Timestamp) -> Result<Timestamp> {
+    let latest = now.after(most);
+    if asked.ends_at.is_some_and(|asked| asked > latest) {
+        let problem = format!("a session of an auditor lasts at most {} (h:m:s)", format_period(most));
+        return Err(Error::InvalidArgument { what: "ends_at", problem });
+    }
+    Ok(ends_at.map_or(latest, |end| end.min(latest)))
 }
 
 /// The level of a session: as strong as its authentication, or weaker.

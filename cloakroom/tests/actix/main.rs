@@ -1,6 +1,8 @@
 //! Sessions through actix-web's middleware and extractors, as a browser sees them: the tests of the layer, and some of its
 //! own.
 
+#[path = "../web/auditors.rs"]
+mod auditors;
 #[path = "../web/clients.rs"]
 mod clients;
 #[path = "../web/commit.rs"]
@@ -16,6 +18,8 @@ mod forged;
 mod framework;
 #[path = "../web/impersonation.rs"]
 mod impersonation;
+#[path = "../web/judged.rs"]
+mod judged;
 #[path = "../web/lapsed.rs"]
 mod lapsed;
 #[path = "../web/lifetimes.rs"]
@@ -31,6 +35,8 @@ mod read_only;
 mod refusals;
 #[path = "../web/sign_in.rs"]
 mod sign_in;
+#[path = "../web/staff.rs"]
+mod staff;
 #[path = "../web/step_up.rs"]
 mod step_up;
 #[path = "../web/tokens.rs"]
