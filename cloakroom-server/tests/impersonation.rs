@@ -91,6 +91,25 @@ fn set_impersonated_refusals_say_why_and_are_audited() {
 }
 
 #[test]
+fn set_impersonated_a_start_in_its_place_ends_the_actors_own_session_too() {
+    let server = TestServer::start();
+    server.call(&server.admin, Method::PATCH, "/v1/users/anna", "{}").expect(200);
+    let (token, own) = server.start_session(r#"{"user":"root"}"#);
+    let body = json!({"token": token, "user": "anna", "reason": "ticket 17"}).to_string();
+    let acting = server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body).expect(201);
+    let (as_anna, id) = (acting.text_of("/token"), acting.text_of("/session/id"));
+    server.call(&server.admin, Method::PATCH, &format!("/v1/sessions/{id}"), r#"{"set":{"note":"roots"}}"#).expect(200);
+
+    let started = server.post("/v1/sessions", &json!({"user": "anna", "replaces": as_anna}).to_string()).expect(201);
+    assert_eq!(started.at("/ended"), json!([own, id]));
+    assert_eq!(started.at("/session/data"), json!({}), "another person put it in");
+    for ended in [own, id] {
+        let problem = server.get(&format!("/v1/sessions/{ended}")).expect_problem(410, "session_ended");
+        assert_eq!(problem.at("/reason"), "replaced");
+    }
+}
+
+#[test]
 fn audit_user_is_refused_by_policy_and_by_the_directory() {
     let server = TestServer::start();
     let settle = |user: &str, body: serde_json::Value| {

@@ -213,9 +213,10 @@ impl Session {
 
     /// Signs somebody in who has just proved who they are: a new session and a new token take the place of this one.
     ///
-    /// An anonymous visitor's data is carried over, and so is that of the same user; another user starts with none.
-    /// Pending changes are part of what is carried. A full limit or a disabled user is [`Error::Refused`], and leaves
-    /// everything as it was.
+    /// An anonymous visitor's data is carried over, and so is that of the same user; another user starts with none, and so
+    /// does a user as whom somebody acts here, or into whose account another [auditor](SignIn::audit_user) looks. Pending
+    /// changes are part of what is carried. Where somebody acts as another here, their own session ends with this
+    /// one. A full limit or a disabled user is [`Error::Refused`], and leaves everything as it was.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Vec<Ended>> {
         let _turn = self.0.turn.lock().await;
         let SignIn { mut start, fresh_data } = sign_in;
@@ -224,16 +225,17 @@ impl Session {
             if state.head_sent {
                 return Err(Error::HeadSent);
             }
-            let owner = state.stage.record().and_then(|record| record.info.user.as_ref());
-            let carried = !fresh_data && (owner.is_none() || owner == start.user.as_ref());
-            if carried {
+            let current = state.stage.record().map(|record| &record.info);
+            if !fresh_data && current.is_none_or(|info| start.may_carry_over(info)) {
                 let mut data = state.view();
                 for (key, value) in start.data.iter() {
                     data.insert(key, value.to_json());
                 }
                 start.data = data;
             }
-            start.replaces = start.replaces.or(state.stage.record().map(|record| record.info.id));
+            if let Some(info) = current.filter(|_| start.replaces.is_none()) {
+                start = start.in_place_of(info);
+            }
         }
         if start.client == Client::default() {
             start.client = self.0.origin.client();

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{Sessions, format_period, lifetimes::Asked};
 use crate::{
-    Assurance, Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record,
+    Assurance, Client, Data, Device, Digest, Ended, Ending, Error, Lease, Partition, Reason, RecentChanges, Record,
     Result, Secrets, SessionId, SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
@@ -30,6 +30,8 @@ pub struct Start {
     pub(crate) remember: bool,
     pub(crate) limit: Option<Limit>,
     pub(crate) replaces: Option<SessionId>,
+    /// The session that hangs on the replaced one.
+    pub(crate) ends_with_it: Option<SessionId>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) by: Option<Arc<str>>,
     pub(crate) note: Option<Arc<str>>,
@@ -52,10 +54,28 @@ impl Start {
         self
     }
 
-    /// The session that this one takes the place of: it ends at once, and does not count towards the limit.
+    /// The session that this one takes the place of: it ends at once, and does not count towards the limit. Of a session that
+    /// was found, rather say [`in_place_of`](Self::in_place_of).
     pub fn replaces(mut self, id: SessionId) -> Self {
         self.replaces = Some(id);
         self
+    }
+
+    /// As [`replaces`](Self::replaces), of a session as it was found. Where somebody acts as another in it, their own session
+    /// ends too, and theirs is the one that does not count towards the limit.
+    pub fn in_place_of(mut self, session: &SessionInfo) -> Self {
+        // The one hangs on the other, so that no crash can leave it usable.
+        let own = session.returns_to.unwrap_or(session.id);
+        self.replaces = Some(own);
+        self.ends_with_it = (own != session.id).then_some(session.id);
+        self
+    }
+
+    /// Whether the data of a session that this one takes the place of belongs to whoever starts it: an anonymous visitor's
+    /// does, and that of the same user with the same [auditor](Self::audit_user); not what somebody put in who acted as them.
+    pub fn may_carry_over(&self, session: &SessionInfo) -> bool {
+        let same_person = session.user == self.user && session.audit_user == self.audit_user;
+        session.user.is_none() || (same_person && session.impersonated_by.is_none())
     }
 
     /// Makes a repeated start harmless: a further one with the same key ends the session of the first, which does not
@@ -229,6 +249,7 @@ impl Sessions {
         token: impl FnOnce(Partition) -> Result<Token>,
     ) -> Result<Started> {
         let now = self.now();
+        let hanging = start.ends_with_it;
         let (mut create, token) = self.prepare(start, token, now)?;
         let created = match self.admit(&mut create, now).await? {
             Ok(()) => {
@@ -238,9 +259,12 @@ impl Sessions {
             Err(refusal) => Created::Refused(refusal),
         };
         match created {
-            Created::Created { ended } => {
+            Created::Created { mut ended } => {
                 for ended in &ended {
                     self.watchers().tell(ended);
+                }
+                if let Some(id) = hanging {
+                    ended.extend(Box::pin(self.end_hanging(id)).await);
                 }
                 let record = Arc::new(create.record);
                 tracing::info!(session = %token.id(), user = record.info.user.as_deref(), "session started");
@@ -252,6 +276,17 @@ impl Sessions {
             Created::Refused(refusal) => {
                 tracing::warn!(user = create.record.info.user.as_deref(), %refusal, "session refused");
                 Err(refusal.into())
+            }
+        }
+    }
+
+    /// Ends a session in which nobody can act any more, so that lists and the audit log say so at once.
+    async fn end_hanging(&self, id: SessionId) -> Option<Ended> {
+        match self.end(id, &Ending::new(Reason::Replaced)).await {
+            Ok(answer) => answer.ended_now(),
+            Err(error) => {
+                tracing::warn!(session = %id, %error, "a session that nobody can use is left until somebody looks");
+                None
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Sessions through actix-web's middleware and extractors, as a browser sees them: the tests of the layer, and some of its
 //! own.
 
+#[path = "../web/after_acting.rs"]
+mod after_acting;
 #[path = "../web/auditors.rs"]
 mod auditors;
 #[path = "../web/clients.rs"]

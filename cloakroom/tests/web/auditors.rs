@@ -241,3 +241,18 @@ async fn audit_user_who_is_refused_is_answered_403_and_stays_who_they_were() {
     browser.text("/look?user=anna&type=customer").await;
     assert_eq!(browser.text("/me").await, "anna");
 }
+
+#[tokio::test]
+async fn i14_what_an_auditor_put_in_is_not_carried_into_the_users_own_session_nor_back() {
+    let World { sessions, .. } = world();
+    let mut browser = office(&sessions);
+    browser.text("/sign-in?user=anna").await;
+    browser.text("/set?key=note&value=hers").await;
+    browser.text("/look?user=anna&type=customer").await;
+    assert_eq!(browser.text("/get?key=note").await, "-");
+    browser.text("/set?key=note&value=olgas").await;
+    browser.text("/look?user=anna&type=customer").await;
+    assert_eq!(browser.text("/get?key=note").await, "olgas", "the same two people");
+    browser.text("/sign-in?user=anna").await;
+    assert_eq!(browser.text("/get?key=note").await, "-");
+}

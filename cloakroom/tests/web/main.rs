@@ -1,5 +1,6 @@
 //! Sessions through the layer and the extractors, as a browser sees them.
 
+mod after_acting;
 mod audit;
 mod auditors;
 mod boot;
