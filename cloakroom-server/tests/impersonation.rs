@@ -89,3 +89,51 @@ fn set_impersonated_refusals_say_why_and_are_audited() {
     server.call(&server.write, Method::POST, "/v1/sessions/impersonate", &body).expect_problem(403, "scope_missing");
     server.resume(&token).expect(200);
 }
+
+#[test]
+fn set_impersonated_a_start_in_its_place_ends_the_actors_own_session_too() {
+    let server = TestServer::start();
+    server.call(&server.admin, Method::PATCH, "/v1/users/anna", "{}").expect(200);
+    let (token, own) = server.start_session(r#"{"user":"root"}"#);
+    let body = json!({"token": token, "user": "anna", "reason": "ticket 17"}).to_string();
+    let acting = server.call(&server.admin, Method::POST, "/v1/sessions/impersonate", &body).expect(201);
+    let (as_anna, id) = (acting.text_of("/token"), acting.text_of("/session/id"));
+    server.call(&server.admin, Method::PATCH, &format!("/v1/sessions/{id}"), r#"{"set":{"note":"roots"}}"#).expect(200);
+
+    let started = server.post("/v1/sessions", &json!({"user": "anna", "replaces": as_anna}).to_string()).expect(201);
+    assert_eq!(started.at("/ended"), json!([own, id]));
+    assert_eq!(started.at("/session/data"), json!({}), "another person put it in");
+    for ended in [own, id] {
+        let problem = server.get(&format!("/v1/sessions/{ended}")).expect_problem(410, "session_ended");
+        assert_eq!(problem.at("/reason"), "replaced");
+    }
+}
+
+#[test]
+fn audit_user_is_refused_by_policy_and_by_the_directory() {
+    let server = TestServer::start();
+    let settle = |user: &str, body: serde_json::Value| {
+        server.call(&server.admin, Method::PATCH, &format!("/v1/users/{user}"), &body.to_string()).expect(200);
+    };
+    settle("boss", json!({"user_type": "administrator"}));
+    let look = |user: &str| {
+        let body = json!({"user": user, "user_type": "customer", "audit_user": "olga"}).to_string();
+        server.post("/v1/sessions", &body)
+    };
+    look("boss").expect_problem(403, "audit_forbidden");
+    let audited = look("anna").expect(201);
+    let (token, id) = (audited.text_of("/token"), audited.text_of("/session/id"));
+    assert_eq!(server.resume(&token).expect(200).at("/session/audit_user"), "olga");
+    let endless = r#"{"user":"anna","audit_user":"olga","ends_at":"2100-01-01T00:00:00Z"}"#;
+    assert_eq!(server.post("/v1/sessions", endless).expect_problem(422, "invalid_field").at("/field"), "ends_at");
+
+    settle("olga", json!({"enabled": false}));
+    let ended = server.resume(&token).expect_problem(410, "session_ended");
+    assert_eq!(ended.at("/reason"), "user_disabled");
+    look("anna").expect_problem(403, "user_disabled");
+    let entries = server.get("/v1/audit?user=anna").expect(200).at("/entries");
+    let last = entries.as_array().unwrap().last().unwrap();
+    assert_eq!((&last["event"], &last["audit_user"]), (&json!("refused"), &json!("olga")));
+    assert_eq!(last["note"], "olga: the user is disabled");
+    server.get(&format!("/v1/sessions/{id}")).expect_problem(410, "session_ended");
+}

@@ -87,7 +87,7 @@ fn r2_disabling_or_deleting_a_user_ends_all_of_their_sessions() {
 }
 
 #[test]
-fn restrict_ip_is_honoured_by_start_and_resume() {
+fn restrict_ip_is_honoured_by_start_resume_and_rotate() {
     let server = TestServer::start();
     patch(&server, "anna", &json!({"allowed_networks": ["10.0.0.0/8"]})).expect(200);
     for client in ["", r#","client":{}"#, r#","client":{"ip":"192.0.2.1"}"#] {
@@ -101,6 +101,12 @@ fn restrict_ip_is_honoured_by_start_and_resume() {
     resume_from(&server, &token, "192.0.2.1").expect_problem(403, "network_not_allowed");
     server.resume(&token).expect_problem(403, "network_not_allowed");
     resume_from(&server, &token, "10.9.9.9").expect(200);
+
+    let rotate = |client: &str| server.post("/v1/sessions/rotate", &format!(r#"{{"token":"{token}"{client}}}"#));
+    for client in ["", r#","client":{"ip":"192.0.2.1"}"#] {
+        rotate(client).expect_problem(403, "network_not_allowed");
+    }
+    let token = rotate(r#","client":{"ip":"10.9.9.9"}"#).expect(200).text_of("/token");
 
     let (ben, _) = server.start_session(r#"{"user":"ben"}"#);
     let many = |body: Value| server.post("/v1/sessions/resume-many", &body.to_string()).expect(200);

@@ -22,7 +22,7 @@ pub struct AuditEntry {
     pub user: Option<Arc<str>>,
     /// Who really acted, when somebody acted as `user`.
     pub impersonated_by: Option<Arc<str>>,
-    /// On whose behalf an auditor looked.
+    /// The auditor who looked into the user's account.
     pub audit_user: Option<Arc<str>>,
     /// Where the session was started from.
     pub ip: Option<IpAddr>,

@@ -59,7 +59,7 @@ pub struct SessionInfo {
     pub client: Client,
     /// Who really acts, when somebody acts as `user`.
     pub impersonated_by: Option<Arc<str>>,
-    /// On whose behalf an auditor looks.
+    /// The auditor who looks into the user's account in it.
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.
     pub version: u64,

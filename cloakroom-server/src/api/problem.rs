@@ -37,6 +37,7 @@ codes! {
     ImpersonationRefused, FORBIDDEN, "impersonation_refused", "Acting as this person is not allowed";
     NetworkNotAllowed, FORBIDDEN, "network_not_allowed", "The user may not come from this address";
     NotInDirectory, FORBIDDEN, "not_in_directory", "The user is not in the directory";
+    AuditForbidden, FORBIDDEN, "audit_forbidden", "The auditor may not look into this account";
     RequirementNotMet, FORBIDDEN, "requirement_not_met", "The session is not what this place asks for";
     PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
     SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
@@ -161,6 +162,7 @@ impl From<Error> for Problem {
             Error::Refused(Refusal::UserDisabled) => Self::new(Code::UserDisabled, detail),
             Error::Refused(Refusal::NetworkNotAllowed) => Self::new(Code::NetworkNotAllowed, detail),
             Error::Refused(Refusal::NotInDirectory) => Self::new(Code::NotInDirectory, detail),
+            Error::Refused(Refusal::AuditForbidden) => Self::new(Code::AuditForbidden, detail),
             Error::Refused(_) => Self::new(Code::EndedMeanwhile, detail),
             Error::ImpersonationRefused(why) => Self::new(Code::ImpersonationRefused, detail).with("why", &why.code()),
             Error::InvalidKey { key, .. } => Self::new(Code::InvalidKey, detail).with("key", &key),

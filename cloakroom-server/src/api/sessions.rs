@@ -127,6 +127,7 @@ pub(super) async fn resume_many(
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateRequest {
     token: TokenText,
+    client: Option<ClientRequest>,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,7 +143,8 @@ pub(super) async fn rotate(
     Strict(request): Strict<RotateRequest>,
 ) -> Result<Response, Problem> {
     let presented = request.token.token()?;
-    let rotated = app.sessions.rotate(presented).await.map_err(|error| match error {
+    let ip = request.client.as_ref().and_then(|client| client.ip);
+    let rotated = app.sessions.rotate_from(presented, ip).await.map_err(|error| match error {
         cloakroom::Error::Ended(ended) => ended_problem(&app.sessions, &ended),
         error => error.into(),
     })?;

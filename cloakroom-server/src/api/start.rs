@@ -125,11 +125,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 impl StartRequest {
     fn into_start(self, replaced: Option<&Record>, idempotency_key: Option<String>) -> Start {
-        let carried = replaced.filter(|record| !self.fresh_data && self.takes_over(record));
-        let mut data = carried.map_or_else(Data::new, |record| record.data.clone());
-        for (key, value) in self.data.unwrap_or_default().0 {
-            data.insert(key, value);
-        }
         let client = self.client.map(|ClientRequest { ip, user_agent, device, country }| Client {
             ip,
             user_agent,
@@ -141,7 +136,7 @@ impl StartRequest {
             Some(user) => Start::user(user),
             None => Start::anonymous(),
         };
-        start = start.data(data).remember(self.remember).client(client.unwrap_or_default());
+        start = start.remember(self.remember).client(client.unwrap_or_default());
         if let Some(name) = self.full_name {
             start = start.full_name(name);
         }
@@ -166,17 +161,18 @@ impl StartRequest {
         if let Some(LimitRequest { max, when_full }) = self.limit {
             start = start.limit(Limit { max, when_full });
         }
+        let carried = replaced.filter(|record| !self.fresh_data && start.may_carry_over(&record.info));
+        let mut data = carried.map_or_else(Data::new, |record| record.data.clone());
+        for (key, value) in self.data.unwrap_or_default().0 {
+            data.insert(key, value);
+        }
+        start = start.data(data);
         if let Some(record) = replaced {
-            start = start.replaces(record.info.id);
+            start = start.in_place_of(&record.info);
         }
         if let Some(key) = idempotency_key {
             start = start.idempotency_key(key);
         }
         start
-    }
-
-    /// What a visitor put in is theirs when they sign in; another user's data is not.
-    fn takes_over(&self, replaced: &Record) -> bool {
-        replaced.info.user.is_none() || replaced.info.user == self.user
     }
 }

@@ -218,9 +218,10 @@ impl Session {
 
     /// Signs somebody in who has just proved who they are: a new session and a new token take the place of this one.
     ///
-    /// An anonymous visitor's data is carried over, and so is that of the same user; another user starts with none.
-    /// Pending changes are part of what is carried. A full limit or a disabled user is [`Error::Refused`], and leaves
-    /// everything as it was.
+    /// An anonymous visitor's data is carried over, and so is that of the same user; another user starts with none, and so
+    /// does a user as whom somebody acts here, or into whose account another [auditor](SignIn::audit_user) looks. Pending
+    /// changes are part of what is carried. Where somebody acts as another here, their own session ends with this
+    /// one. A full limit or a disabled user is [`Error::Refused`], and leaves everything as it was.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Vec<Ended>> {
         let _turn = self.0.turn.lock().await;
         let SignIn { mut start, fresh_data } = sign_in;
@@ -229,16 +230,17 @@ impl Session {
             if state.head_sent {
                 return Err(Error::HeadSent);
             }
-            let owner = state.stage.record().and_then(|record| record.info.user.as_ref());
-            let carried = !fresh_data && (owner.is_none() || owner == start.user.as_ref());
-            if carried {
+            let current = state.stage.record().map(|record| &record.info);
+            if !fresh_data && current.is_none_or(|info| start.may_carry_over(info)) {
                 let mut data = state.view();
                 for (key, value) in start.data.iter() {
                     data.insert(key, value.to_json());
                 }
                 start.data = data;
             }
-            start.replaces = start.replaces.or(state.stage.record().map(|record| record.info.id));
+            if let Some(info) = current.filter(|_| start.replaces.is_none()) {
+                start = start.in_place_of(info);
+            }
         }
         if start.client == Client::default() {
             start.client = self.0.origin.client();
@@ -311,10 +313,13 @@ impl Session {
     }
 
     /// Takes whoever acts as another here back to their own session, with a new token; see
-    /// [`Sessions::stop_impersonating`]. What is pending is stored first.
+    /// [`Sessions::stop_impersonating`]. What is pending is stored first. Once this session is over there is no way back:
+    /// they sign in again.
     pub async fn stop_impersonating(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
-        let Some(token) = self.token_to_replace()? else { return Err(Error::UnknownSession) };
+        let Some(token) = self.token_to_replace()? else {
+            return Err(self.lapsed().map_or(Error::UnknownSession, Error::from));
+        };
         self.commit_in_turn().await?;
         let Returned { token, record } = self.0.sessions.stop_impersonating(&token).await?;
         self.state().become_stored(Started { token, record, ended: Vec::new() });
@@ -362,10 +367,12 @@ impl Session {
 
     /// Gives the client a new token: after a privilege changed, or now and then. The session, its id and its data stay;
     /// the old token is served for a short grace. If another request was first, the client keeps what it has.
+    ///
+    /// The [directory](crate::Builder::users) is asked as when the request arrived: see [`Sessions::rotate_from`].
     pub async fn rotate(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
         let Some(token) = self.token_to_replace()? else { return Ok(()) };
-        let rotated = self.0.sessions.rotate(&token).await?;
+        let rotated = self.0.sessions.rotate_from(&token, self.0.origin.ip).await?;
         let mut state = self.state();
         match rotated {
             RotatedToken::Rotated { token, record } => {

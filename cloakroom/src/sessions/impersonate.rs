@@ -4,9 +4,9 @@
 //! names the actor's own session, to which they return, and lives no longer than that: whoever looks at the one
 //! looks at the other. The actor's token is dead meanwhile.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use super::{Found, Sessions, Started, check_text};
+use super::{Found, Sessions, Started, check_text, policy::Person, users::Whence};
 use crate::{
     AuditEntry, Client, Data, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges, Record,
     Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
@@ -88,42 +88,6 @@ impl Impersonate {
     }
 }
 
-/// What is known of a person whom somebody wants to act as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Target {
-    /// Who.
-    pub user: Arc<str>,
-    /// The person's name.
-    pub full_name: Option<Arc<str>>,
-    /// What kind of user.
-    pub user_type: Option<Arc<str>>,
-}
-
-/// Who may act as whom.
-#[derive(Clone)]
-pub(crate) struct ImpersonationPolicy(Arc<Rule>);
-
-type Rule = dyn Fn(&SessionInfo, &Target) -> bool + Send + Sync;
-
-impl ImpersonationPolicy {
-    pub(crate) fn new(rule: impl Fn(&SessionInfo, &Target) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(rule))
-    }
-}
-
-impl Default for ImpersonationPolicy {
-    fn default() -> Self {
-        Self::new(|_, target| target.user_type.as_deref() != Some("administrator"))
-    }
-}
-
-impl fmt::Debug for ImpersonationPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ImpersonationPolicy")
-    }
-}
-
 /// Somebody is back in their own session.
 #[derive(Clone, Debug)]
 pub struct Returned {
@@ -144,8 +108,9 @@ impl Sessions {
     /// # Errors
     ///
     /// [`Error::ImpersonationRefused`] where it is not allowed, or where the [directory](crate::Builder::users) does not know
-    /// the other, and [`Error::Refused`] where the other is disabled: both
-    /// are in the audit log. [`Error::Ended`] and [`Error::UnknownSession`] if the token opens nothing.
+    /// the other, and [`Error::Refused`] where the other is disabled, or the actor may not come from where they are: both
+    /// are in the audit log. [`Error::Ended`] and [`Error::UnknownSession`] if the token opens nothing, as where the
+    /// directory says that the actor is disabled: then all of their sessions end.
     pub async fn impersonate(&self, token: &Token, impersonate: Impersonate) -> Result<Started> {
         for (what, text) in [
             ("user", Some(&impersonate.user)),
@@ -156,7 +121,7 @@ impl Sessions {
         }
         check_text("reason", Some(&*impersonate.reason), false)?;
         let now = self.now();
-        let original = living(self.attended(token, now, true).await?)?;
+        let original = living(self.resume_at(token, Whence::Anywhere, now, true).await?)?;
         let Some(target) = self.target_facts(&impersonate).await? else {
             let why = ImpersonationRefusal::UnknownUser;
             return Err(self.refuse(&original.info, &impersonate, why, now).await);
@@ -167,10 +132,7 @@ impl Sessions {
         };
 
         let (mut create, acting) = self.acting(&original.info, actor, impersonate, target, now)?;
-        if let Err(refusal) = self.admit(&mut create, now).await? {
-            self.log_refusal(&create.refused(refusal, now)).await;
-            return Err(refusal.into());
-        }
+        self.admit(&mut create, now).await??;
         // The other's limit is for their own sessions.
         create.limit = None;
         let sessions = self.clone();
@@ -183,12 +145,17 @@ impl Sessions {
     /// Takes whoever acts as another in the session of `token` back to their own: this session ends, and there is a new
     /// token of the other one.
     ///
+    /// Once this session has expired or was ended, there is no way back: the person signs in again. Their own session, which
+    /// nobody can open then, is listed as theirs and counts for their limit until its own time is over. A
+    /// [sign-in](crate::Session::sign_in) in this session ends both.
+    ///
     /// # Errors
     ///
-    /// [`Error::Ended`] if either session has ended, [`Error::UnknownSession`] if the token opens nothing,
-    /// [`Error::InvalidArgument`] if nobody acts as another in its session.
+    /// [`Error::Ended`] if either session has ended, or if the [directory](crate::Builder::users) says that either person is
+    /// disabled; [`Error::UnknownSession`] if the token opens nothing, [`Error::InvalidArgument`] if nobody acts as another
+    /// in its session.
     pub async fn stop_impersonating(&self, token: &Token) -> Result<Returned> {
-        let acting = living(self.attended(token, self.now(), true).await?)?;
+        let acting = living(self.resume_at(token, Whence::Anywhere, self.now(), true).await?)?;
         let Some(id) = acting.info.returns_to else {
             let problem = "nobody acts as another in its session, so there is nowhere to go back to".into();
             return Err(Error::InvalidArgument { what: "token", problem });
@@ -214,18 +181,14 @@ impl Sessions {
 
     /// What is known of the person whom somebody wants to act as: what the directory says of them, or what the call says
     /// where there is none. Nothing if the directory does not know them.
-    async fn target_facts(&self, impersonate: &Impersonate) -> Result<Option<Target>> {
+    async fn target_facts(&self, impersonate: &Impersonate) -> Result<Option<Person>> {
         let Impersonate { user, full_name, user_type, .. } = impersonate;
-        let said = |full_name: &Option<Arc<str>>, user_type: &Option<Arc<str>>| Target {
-            user: Arc::clone(user),
-            full_name: full_name.clone(),
-            user_type: user_type.clone(),
-        };
         if self.0.known_users.is_none() {
-            return Ok(Some(said(full_name, user_type)));
+            let (user, full_name, user_type) = (Arc::clone(user), full_name.clone(), user_type.clone());
+            return Ok(Some(Person { user, full_name, user_type }));
         }
         // Not what the call says: a policy that protects a type of users must not be talked out of it.
-        Ok(self.find_user(user).await?.map(|known| said(&known.full_name, &known.user_type)))
+        Ok(self.find_user(user).await?.map(|known| Person::known(user, &known)))
     }
 
     /// Who acts, if they may.
@@ -233,7 +196,7 @@ impl Sessions {
         &self,
         actor: &SessionInfo,
         impersonate: &Impersonate,
-        target: &Target,
+        target: &Person,
     ) -> Result<Arc<str>, ImpersonationRefusal> {
         let Some(user) = &actor.user else { return Err(ImpersonationRefusal::NobodySignedIn) };
         if actor.impersonated_by.is_some() || actor.audit_user.is_some() {
@@ -249,8 +212,7 @@ impl Sessions {
         if impersonate.lasts.as_millis() == 0 || impersonate.lasts > most {
             return Err(ImpersonationRefusal::TooLong { most });
         }
-        let ImpersonationPolicy(allows) = &self.config().impersonation_policy;
-        if !allows(actor, target) {
+        if !self.config().impersonation_policy.allows(actor, target) {
             return Err(ImpersonationRefusal::Policy);
         }
         Ok(Arc::clone(user))
@@ -281,10 +243,10 @@ impl Sessions {
         original: &SessionInfo,
         actor: Arc<str>,
         impersonate: Impersonate,
-        target: Target,
+        target: Person,
         now: Timestamp,
     ) -> Result<(Create, Token)> {
-        let Target { user, full_name, user_type } = target;
+        let Person { user, full_name, user_type } = target;
         let partition = self.store().partition_key().partition_of(&user);
         let token = Token::generate(SessionId::generate(partition)?)?;
         let end = now.after(impersonate.lasts);
@@ -367,6 +329,14 @@ impl Sessions {
         self.store_write(self.store().rotate(record.info.id, &rotation, now)).await
     }
 
+    /// Whether the actor's own session lives, where somebody acts as another in this one. Costs nothing where nobody does.
+    pub(super) async fn check_attended(&self, record: &Arc<Record>, now: Timestamp) -> Result<()> {
+        if record.info.returns_to.is_some() {
+            living(Box::pin(self.while_actor_is_there(Arc::clone(record), now, false)).await?)?;
+        }
+        Ok(())
+    }
+
     /// A session in which somebody acts as another, if the actor's own still lives; otherwise it ends as that did.
     /// Where it `counts` as use, both were used.
     pub(super) async fn while_actor_is_there(
@@ -420,7 +390,7 @@ pub(super) fn withdrawn(record: &Record) -> Ended {
     Ended { id: *id, user: user.clone(), at: record.secrets.issued_at, reason: Reason::Replaced, by: None, note: None }
 }
 
-fn living(found: Found) -> Result<Arc<Record>> {
+pub(super) fn living(found: Found) -> Result<Arc<Record>> {
     match found {
         Found::Live(record) => Ok(record),
         Found::Ended(ended) => Err(ended.into()),

@@ -50,9 +50,11 @@ impl Sessions {
         let (lease, patience) = (self.config().lock_lease, self.config().lock_timeout);
         let mut waited = Duration::ZERO;
         for attempt in 0.. {
-            match self.store_write(self.store().lock(id, lease, self.now())).await? {
+            let now = self.now();
+            match self.store_write(self.store().lock(id, lease, now)).await? {
                 Locked::Granted(record) => {
                     let lock = Lock { sessions: self.clone(), id, number: record.lease.number };
+                    self.check_attended(&record, now).await?;
                     return Ok((lock, record));
                 }
                 Locked::Gone(gone) => return Err(gone.into()),

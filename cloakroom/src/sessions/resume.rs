@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Sessions, impersonate::withdrawn};
+use super::{Sessions, impersonate::withdrawn, users::Whence};
 use crate::{
     Digest, Ended, Ending, Presented, Reason, Record, Result, Secrets, SessionId, Timestamp, Token,
     store::{Loaded, Touch},
@@ -36,7 +36,7 @@ impl Sessions {
     /// tells so; one who may not come from this address is [`Error::Refused`](crate::Error::Refused), and the session stays.
     pub async fn resume_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
         let now = self.now();
-        let found = self.resume_at(token, ip, now, true).await?;
+        let found = self.resume_at(token, Whence::From(ip), now, true).await?;
         if let Found::Live(record) = &found {
             self.note_use(record, now);
         }
@@ -50,20 +50,21 @@ impl Sessions {
 
     /// As [`resume_from`](Self::resume_from), without counting as use.
     pub async fn resume_without_touch_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
-        self.resume_at(token, ip, self.now(), false).await
+        self.resume_at(token, Whence::From(ip), self.now(), false).await
     }
 
-    /// What lies beyond the record is boxed: it is rare, and needs much room.
-    async fn resume_at(&self, token: &Token, ip: Option<IpAddr>, now: Timestamp, counts: bool) -> Result<Found> {
+    /// What a token opens, if the directory lets its holder in. Where it `counts` as use, the session of who acts as another
+    /// in it was used. What lies beyond the record is boxed: it is rare, and needs much room.
+    pub(super) async fn resume_at(&self, token: &Token, whence: Whence, now: Timestamp, counts: bool) -> Result<Found> {
         let found = self.attended(token, now, counts).await?;
         match (&self.0.known_users, found) {
-            (Some(known), Found::Live(record)) => Box::pin(self.judge(known, record, ip, now)).await,
+            (Some(known), Found::Live(record)) => Box::pin(self.judge(known, record, whence, now)).await,
             (_, found) => Ok(found),
         }
     }
 
     /// What a token opens, whatever the directory says of its holder.
-    pub(super) async fn attended(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
+    async fn attended(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
         let found = self.found_at(token, now).await?;
         match &found {
             Found::Live(record) if record.info.returns_to.is_some() => {

@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Sessions, lifetimes::Asked};
+use super::{Sessions, format_period, lifetimes::Asked};
 use crate::{
-    Assurance, Client, Data, Device, Digest, Ended, Error, Lease, Partition, RecentChanges, Record, Result, Secrets,
-    SessionId, SessionInfo, Timestamp, Token, data,
+    Assurance, Client, Data, Device, Digest, Ended, Ending, Error, Lease, Partition, Reason, RecentChanges, Record,
+    Result, Secrets, SessionId, SessionInfo, Timestamp, Token, data,
     store::{Create, Created, Limit},
 };
 
@@ -30,6 +30,8 @@ pub struct Start {
     pub(crate) remember: bool,
     pub(crate) limit: Option<Limit>,
     pub(crate) replaces: Option<SessionId>,
+    /// The session that hangs on the replaced one.
+    pub(crate) ends_with_it: Option<SessionId>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) by: Option<Arc<str>>,
     pub(crate) note: Option<Arc<str>>,
@@ -52,10 +54,28 @@ impl Start {
         self
     }
 
-    /// The session that this one takes the place of: it ends at once, and does not count towards the limit.
+    /// The session that this one takes the place of: it ends at once, and does not count towards the limit. Of a session that
+    /// was found, rather say [`in_place_of`](Self::in_place_of).
     pub fn replaces(mut self, id: SessionId) -> Self {
         self.replaces = Some(id);
         self
+    }
+
+    /// As [`replaces`](Self::replaces), of a session as it was found. Where somebody acts as another in it, their own session
+    /// ends too, and theirs is the one that does not count towards the limit.
+    pub fn in_place_of(mut self, session: &SessionInfo) -> Self {
+        // The one hangs on the other, so that no crash can leave it usable.
+        let own = session.returns_to.unwrap_or(session.id);
+        self.replaces = Some(own);
+        self.ends_with_it = (own != session.id).then_some(session.id);
+        self
+    }
+
+    /// Whether the data of a session that this one takes the place of belongs to whoever starts it: an anonymous visitor's
+    /// does, and that of the same user with the same [auditor](Self::audit_user); not what somebody put in who acted as them.
+    pub fn may_carry_over(&self, session: &SessionInfo) -> bool {
+        let same_person = session.user == self.user && session.audit_user == self.audit_user;
+        session.user.is_none() || (same_person && session.impersonated_by.is_none())
     }
 
     /// Makes a repeated start harmless: a further one with the same key ends the session of the first, which does not
@@ -108,7 +128,14 @@ macro_rules! setters {
                 self
             }
 
-            /// On whose behalf an auditor looks. At most 256 bytes.
+            /// The auditor who looks into the user's account in this session. At most 256 bytes, and somebody else than the
+            /// user.
+            ///
+            /// Every audit entry of the session names both. It lasts for [8 hours](crate::Builder::impersonation_limit) at
+            /// most. Where there is a [directory](crate::Builder::users), the auditor must be enabled there, may come from
+            /// the auditor's networks, and is out at the next request once disabled; it also says the user's name and type,
+            /// if it knows them. [`Builder::may_audit`](crate::Builder::may_audit) says who may look into whose account. What
+            /// these refuse is [`Error::Refused`], and in the audit log.
             pub fn audit_user(mut self, user: impl Into<Arc<str>>) -> Self {
                 self.$($start.)?audit_user = Some(user.into());
                 self
@@ -222,21 +249,22 @@ impl Sessions {
         token: impl FnOnce(Partition) -> Result<Token>,
     ) -> Result<Started> {
         let now = self.now();
+        let hanging = start.ends_with_it;
         let (mut create, token) = self.prepare(start, token, now)?;
         let created = match self.admit(&mut create, now).await? {
             Ok(()) => {
                 create.limit = create.limit.or(self.config().limit);
                 self.store_write(self.store().create(&create, now)).await?
             }
-            Err(refusal) => {
-                self.log_refusal(&create.refused(refusal, now)).await;
-                Created::Refused(refusal)
-            }
+            Err(refusal) => Created::Refused(refusal),
         };
         match created {
-            Created::Created { ended } => {
+            Created::Created { mut ended } => {
                 for ended in &ended {
                     self.watchers().tell(ended);
+                }
+                if let Some(id) = hanging {
+                    ended.extend(Box::pin(self.end_hanging(id)).await);
                 }
                 let record = Arc::new(create.record);
                 tracing::info!(session = %token.id(), user = record.info.user.as_deref(), "session started");
@@ -248,6 +276,17 @@ impl Sessions {
             Created::Refused(refusal) => {
                 tracing::warn!(user = create.record.info.user.as_deref(), %refusal, "session refused");
                 Err(refusal.into())
+            }
+        }
+    }
+
+    /// Ends a session in which nobody can act any more, so that lists and the audit log say so at once.
+    async fn end_hanging(&self, id: SessionId) -> Option<Ended> {
+        match self.end(id, &Ending::new(Reason::Replaced)).await {
+            Ok(answer) => answer.ended_now(),
+            Err(error) => {
+                tracing::warn!(session = %id, %error, "a session that nobody can use is left until somebody looks");
+                None
             }
         }
     }
@@ -269,10 +308,7 @@ impl Sessions {
         ] {
             check_text(what, text.as_deref(), what.contains("user"))?;
         }
-        if start.audit_user.is_some() && start.audit_user == start.user {
-            let problem = "it is the user themselves: an auditor is somebody else".into();
-            return Err(Error::InvalidArgument { what: "audit_user", problem });
-        }
+        check_auditor(&start)?;
         check_methods(start.methods.as_deref())?;
         let level = level_of(&start)?;
         check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
@@ -298,7 +334,10 @@ impl Sessions {
         };
         let parsed = start.client.user_agent.as_deref().map(Device::of);
         let is_mobile = parsed.as_ref().is_some_and(|device| device.kind.is_mobile());
-        let (idle_timeout, ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        let (idle_timeout, mut ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
+        if start.audit_user.is_some() {
+            ends_at = Some(auditors_end(&asked, ends_at, config.impersonation_limit, now)?);
+        }
         let mut client = start.client;
         client.device = start.device.or(client.device).or_else(|| parsed?.name.map(Into::into));
         client.country = client.country.or_else(|| self.country_of(client.ip?));
@@ -360,6 +399,27 @@ impl Sessions {
             (None, None) => Partition::random(),
         }
     }
+}
+
+fn check_auditor(start: &Start) -> Result<()> {
+    let wrong = |problem: &str| Err(Error::InvalidArgument { what: "audit_user", problem: problem.into() });
+    match (&start.audit_user, &start.user) {
+        (Some(_), None) => wrong("nobody is signed in whose account could be looked into"),
+        (Some(auditor), Some(user)) if auditor == user => {
+            wrong("it is the user themselves: an auditor is somebody else")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When an auditor's session ends: as any other, but never later than allowed.
+fn auditors_end(asked: &Asked, ends_at: Option<Timestamp>, most: Duration, now: Timestamp) -> Result<Timestamp> {
+    let latest = now.after(most);
+    if asked.ends_at.is_some_and(|asked| asked > latest) {
+        let problem = format!("a session of an auditor lasts at most {} (h:m:s)", format_period(most));
+        return Err(Error::InvalidArgument { what: "ends_at", problem });
+    }
+    Ok(ends_at.map_or(latest, |end| end.min(latest)))
 }
 
 /// The level of a session: as strong as its authentication, or weaker.

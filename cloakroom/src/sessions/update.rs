@@ -1,8 +1,13 @@
 //! Changing sessions: data, and the token.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Sessions, impersonate::withdrawn, resume::refused};
+use super::{
+    Found, Sessions,
+    impersonate::{living, withdrawn},
+    resume::refused,
+    users::Whence,
+};
 use crate::{
     Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
     store::{Gone, Rotated, Rotation, Updated},
@@ -53,7 +58,8 @@ impl Sessions {
         Change::new(self.max_data_bytes())
     }
 
-    /// Applies a change. Never changes or brings back an ended session.
+    /// Applies a change. Never changes or brings back an ended session; one in which somebody acts as another counts as
+    /// ended when the actor's own did.
     ///
     /// [`Updated::Conflict`] carries the record as it is; data that would be too large is an error.
     pub async fn update(&self, id: SessionId, change: &Change) -> Result<Updated> {
@@ -66,8 +72,17 @@ impl Sessions {
     }
 
     async fn apply(&self, id: SessionId, change: &Change) -> Result<Updated> {
-        let updated = self.store_write(self.store().update(id, change, self.now())).await?;
+        let now = self.now();
+        let updated = self.store_write(self.store().update(id, change, now)).await?;
         match &updated {
+            Updated::Applied(record) | Updated::Conflict(record) if record.info.returns_to.is_some() => {
+                // What was written went with the session, if the actor's had ended: nobody reads it.
+                match Box::pin(self.while_actor_is_there(Arc::clone(record), now, false)).await? {
+                    Found::Live(_) => {}
+                    Found::Ended(ended) => return Ok(Updated::Gone(Gone::Ended(ended))),
+                    Found::Unknown => return Ok(Updated::Gone(Gone::Unknown)),
+                }
+            }
             Updated::TooLarge(size) => {
                 let key = change.largest_key().map(ToString::to_string);
                 return Err(Error::TooLarge { key, size: *size, limit: change.max_data_bytes });
@@ -132,7 +147,28 @@ impl Sessions {
     }
 
     /// Gives the holder of `token` a new one. The session, its id and its data stay.
+    ///
+    /// Says nothing of where the request comes from: a user whom the [directory](super::Builder::users) lets in from some
+    /// networks only is refused. See [`rotate_from`](Self::rotate_from).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] with the reason for the holder of an ended session's token, [`Error::UnknownSession`] for everybody
+    /// else whose token opens nothing.
     pub async fn rotate(&self, token: &Token) -> Result<RotatedToken> {
+        self.rotate_from(token, None).await
+    }
+
+    /// As [`rotate`](Self::rotate), for a request from this address.
+    ///
+    /// With a [directory](super::Builder::users) of users, which costs a load more: a user who is disabled there loses all
+    /// sessions, which is [`Error::Ended`]; one who may not come from this address is [`Error::Refused`], and both session
+    /// and token stay as they are.
+    pub async fn rotate_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<RotatedToken> {
+        if self.0.known_users.is_some() {
+            // Before the rotation: the holder of a token that is refused here must not make it a predecessor.
+            living(self.resume_at(token, Whence::From(ip), self.now(), false).await?)?;
+        }
         let successor = Token::generate(token.id())?;
         let now = self.now();
         for presented in self.digests(token) {
@@ -141,11 +177,13 @@ impl Sessions {
             let rotation = Rotation { presented, successor: successor_digest, grace, at_once: false, by: None };
             match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
                 Rotated::Rotated(record) => {
+                    self.check_attended(&record, now).await?;
                     tracing::info!(session = %token.id(), "token rotated");
                     return Ok(RotatedToken::Rotated { token: successor, record });
                 }
                 Rotated::Superseded(record) => match record.secrets.present(&presented, now) {
                     Presented::Current | Presented::Successor | Presented::Predecessor => {
+                        self.check_attended(&record, now).await?;
                         return Ok(RotatedToken::Superseded { record });
                     }
                     Presented::Withdrawn => return Err(withdrawn(&record).into()),
@@ -166,7 +204,7 @@ impl Sessions {
 
     async fn ended_or_unknown(&self, token: &Token) -> Error {
         match self.resume_without_touch(token).await {
-            Ok(super::Found::Ended(ended)) => ended.into(),
+            Ok(Found::Ended(ended)) => ended.into(),
             Ok(_) => Error::UnknownSession,
             Err(error) => error,
         }

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Found, Sessions, within};
+use super::{Found, Sessions, policy::Person, within};
 use crate::{
-    AuditEntry, Ending, Error, Event, Reason, Record, Result, Timestamp, User, Users,
+    AuditEntry, Ending, Error, Event, Reason, Record, Result, SessionInfo, Timestamp, User, Users,
     store::{BoxFuture, Create, Limit, Refusal, Store, WhenFull},
 };
 
@@ -147,29 +147,56 @@ impl Sessions {
         Ok(found)
     }
 
-    /// Asks the directory whether a session may start, and fills in what the call left to it. What it says must be new: a
-    /// sign-in is rare.
+    /// Asks the directory and the policy whether a session may start, and fills in what the call left to the directory. What
+    /// that says must be new: a sign-in is rare. A refusal is in the audit log.
     pub(super) async fn admit(&self, create: &mut Create, now: Timestamp) -> Result<Result<(), Refusal>> {
-        let Some(known) = &self.0.known_users else { return Ok(Ok(())) };
+        let Some(Objection { refusal, to }) = self.objection(create, now).await? else { return Ok(Ok(())) };
+        let mut entry = create.refused(refusal, now);
+        if entry.user.as_ref() != Some(&to) {
+            entry.note = Some(format!("{to}: {}", create.refusal_note(refusal)).into());
+        }
+        self.log_refusal(&entry).await;
+        Ok(Err(refusal))
+    }
+
+    async fn objection(&self, create: &mut Create, now: Timestamp) -> Result<Option<Objection>> {
         let info = &mut create.record.info;
-        let Some(name) = info.user.clone() else { return Ok(Ok(())) };
-        let user = self.ask(known, &name, now).await?;
-        let actor = match &info.impersonated_by {
-            Some(actor) => self.ask(known, actor, now).await?,
-            None => user.clone(),
-        };
-        if let Some(refusal) = known.bars(user.as_deref()).or(known.bars(actor.as_deref())) {
-            return Ok(Err(refusal));
+        let known = self.0.known_users.as_ref();
+        if known.is_none() && info.audit_user.is_none() {
+            return Ok(None);
         }
-        if actor.is_some_and(|actor| !actor.may_come_from(info.client.ip)) {
-            return Ok(Err(Refusal::NetworkNotAllowed));
+        let Some(name) = info.user.clone() else { return Ok(None) };
+        let at_keyboard = Arc::clone(who_is_at_the_keyboard(info).unwrap_or(&name));
+        let mut auditor = info.audit_user.as_ref().map(Person::named);
+        if let Some(known) = known {
+            let user = self.ask(known, &name, now).await?;
+            let person = if at_keyboard == name { user.clone() } else { self.ask(known, &at_keyboard, now).await? };
+            if let Some(refusal) = known.bars(user.as_deref()) {
+                return Ok(Some(Objection { refusal, to: name }));
+            }
+            if let Some(refusal) = known.bars(person.as_deref()) {
+                return Ok(Some(Objection { refusal, to: at_keyboard }));
+            }
+            if person.as_ref().is_some_and(|person| !person.may_come_from(info.client.ip)) {
+                return Ok(Some(Objection { refusal: Refusal::NetworkNotAllowed, to: at_keyboard }));
+            }
+            if let Some(user) = user {
+                super::directory::check_settings(&user)?;
+                if info.audit_user.is_some() {
+                    // Not what the call says: a policy that protects a type of users must not be talked out of it.
+                    (info.full_name, info.user_type) = (None, None);
+                }
+                info.full_name = info.full_name.take().or_else(|| user.full_name.clone());
+                info.user_type = info.user_type.take().or_else(|| user.user_type.clone());
+                create.limit = create.limit.or_else(|| self.limit_of(&user));
+            }
+            if let Some(person) = person.filter(|_| info.audit_user.is_some()) {
+                auditor = Some(Person::known(&at_keyboard, &person));
+            }
         }
-        let Some(user) = user else { return Ok(Ok(())) };
-        super::directory::check_settings(&user)?;
-        info.full_name = info.full_name.take().or_else(|| user.full_name.clone());
-        info.user_type = info.user_type.take().or_else(|| user.user_type.clone());
-        create.limit = create.limit.or_else(|| self.limit_of(&user));
-        Ok(Ok(()))
+        let Some((auditor, user)) = auditor.zip(Person::of(info)) else { return Ok(None) };
+        let allowed = self.config().audit_policy.allows(&auditor, &user);
+        Ok((!allowed).then_some(Objection { refusal: Refusal::AuditForbidden, to: name }))
     }
 
     /// The limit that the directory gives a user, if it gives one.
@@ -179,31 +206,31 @@ impl Sessions {
         user.session_limit.or(configured.map(|limit| limit.max)).map(|max| Limit { max, when_full })
     }
 
-    /// What a token opens, if the directory still lets its holder in. A user who may have no session loses all of them; who
-    /// comes from elsewhere is sent away, and the session stays.
+    /// A session, if the directory still lets both in: its user, and whoever acts as them or audits them. Who may have no
+    /// session loses all of theirs, and this one ends; who comes from elsewhere is sent away, and the session stays.
     pub(super) async fn judge(
         &self,
         known: &Known,
         record: Arc<Record>,
-        ip: Option<IpAddr>,
+        whence: Whence,
         now: Timestamp,
     ) -> Result<Found> {
         let info = &record.info;
         let Some(name) = &info.user else { return Ok(Found::Live(record)) };
         let user = self.recall(known, name, now).await?;
-        let (actor_name, actor) = match &info.impersonated_by {
-            Some(actor) => (actor, self.recall(known, actor, now).await?),
-            None => (name, user.clone()),
-        };
-        for (name, found) in [(name, &user), (actor_name, &actor)] {
+        let at_keyboard = who_is_at_the_keyboard(info).unwrap_or(name);
+        let person = if at_keyboard == name { user.clone() } else { self.recall(known, at_keyboard, now).await? };
+        for (name, found) in [(name, &user), (at_keyboard, &person)] {
             if known.bars(found.as_deref()).is_some() {
                 let ending = Ending::new(Reason::UserDisabled);
                 self.end_all_of(Arc::clone(name), Vec::new(), &ending).await?;
-                // Who acts as somebody else loses this one too.
+                // Who acts as somebody else, or audits them, loses this one too.
                 return Ok(self.end(info.id, &ending).await?.into());
             }
         }
-        if actor.is_some_and(|actor| !actor.may_come_from(ip)) {
+        if let Whence::From(ip) = whence
+            && person.is_some_and(|person| !person.may_come_from(ip))
+        {
             let refusal = Refusal::NetworkNotAllowed;
             let from = ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
             tracing::warn!(session = %info.id, user = info.user.as_deref(), from, %refusal, "request refused");
@@ -213,6 +240,34 @@ impl Sessions {
         }
         Ok(Found::Live(record))
     }
+
+    /// As [`judge`](Self::judge), where there may be no directory.
+    pub(super) async fn judge_if_known(&self, record: Arc<Record>, whence: Whence, now: Timestamp) -> Result<Found> {
+        match &self.0.known_users {
+            Some(known) => Box::pin(self.judge(known, record, whence, now)).await,
+            None => Ok(Found::Live(record)),
+        }
+    }
+}
+
+/// Who really sends the requests of a session: whoever acts as its user, or audits them, or the user.
+fn who_is_at_the_keyboard(info: &SessionInfo) -> Option<&Arc<str>> {
+    info.impersonated_by.as_ref().or(info.audit_user.as_ref()).or(info.user.as_ref())
+}
+
+/// Why a session may not start, and whose fault it is.
+struct Objection {
+    refusal: Refusal,
+    to: Arc<str>,
+}
+
+/// Whether it matters where a request comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Whence {
+    /// It does, and this is where, as far as anybody knows.
+    From(Option<IpAddr>),
+    /// It does not.
+    Anywhere,
 }
 
 #[cfg(test)]

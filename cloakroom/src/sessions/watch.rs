@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Found, Sessions};
+use super::{Found, Sessions, users::Whence};
 use crate::{Ended, Result, SessionId};
 
 #[derive(Default)]
@@ -40,13 +40,18 @@ impl Sessions {
     /// Waits until a session has ended, and answers how; `None` if there is no such session. At once if it has ended
     /// already.
     ///
-    /// Endings by this process wake it at once, those by others and the passing of deadlines within
+    /// Endings by this process wake it at once; those by others, the passing of deadlines, and that the
+    /// [directory](super::Builder::users) no longer lets its user have sessions, within
     /// [`WATCH_INTERVAL`](Self::WATCH_INTERVAL).
     pub async fn ended(&self, id: SessionId) -> Result<Option<Ended>> {
         loop {
             // Subscribed before looking, so that no ending falls in between.
             let mut ending = self.watchers().subscribe(id);
-            match self.get(id).await? {
+            let found = match self.get(id).await? {
+                Found::Live(record) => self.judge_if_known(record, Whence::Anywhere, self.now()).await?,
+                found => found,
+            };
+            match found {
                 Found::Live(_) => {}
                 Found::Ended(ended) => return Ok(Some(ended)),
                 Found::Unknown => return Ok(None),

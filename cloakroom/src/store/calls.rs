@@ -120,6 +120,9 @@ pub enum Refusal {
     /// The directory of users does not know them, and only those it knows are let in.
     #[error("the user is not in the directory")]
     NotInDirectory,
+    /// The deployment's [policy](crate::Builder::may_audit) does not let the auditor in.
+    #[error("the policy does not let this auditor into the user's account")]
+    AuditForbidden,
 }
 
 /// A session as it was found.

@@ -1,8 +1,64 @@
-//! Where on this machine a store lies: who may read it, and on what kind of file system.
+//! Where on this machine a store lies: what an address names, who may read it, and on what kind of file system.
 
-use std::{fs, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::store::Finding;
+use crate::{Error, Result, store::Finding};
+
+/// How addresses of a store on this machine are written.
+pub(super) struct Address {
+    pub(super) scheme: &'static str,
+    /// What they name.
+    pub(super) names: &'static str,
+    /// A name of one.
+    pub(super) example: &'static str,
+}
+
+impl Address {
+    /// The path that the part of an address behind its scheme names.
+    pub(super) fn path(&self, address: &Path) -> Result<PathBuf> {
+        // What is not Unicode did not come from an address.
+        let Some(text) = address.to_str() else { return Ok(address.into()) };
+        let path = text.strip_prefix("//").unwrap_or(text);
+        if path.is_empty() {
+            return Err(self.wrong(address, &format!("names no {}", self.names)));
+        }
+        if path.contains('?') {
+            return Err(self.wrong(address, &format!("takes no parameters behind the {}", self.names)));
+        }
+        Ok(path.into())
+    }
+
+    /// What is wrong with an address, and what to write.
+    pub(super) fn wrong(&self, address: &Path, problem: &str) -> Error {
+        let Self { scheme, names, example } = self;
+        let (address, placeholder) = (address.display(), names.to_uppercase());
+        Error::StoreUrl(format!(
+            "{scheme}:{address} {problem}: write {scheme}:{placeholder}, such as {scheme}:{example} or \
+             {scheme}:/var/lib/app/{example}"
+        ))
+    }
+}
+
+/// What lies at a path cannot be a store.
+pub(super) fn unusable(path: &Path, problem: &str) -> Error {
+    Error::Store { message: format!("{} {problem}", path.display()), source: None }
+}
+
+/// Refuses to make what would lie in a directory that is not there.
+pub(super) fn check_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| *parent != OsStr::new(""));
+    match parent.filter(|parent| !parent.is_dir()) {
+        None => Ok(()),
+        Some(parent) => {
+            let problem = format!("cannot be created, for there is no directory {}: create it", parent.display());
+            Err(unusable(path, &problem))
+        }
+    }
+}
 
 /// Kinds that several machines share, whose locks or renames are not what they are on a disk of one's own.
 const SHARED: [&str; 14] = [

@@ -83,6 +83,7 @@ fn classify(error: &Error) -> (StatusCode, &'static str) {
         Error::Refused(Refusal::UserDisabled) => (StatusCode::FORBIDDEN, "user_disabled"),
         Error::Refused(Refusal::NetworkNotAllowed) => (StatusCode::FORBIDDEN, "network_not_allowed"),
         Error::Refused(Refusal::NotInDirectory) => (StatusCode::FORBIDDEN, "not_in_directory"),
+        Error::Refused(Refusal::AuditForbidden) => (StatusCode::FORBIDDEN, "audit_forbidden"),
         Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
         Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
         Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),

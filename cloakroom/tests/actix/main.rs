@@ -3,6 +3,10 @@
 //!
 //! Those that use no HTTP run once, in `web`: audit, boot, clearing, clocks and interleavings.
 
+#[path = "../web/after_acting.rs"]
+mod after_acting;
+#[path = "../web/auditors.rs"]
+mod auditors;
 #[path = "../web/clients.rs"]
 mod clients;
 #[path = "../web/commit.rs"]
@@ -22,6 +26,8 @@ mod forged;
 mod framework;
 #[path = "../web/impersonation.rs"]
 mod impersonation;
+#[path = "../web/judged.rs"]
+mod judged;
 #[path = "../web/lapsed.rs"]
 mod lapsed;
 #[path = "../web/lifetimes.rs"]
@@ -37,6 +43,8 @@ mod read_only;
 mod refusals;
 #[path = "../web/sign_in.rs"]
 mod sign_in;
+#[path = "../web/staff.rs"]
+mod staff;
 #[path = "../web/step_up.rs"]
 mod step_up;
 #[path = "../web/tokens.rs"]

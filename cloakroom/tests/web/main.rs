@@ -1,6 +1,8 @@
 //! Sessions through the layer and the extractors, as a browser sees them.
 
+mod after_acting;
 mod audit;
+mod auditors;
 mod boot;
 mod clearing;
 mod clients;
@@ -15,6 +17,7 @@ mod forged;
 mod framework;
 mod impersonation;
 mod interleavings;
+mod judged;
 mod lapsed;
 mod lifetimes;
 mod locks;
@@ -22,6 +25,7 @@ mod logs;
 mod read_only;
 mod refusals;
 mod sign_in;
+mod staff;
 mod step_up;
 mod tokens;
 mod trips;

@@ -1,99 +1,21 @@
 //! A directory of users: who may sign in, from where, how often, and who may stay.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cloakroom::{
-    AuditEntry, Builder, Ended, Error, Event, Found, Reason, Result, SessionId, Sessions, SignIn, Started, Timestamp,
-    User, Users,
-    store::{AuditQuery, BoxFuture, Create, Limit, MemoryStore, Refusal, Store, WhenFull},
+    Builder, Ended, Error, Found, Reason, Result, SessionId, Sessions, SignIn, Started, Timestamp, User, Users,
+    store::{BoxFuture, Create, Limit, MemoryStore, Refusal, Store, WhenFull},
     testing::ManualClock,
 };
 use http::StatusCode;
 
 use crate::{
     framework::layer,
-    world::{Browser, World, routes, world_with},
+    staff::{Staff, at, disabled, from_networks, refusals, world_of, world_where},
+    world::{Browser, routes, world_with},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-
-/// A directory that an application keeps itself.
-#[derive(Clone, Debug, Default)]
-struct Staff(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    users: Mutex<HashMap<String, User>>,
-    failing: Mutex<Option<fn() -> Error>>,
-    asked: AtomicUsize,
-}
-
-impl Staff {
-    fn of<const N: usize>(users: [(&str, User); N]) -> Self {
-        let staff = Self::default();
-        for (name, user) in users {
-            staff.set(name, user);
-        }
-        staff
-    }
-
-    fn set(&self, name: &str, user: User) {
-        self.0.users.lock().unwrap().insert(name.into(), user);
-    }
-
-    fn remove(&self, name: &str) {
-        self.0.users.lock().unwrap().remove(name);
-    }
-
-    fn fail(&self, error: Option<fn() -> Error>) {
-        *self.0.failing.lock().unwrap() = error;
-    }
-
-    /// How often it was asked since the last time.
-    fn asked(&self) -> usize {
-        self.0.asked.swap(0, Ordering::Relaxed)
-    }
-}
-
-impl Users for Staff {
-    fn find<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<User>>> {
-        Box::pin(async move {
-            self.0.asked.fetch_add(1, Ordering::Relaxed);
-            match *self.0.failing.lock().unwrap() {
-                Some(error) => Err(error()),
-                None => Ok(self.0.users.lock().unwrap().get(user).cloned()),
-            }
-        })
-    }
-}
-
-fn disabled() -> User {
-    User { enabled: false, ..User::default() }
-}
-
-fn from_networks(networks: &[&str]) -> User {
-    User { allowed_networks: networks.iter().map(|text| text.parse().unwrap()).collect(), ..User::default() }
-}
-
-fn at(address: &str) -> Option<IpAddr> {
-    (!address.is_empty()).then(|| address.parse().unwrap())
-}
-
-fn world_of(staff: &Staff) -> World {
-    world_where(staff, |builder| builder)
-}
-
-fn world_where(staff: &Staff, configure: impl FnOnce(Builder) -> Builder) -> World {
-    world_with(|builder| configure(builder.users(staff.clone())))
-}
 
 async fn sign_in(sessions: &Sessions, user: &str) -> Started {
     sessions.start(SignIn::new(user)).await.unwrap()
@@ -377,13 +299,6 @@ async fn what_a_directory_must_not_say_is_refused_by_name() {
         let error = world.sessions.start(SignIn::new("anna")).await.unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { what: named, .. } if named == what), "{error}");
     }
-}
-
-/// What the log says of refusals to a user: the session, and why.
-async fn refusals(sessions: &Sessions, user: &str) -> Vec<AuditEntry> {
-    let query = AuditQuery { user: Some(user.into()), session: None };
-    let logged = sessions.audit(&query, None, 100).await.unwrap().items.into_iter();
-    logged.map(|logged| logged.entry).filter(|entry| entry.event == Event::Refused).collect()
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ impl FileStore {
     /// As [`open`](Self::open); when other processes hold the directory locked for longer than `lock_timeout`, this and
     /// later calls return [`Error::Unavailable`].
     pub async fn open_with_lock_timeout(directory: impl AsRef<Path>, lock_timeout: Duration) -> Result<Self> {
-        let directory: Arc<Path> = open::directory_named(directory.as_ref())?.into();
+        let directory: Arc<Path> = open::ADDRESS.path(directory.as_ref())?.into();
         let place = Arc::clone(&directory);
         let opened = tokio::task::spawn_blocking(move || open::open(&place, lock_timeout)).await;
         let (journal, key) = opened.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&directory)))?;
@@ -80,7 +80,7 @@ impl FileStore {
 
     /// Which version the directory's layout has.
     pub(in crate::store) async fn schema(directory: impl AsRef<Path>) -> Result<Schema> {
-        let directory = open::directory_named(directory.as_ref())?;
+        let directory = open::ADDRESS.path(directory.as_ref())?;
         let place: Arc<Path> = directory.as_path().into();
         let looked = tokio::task::spawn_blocking(move || open::schema(&directory)).await;
         looked.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&place)))

@@ -1,13 +1,6 @@
 //! From an address to a directory that is ours and whole.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io::ErrorKind, path::Path, sync::Arc, time::Duration};
 
 use super::{
     disk::{Access, Directory, Disk, directory_builder},
@@ -16,24 +9,16 @@ use super::{
     journal::{Journal, Limits, empty_journal},
     layout,
 };
-use crate::{Digest, Error, PartitionKey, Result, store::Schema};
+use crate::{
+    Digest, Error, PartitionKey, Result,
+    store::{
+        Schema,
+        place::{Address, check_parent, unusable},
+    },
+};
 
-/// The directory that the part of an address behind `file:` names.
-pub(super) fn directory_named(address: &Path) -> Result<PathBuf> {
-    // What is not Unicode did not come from an address.
-    let Some(text) = address.to_str() else { return Ok(address.into()) };
-    let directory = text.strip_prefix("//").unwrap_or(text);
-    let problem = if directory.is_empty() {
-        "names no directory"
-    } else if directory.contains('?') {
-        "takes no parameters behind the directory"
-    } else {
-        return Ok(directory.into());
-    };
-    Err(Error::StoreUrl(format!(
-        "file:{text} {problem}: write file:DIRECTORY, such as file:sessions or file:/var/lib/app/sessions"
-    )))
-}
+/// How the address of a directory is written.
+pub(super) const ADDRESS: Address = Address { scheme: "file", names: "directory", example: "sessions" };
 
 /// Opens `directory` and creates it if there is none. Blocks, for at most `patience` when others hold it locked.
 pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>, PartitionKey)> {
@@ -87,11 +72,7 @@ fn look(directory: &Path) -> Result<bool> {
 }
 
 fn create(directory: &Path) -> Result<()> {
-    let parent = directory.parent().filter(|parent| *parent != OsStr::new(""));
-    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-        let problem = format!("cannot be created, for there is no directory {}: create it", parent.display());
-        return Err(unusable(directory, &problem));
-    }
+    check_parent(directory)?;
     match directory_builder().create(directory) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(Error::store(
             format_args!("{} cannot be created: let this process write to its parent", directory.display()),
@@ -145,8 +126,4 @@ fn read_version(disk: &dyn Disk, directory: &Path) -> Result<Format> {
     let bytes = bytes.ok_or_else(|| fault(Fault::damaged(layout::FORMAT, "it is gone")))?;
     // A newer version may say more than this one knows, but says its number the same way.
     format::decode(layout::FORMAT, &bytes).map_err(fault)
-}
-
-fn unusable(directory: &Path, problem: &str) -> Error {
-    Error::Store { message: format!("{} {problem}", directory.display()), source: None }
 }

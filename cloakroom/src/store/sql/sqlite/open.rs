@@ -1,7 +1,6 @@
 //! From an address to connections on a database that is ours and up to date.
 
 use std::{
-    ffi::OsStr,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -12,7 +11,13 @@ use std::{
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 use super::fault::Fault;
-use crate::{Error, PartitionKey, Result, store::Schema};
+use crate::{
+    Error, PartitionKey, Result,
+    store::{
+        Schema,
+        place::{Address, check_parent, unusable},
+    },
+};
 
 /// Connections on one file, and the key it holds.
 #[derive(Debug)]
@@ -22,23 +27,17 @@ pub(super) struct Opened {
     pub(super) key: PartitionKey,
 }
 
+const ADDRESS: Address = Address { scheme: "sqlite", names: "file", example: "sessions.db" };
+
 /// The file that the part of an address behind `sqlite:` names.
 pub(super) fn file_named(address: &Path) -> Result<PathBuf> {
-    // What is not Unicode did not come from an address.
-    let Some(text) = address.to_str() else { return Ok(address.into()) };
-    let file = text.strip_prefix("//").unwrap_or(text);
-    let problem = if file.is_empty() {
-        "names no file"
-    } else if file.starts_with(":memory:") {
-        "is no file, and would be a database of its own for each connection; for sessions in memory write memory:"
-    } else if file.contains('?') {
-        "takes no parameters behind the file"
-    } else {
-        return Ok(file.into());
-    };
-    Err(Error::StoreUrl(format!(
-        "sqlite:{text} {problem}: write sqlite:FILE, such as sqlite:sessions.db or sqlite:/var/lib/app/sessions.db"
-    )))
+    let text = address.to_string_lossy();
+    if text.strip_prefix("//").unwrap_or(&text).starts_with(":memory:") {
+        let problem =
+            "is no file, and would be a database of its own for each connection; for sessions in memory write memory:";
+        return Err(ADDRESS.wrong(address, problem));
+    }
+    ADDRESS.path(address)
 }
 
 /// Opens `file` and creates it if there is none. Blocks, for at most `patience` when others hold it locked.
@@ -100,11 +99,7 @@ fn make_file(file: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(Error::store(format_args!("{} cannot be looked at", file.display()), error)),
     }
-    let directory = file.parent().filter(|directory| *directory != OsStr::new(""));
-    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-        let problem = format!("cannot be created, for there is no directory {}: create it", directory.display());
-        return Err(unusable(file, &problem));
-    }
+    check_parent(file)?;
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -221,10 +216,6 @@ pub(super) fn set_partition_key(db: &Connection, key: &PartitionKey) -> Result<(
     Ok(())
 }
 
-fn unusable(file: &Path, problem: &str) -> Error {
-    Error::Store { message: format!("{} {problem}", file.display()), source: None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +241,10 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(&format!("sqlite:{address} ")) && text.contains("sqlite:sessions.db"), "{text}");
         }
-        assert!(file_named(Path::new(":memory:")).unwrap_err().to_string().contains("memory:"));
+        for address in [":memory:", ":memory:?cache=shared"] {
+            let error = file_named(Path::new(address)).unwrap_err().to_string();
+            assert!(error.contains("for sessions in memory write memory:"), "{error}");
+        }
     }
 
     #[test]

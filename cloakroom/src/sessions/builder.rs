@@ -1,0 +1,433 @@
+//! What a deployment decides: the settings of a session service, and making one of them.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use super::{
+    Inner, Lifetimes, Sessions, StoredUsers, clock_offset,
+    policy::{Person, Policy},
+    update, users, watch,
+};
+use crate::{
+    Boot, Clock, Data, Error, Record, Result, SessionInfo, SystemClock, Users,
+    boot::BootCache,
+    seal::Seals,
+    store::{Limit, SealedStore, Store},
+    web::CookieConfig,
+};
+
+/// Settings of a session service.
+#[derive(Clone)]
+#[must_use]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    mac_keys: MacKeys,
+    #[cfg(feature = "geoip")]
+    country_database: Option<std::path::PathBuf>,
+    boot: Boot,
+    after_start: Option<AfterStart>,
+    read_only: bool,
+    upkeep: bool,
+    users: Directory,
+    users_cache: Duration,
+    only_known_users: bool,
+}
+
+impl Builder {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        let config = Config {
+            lifetimes: Lifetimes::default(),
+            mobile_lifetimes: None,
+            limit: None,
+            rotation_grace: Duration::from_secs(30),
+            max_data_bytes: 64 * 1024,
+            max_key_bytes: 128,
+            tombstone_retention: Duration::from_hours(24),
+            audit_retention: Duration::from_hours(90 * 24),
+            call_timeout: Duration::from_secs(5),
+            lock_lease: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
+            reap_interval: Duration::from_mins(5),
+            cookie: CookieConfig::default(),
+            impersonation_limit: Duration::from_hours(8),
+            impersonation_policy: Policy::default(),
+            audit_policy: Policy::default(),
+        };
+        Self {
+            store,
+            clock: Arc::new(SystemClock),
+            config,
+            mac_keys: MacKeys::default(),
+            #[cfg(feature = "geoip")]
+            country_database: None,
+            boot: Boot::new(),
+            after_start: None,
+            read_only: false,
+            upkeep: true,
+            users: Directory::None,
+            users_cache: Duration::from_secs(5),
+            only_known_users: false,
+        }
+    }
+
+    /// How long sessions live. Default: [`Lifetimes::default`].
+    pub fn lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.config.lifetimes = lifetimes;
+        self
+    }
+
+    /// How long sessions live that start on a telephone or tablet, as far as its [user agent](crate::Device) says so.
+    /// An assurance level among the other lifetimes bounds these too. Default: as everywhere.
+    pub fn mobile_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.config.mobile_lifetimes = Some(lifetimes);
+        self
+    }
+
+    /// How many sessions a user may have, unless a sign-in says otherwise. Default: any number.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.config.limit = Some(limit);
+        self
+    }
+
+    /// How long a replaced token is served after its successor was first presented, and how long requests that still
+    /// carry the token from before a sign-in leave the cookie alone. Default 30 seconds.
+    pub fn rotation_grace(mut self, grace: Duration) -> Self {
+        self.config.rotation_grace = grace;
+        self
+    }
+
+    /// How large the data of one session may be: bytes of all keys and values. Default 65,536, at most a gibibyte.
+    pub fn max_data_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_data_bytes = bytes;
+        self
+    }
+
+    /// How long a key may be, in bytes. Default 128.
+    pub fn max_key_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_key_bytes = bytes;
+        self
+    }
+
+    /// For how long an ended session's reason is remembered. Default 24 hours.
+    pub fn tombstone_retention(mut self, retention: Duration) -> Self {
+        self.config.tombstone_retention = retention;
+        self
+    }
+
+    /// For how long audit entries are kept. Default 90 days.
+    pub fn audit_retention(mut self, retention: Duration) -> Self {
+        self.config.audit_retention = retention;
+        self
+    }
+
+    /// How long a call of the store may take. Default 5 seconds.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.config.call_timeout = timeout;
+        self
+    }
+
+    /// For how long a lock is granted: a holder that crashes delays others by so much. Default 30 seconds.
+    pub fn lock_lease(mut self, lease: Duration) -> Self {
+        self.config.lock_lease = lease;
+        self
+    }
+
+    /// How long to wait for a lock. Default 10 seconds.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.config.lock_timeout = timeout;
+        self
+    }
+
+    /// How often expired sessions are ended, give or take a tenth so that nodes spread out. Default 5 minutes. They count
+    /// as ended from their deadline on, whenever that is.
+    pub fn reap_interval(mut self, interval: Duration) -> Self {
+        self.config.reap_interval = interval;
+        self
+    }
+
+    /// The cookie's name and attributes. Default: [`CookieConfig::default`].
+    pub fn cookie(mut self, cookie: CookieConfig) -> Self {
+        self.config.cookie = cookie;
+        self
+    }
+
+    /// How long somebody may [act as another](Sessions::impersonate), or [look in as an auditor](crate::SignIn::audit_user), at
+    /// most. Default 8 hours.
+    pub fn impersonation_limit(mut self, most: Duration) -> Self {
+        self.config.impersonation_limit = most;
+        self
+    }
+
+    /// Who may [act as](Sessions::impersonate) whom, given the actor's session and what is known of the other. Default:
+    /// whoever the application lets ask, as anybody whose user type is not `administrator`.
+    ///
+    /// Whatever it says, nobody acts as themselves, as a disabled user, or out of a session that is not their own.
+    pub fn may_impersonate(mut self, rule: impl Fn(&SessionInfo, &Person) -> bool + Send + Sync + 'static) -> Self {
+        self.config.impersonation_policy = Policy::new(rule);
+        self
+    }
+
+    /// Which [auditor](crate::SignIn::audit_user) may look into whose account, given what is known of each. Default: whoever the
+    /// application names, into that of anybody whose user type is not `administrator`.
+    ///
+    /// Of those the [directory](Self::users) knows, it says name and type, whatever the sign-in says; of others the sign-in
+    /// does, and of the auditor nothing is known but who they are. Whatever the rule says, nobody audits themselves or a
+    /// disabled user, and no disabled user audits.
+    pub fn may_audit(mut self, rule: impl Fn(&Person, &Person) -> bool + Send + Sync + 'static) -> Self {
+        self.config.audit_policy = Policy::new(rule);
+        self
+    }
+
+    /// Seals every record with a MAC under this key, 32 random bytes that are kept away from the database, so that
+    /// who can write to the database cannot make a session of their choice. Default: no seals, and rows are believed.
+    ///
+    /// What is covered: the id, the user, their type, who acts as them and where they return to, or on whose behalf
+    /// somebody looks, when the session started, when and how the person authenticated, its level, when it ends, how long it may go unused, and whether it is remembered.
+    /// Secrets are kept as digests under the key too, bound to their session. A record whose seal does not hold is
+    /// logged as an error and answered like one that does not exist. Nothing ends or deletes it.
+    ///
+    /// What a writer to the database can still do: end sessions and delete them; change data, full names and where a
+    /// session came from; move when it was last seen, which delays its idle timeout but never its end; put back
+    /// what was there before *of the same session*, such as a secret that was replaced, a user type that was taken
+    /// away, or all of a session that ended before its time; lift limits and a user's disabling; make up
+    /// tombstones and audit entries. Lists ([`Sessions::find`], [`Sessions::list`]) and limits take rows as they are.
+    ///
+    /// Setting, changing or dropping the key signs everybody out whose session was not sealed with it: see
+    /// [`earlier_record_mac_keys`](Self::earlier_record_mac_keys). All nodes need the same keys. Removing all values of a
+    /// session, and changing a covered field, costs one more load.
+    pub fn record_mac_key(mut self, key: [u8; 32]) -> Self {
+        self.mac_keys.current = Some(key);
+        self
+    }
+
+    /// Keys that sealed records before the current one and still count: a node that changes its key names the old one here
+    /// until all sessions of then have ended. To change it on several nodes without signing anybody out, first give
+    /// the new key to all as an earlier one. A key that became known belongs nowhere. Default: none.
+    pub fn earlier_record_mac_keys(mut self, keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        self.mac_keys.earlier = keys.into_iter().collect();
+        self
+    }
+
+    /// A file in MaxMind's format (`.mmdb`), such as GeoLite2-Country, that says in which country an address is used: each
+    /// session then records that of the address it starts from. Read into memory by [`build`](Self::build), so a newer file
+    /// counts from the next start on. Default: none, and no country is recorded.
+    #[cfg(feature = "geoip")]
+    pub fn country_database(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.country_database = Some(file.into());
+        self
+    }
+
+    /// A directory of users, asked at every sign-in and resume: whether they may have sessions, how many, and from where.
+    /// Default: none, which costs nothing and restricts nobody.
+    ///
+    /// Signing in asks it anew; later requests go by what it said within [`users_cache`](Self::users_cache). Who is
+    /// disabled there loses all sessions at their next request. Where it cannot be read, requests of signed-in users fail.
+    pub fn users(mut self, users: impl Users) -> Self {
+        self.users = Directory::Given(Arc::new(users));
+        self
+    }
+
+    /// The directory in the store itself, written by [`Sessions::patch_user`].
+    pub fn stored_users(mut self) -> Self {
+        self.users = Directory::Stored;
+        self
+    }
+
+    /// For how long what the directory said of a user is believed, even that it does not know them; zero for not at all.
+    /// Default 5 seconds. A user disabled through [`Sessions::patch_user`] loses their sessions at once all the same.
+    /// At most 10,000 users are remembered.
+    pub fn users_cache(mut self, kept_for: Duration) -> Self {
+        self.users_cache = kept_for;
+        self
+    }
+
+    /// Lets nobody sign in whom the directory does not know, and ends the sessions of those it no longer knows. Default:
+    /// who is not in it has no restrictions of their own.
+    pub fn only_known_users(mut self) -> Self {
+        self.only_known_users = true;
+        self
+    }
+
+    /// Where `now` comes from. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What a page needs to know when it starts: see [`Session::boot_info`](crate::Session::boot_info). Default: what
+    /// the session itself tells.
+    pub fn boot(mut self, boot: Boot) -> Self {
+        self.boot = boot;
+        self
+    }
+
+    /// What to do once a session has started, before the caller hears of it: count it, greet the person, tell them of
+    /// a new device. The session is stored by then, and stays whatever this does. Default: nothing.
+    pub fn after_start<F>(mut self, hook: impl Fn(Arc<Record>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.after_start = Some(Arc::new(move |record| Box::pin(hook(record))));
+        self
+    }
+
+    /// Whether the service starts in read-only mode, as for a copy of the store or a standby. Default false;
+    /// [`Sessions::set_read_only`] changes it while the service runs.
+    ///
+    /// In read-only mode sessions are served as they are stored. Whatever would change the store is
+    /// [`Error::ReadOnly`], and nothing is half done: starts, sign-ins, changes, rotations, locks, endings and the
+    /// reaper by hand. That a session is used is remembered by the process and written when the mode ends; until
+    /// then idle deadlines stand where they were, so a mode that lasts longer than the idle timeout ends sessions.
+    /// What expires meanwhile counts as ended, and is reaped afterwards.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Starts no tasks: call [`Sessions::reap`] and [`Sessions::flush`] yourself.
+    pub fn without_upkeep(mut self) -> Self {
+        self.upkeep = false;
+        self
+    }
+
+    /// The service. Must be called within a Tokio runtime, where the upkeep runs, unless there is
+    /// [none](Self::without_upkeep).
+    pub fn build(mut self) -> Result<Sessions> {
+        self.config.lifetimes.check()?;
+        if let Some(mobile) = &mut self.config.mobile_lifetimes {
+            mobile.assurance = mobile.assurance.max(self.config.lifetimes.assurance);
+            mobile.check()?;
+        }
+        self.config.cookie.check()?;
+        self.boot.check()?;
+        for (what, time) in [("call timeout", self.config.call_timeout), ("reap interval", self.config.reap_interval)] {
+            if time.is_zero() {
+                return Err(Error::InvalidArgument { what, problem: "it must not be zero".into() });
+            }
+        }
+        if self.config.limit.is_some_and(|limit| limit.max == 0) {
+            return Err(Error::InvalidArgument {
+                what: "limit",
+                problem: "at least one session must be allowed".into(),
+            });
+        }
+        if self.config.max_data_bytes > Data::MAX_BYTES {
+            let problem = format!("it is {}, at most {} are possible", self.config.max_data_bytes, Data::MAX_BYTES);
+            return Err(Error::InvalidArgument { what: "max_data_bytes", problem });
+        }
+        if self.only_known_users && matches!(self.users, Directory::None) {
+            let problem = "there is no directory that could know them: give one with users or stored_users";
+            return Err(Error::InvalidArgument { what: "only_known_users", problem: problem.into() });
+        }
+        let seals = self.mac_keys.seals()?;
+        let store = match &seals {
+            Some(seals) => Arc::new(SealedStore::new(self.store, Arc::clone(seals))),
+            None => self.store,
+        };
+        let users = match self.users {
+            Directory::None => None,
+            Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),
+            Directory::Given(users) => Some(users),
+        };
+        let known_users = users.map(|users| users::Known::new(users, self.users_cache, self.only_known_users));
+        let sessions = Sessions(Arc::new(Inner {
+            store,
+            clock: self.clock,
+            config: self.config,
+            seals,
+            touches: Arc::default(),
+            clock_offset: clock_offset::LastOffset::default(),
+            watchers: watch::Watchers::default(),
+            #[cfg(feature = "geoip")]
+            countries: self.country_database.as_deref().map(crate::client::Countries::open).transpose()?,
+            boot: (self.boot, BootCache::default()),
+            after_start: self.after_start,
+            read_only: AtomicBool::new(self.read_only),
+            lanes: update::Lanes::default(),
+            known_users,
+            tasks: std::sync::Mutex::default(),
+        }));
+        if self.upkeep {
+            let problem = "call it within a Tokio runtime, or ask for no upkeep".to_owned();
+            let runtime = tokio::runtime::Handle::try_current()
+                .map_err(|_| Error::InvalidArgument { what: "Builder::build", problem })?;
+            sessions.start_upkeep(&runtime);
+        }
+        Ok(sessions)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("store", &self.store).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// What a deployment decides. See [`Builder`] for each.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) mobile_lifetimes: Option<Lifetimes>,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) rotation_grace: Duration,
+    pub(crate) max_data_bytes: usize,
+    pub(crate) max_key_bytes: usize,
+    pub(crate) tombstone_retention: Duration,
+    pub(crate) audit_retention: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) lock_lease: Duration,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) reap_interval: Duration,
+    pub(crate) cookie: CookieConfig,
+    pub(crate) impersonation_limit: Duration,
+    pub(crate) impersonation_policy: Policy<SessionInfo>,
+    pub(crate) audit_policy: Policy<Person>,
+}
+
+impl Config {
+    /// What holds for a session that starts on such a device.
+    pub(super) fn lifetimes_of(&self, is_mobile: bool) -> Lifetimes {
+        self.mobile_lifetimes.filter(|_| is_mobile).unwrap_or(self.lifetimes)
+    }
+}
+
+/// What an application does once a session has started.
+pub(super) type AfterStart = Arc<dyn Fn(Arc<Record>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Where users are known by name.
+#[derive(Clone, Debug)]
+enum Directory {
+    None,
+    Stored,
+    Given(Arc<dyn Users>),
+}
+
+#[derive(Clone, Default)]
+struct MacKeys {
+    current: Option<[u8; 32]>,
+    earlier: Vec<[u8; 32]>,
+}
+
+impl MacKeys {
+    fn seals(&self) -> Result<Option<Arc<Seals>>> {
+        let problem = match self.current {
+            None if self.earlier.is_empty() => return Ok(None),
+            None => "earlier keys are of use beside a current one only",
+            Some(current) if current == [0; 32] => "it is all zeros: make one of 32 random bytes",
+            Some(current) => return Ok(Some(Arc::new(Seals::new(&current, &self.earlier)))),
+        };
+        Err(Error::InvalidArgument { what: "record MAC key", problem: problem.into() })
+    }
+}
+
+impl fmt::Debug for MacKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacKeys(hidden)")
+    }
+}
