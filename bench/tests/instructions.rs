@@ -20,13 +20,13 @@ macro_rules! budgets {
 budgets! {
     parse_and_digest: 4_500;
     write_cookie: 3_000;
-    load: 185;
-    resume: 4_900;
-    get: 940;
-    set_and_commit: 7_200;
-    untouched_request: 9_300;
-    read_request: 18_500;
-    write_request: 25_500;
+    load: 165;
+    resume: 4_800;
+    get: 880;
+    set_and_commit: 5_800;
+    untouched_request: 8_800;
+    read_request: 18_200;
+    write_request: 21_600;
 }
 
 macro_rules! flat {

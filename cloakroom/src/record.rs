@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_deadline_decides() {
+    fn get_expired_threshold_is_the_earlier_of_both_deadlines() {
         let mut info = info();
         assert_eq!(info.expiry(Timestamp::from_millis(2499)), None);
         let idle_end = Timestamp::from_millis(2500);

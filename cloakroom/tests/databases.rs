@@ -557,7 +557,7 @@ async fn batches_in_any_order_do_not_deadlock(kind: Kind) {
 }
 
 #[tokio::test]
-async fn an_application_lends_its_own_pool() {
+async fn postgresql_session_on_a_pool_that_the_application_lends() {
     if !is_here(Kind::Postgres) || !is_here(Kind::MariaDb) {
         return;
     }

@@ -224,7 +224,7 @@ impl CookieConfig {
         }
         match found {
             None => Presented::Nothing,
-            Some(value) => match str::from_utf8(value).ok().and_then(Token::parse) {
+            Some(value) => match Token::parse_bytes(value) {
                 Some(token) => Presented::Token(token),
                 None => Presented::Malformed,
             },

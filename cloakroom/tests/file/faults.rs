@@ -42,7 +42,7 @@ async fn two_stores_on_one_new_directory_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_processes_on_one_directory_lose_nothing() {
+async fn file_session_several_processes_on_one_directory_lose_nothing() {
     if let Some((directory, argument)) = told_as_child() {
         let (id, name) = argument.split_once(' ').unwrap();
         let id: SessionId = id.parse().unwrap();
@@ -66,7 +66,11 @@ async fn several_processes_on_one_directory_lose_nothing() {
     let store = place.open().await;
     let id = started(&store, "anna").await;
     let children = ["first", "second", "third", "fourth"].map(|name| {
-        child("faults::several_processes_on_one_directory_lose_nothing", &place.directory, &format!("{id} {name}"))
+        child(
+            "faults::file_session_several_processes_on_one_directory_lose_nothing",
+            &place.directory,
+            &format!("{id} {name}"),
+        )
     });
     for child in children {
         let output = child.wait_with_output().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Start, Timestamp};
+use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Start, Timestamp, Token};
 
 use crate::world::{World, world, world_with};
 
@@ -78,6 +78,29 @@ async fn x2_use_does_not_move_the_absolute_end() {
     }
     world.clock.advance(30 * MINUTE);
     assert_eq!(reason(&world, &token).await, Some(Reason::AbsoluteTimeout));
+}
+
+#[tokio::test]
+async fn resume_tells_unknown_expired_and_ended_apart() {
+    let world = world();
+    let start = async || world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    let (expiring, ended, living) = (start().await, start().await, start().await);
+    world.sessions.end(ended.id(), &Reason::RevokedByAdmin.into()).await.unwrap();
+    for _ in 0..2 {
+        world.clock.advance(30 * MINUTE);
+        world.sessions.resume(&living).await.unwrap();
+        world.sessions.flush().await.unwrap();
+    }
+    let resume = async |token| world.sessions.resume(token).await.unwrap();
+    assert!(matches!(resume(&living).await, Found::Live(record) if record.info.id == living.id()));
+    assert_eq!(reason(&world, &expiring).await, Some(Reason::IdleTimeout));
+    assert_eq!(reason(&world, &ended).await, Some(Reason::RevokedByAdmin));
+    assert!(
+        matches!(resume(&Token::generate(living.id()).unwrap()).await, Found::Unknown),
+        "the id alone opens nothing"
+    );
+    world.sessions.reap().await.unwrap();
+    assert_eq!(reason(&world, &expiring).await, Some(Reason::IdleTimeout), "once reaped as before");
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ async fn r1_sign_out_is_final() {
 }
 
 #[tokio::test]
-async fn r8_sign_out_deletes_the_cookie_and_clears_cache_and_storage() {
+async fn r8_expire_sign_out_deletes_the_cookie_and_clears_cache_and_storage() {
     let world = world();
     let mut browser = world.signed_in("anna").await;
     let reply = browser.get("/sign-out").await;

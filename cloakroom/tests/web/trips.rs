@@ -89,7 +89,7 @@ async fn i6_i9_touches_cost_a_request_nothing_and_travel_together() {
 }
 
 #[tokio::test]
-async fn i9_a_store_in_memory_is_asked_no_question_to_read() {
+async fn i9_ram_session_is_read_without_a_question_to_the_store() {
     let clock = ManualClock::new(cloakroom::Timestamp::from_millis(1_800_000_000_000));
     let spy = std::sync::Arc::new(cloakroom::testing::SpyStore::new(cloakroom::store::MemoryStore::new().unwrap()));
     let sessions = cloakroom::Sessions::builder(spy.clone()).clock(clock).without_upkeep().build().unwrap();

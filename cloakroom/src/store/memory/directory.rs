@@ -2,9 +2,9 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use super::{MemoryStore, Shard};
+use super::{MemoryStore, SHARDS, Shard, number_of};
 use crate::{
-    Partition, Result, SessionInfo,
+    Result, SessionInfo,
     store::{BoxFuture, Cursor, Directory, LastSignIn, Page, Put, PutUser, StoredUser},
 };
 
@@ -23,14 +23,14 @@ impl Directory for MemoryStore {
 }
 
 impl MemoryStore {
-    /// By group, then by name.
+    /// By shard, then by name.
     fn users_after(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<StoredUser>> {
         let after = after.map(Cursor::name).transpose()?;
-        let first = after.as_deref().map_or(0, |after| self.key.partition_of(after).group());
+        let first = after.as_deref().map_or(0, |after| number_of(self.key.partition_of(after)));
         let mut items: Vec<StoredUser> = Vec::new();
-        for group in first..Partition::GROUPS {
-            let behind = after.as_deref().filter(|_| group == first).map_or(Bound::Unbounded, Bound::Excluded);
-            let shard = self.shard_at(group);
+        for number in first..SHARDS {
+            let behind = after.as_deref().filter(|_| number == first).map_or(Bound::Unbounded, Bound::Excluded);
+            let shard = self.shard_at(number);
             for (_, user) in shard.beside.directory.range::<str, _>((behind, Bound::Unbounded)) {
                 if items.len() == limit {
                     let next = items.last().map(|last| Cursor::behind(&last.user));

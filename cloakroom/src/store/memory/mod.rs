@@ -1,6 +1,6 @@
 //! Sessions in this process's memory.
 //!
-//! One mutex for each group of partitions, and under it everything that must change together: the records, the
+//! One mutex for each shard of partitions, and under it everything that must change together: the records, the
 //! tombstones, the users' sessions and fences, the expiry index. All sessions of a user are in one shard, so limits
 //! and the ending of all of them take one lock.
 
@@ -35,33 +35,42 @@ use shard::Shard;
 /// Reading and writing cost the same however many sessions there are. The audit log keeps the latest 100,000 entries.
 pub struct MemoryStore {
     key: AdoptableKey,
-    groups: Box<[Group]>,
+    shards: Box<[Alone]>,
     log: Log,
 }
 
-/// On a cache line of its own, so that threads in neighbouring groups do not wait for each other.
+/// How many shards there are. Enough that threads seldom meet in one, and so few that what every request looks at first
+/// stays in the processor's cache: more of them made reading a million sessions slower.
+const SHARDS: u16 = 256;
+
+/// The number of the shard where a partition lives.
+fn number_of(partition: Partition) -> u16 {
+    partition.group() % SHARDS
+}
+
+/// On a cache line of its own, so that threads in neighbouring shards do not wait for each other.
 #[derive(Default)]
 #[repr(align(64))]
-struct Group(Mutex<Shard>);
+struct Alone(Mutex<Shard>);
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Result<Self> {
-        let groups = (0..Partition::GROUPS).map(|_| Group::default()).collect();
-        Ok(Self { key: AdoptableKey::new(PartitionKey::generate()?), groups, log: Log::new() })
+        let shards = (0..SHARDS).map(|_| Alone::default()).collect();
+        Ok(Self { key: AdoptableKey::new(PartitionKey::generate()?), shards, log: Log::new() })
     }
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
-        self.shard_at(id.partition().group())
+        self.shard_at(number_of(id.partition()))
     }
 
     fn shard_of(&self, user: &str) -> MutexGuard<'_, Shard> {
-        self.shard_at(self.key.partition_of(user).group())
+        self.shard_at(number_of(self.key.partition_of(user)))
     }
 
-    fn shard_at(&self, group: u16) -> MutexGuard<'_, Shard> {
+    fn shard_at(&self, number: u16) -> MutexGuard<'_, Shard> {
         // A panic while a shard is locked would be a bug of ours, between steps that cannot fail: go on.
-        self.groups[usize::from(group)].0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[usize::from(number)].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,14 +125,14 @@ impl Store for MemoryStore {
 
     fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.log.writer(entry.session.partition().group()).push(entry.clone());
+            self.log.writer(number_of(entry.session.partition())).push(entry.clone());
             Ok(())
         })
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.shard_at(self.key.partition_of(user).group()).enable(user);
+            self.shard_at(number_of(self.key.partition_of(user))).enable(user);
             Ok(())
         })
     }
@@ -138,7 +147,7 @@ impl Store for MemoryStore {
         Box::pin(async move {
             match &query.user {
                 Some(user) => {
-                    let shard = self.shard_at(self.key.partition_of(user).group());
+                    let shard = self.shard_at(number_of(self.key.partition_of(user)));
                     shard.find_of_user(user, query, after, limit, now)
                 }
                 None => self.find_anywhere(query, after, limit, now),
@@ -203,17 +212,17 @@ impl Locks for MemoryStore {
 impl MemoryStore {
     fn create_now(&self, create: &Create, now: Timestamp) -> Created {
         let info = &create.record.info;
-        let home = info.id.partition().group();
-        let replaced = create.replaces.map(|id| (id, id.partition().group()));
+        let home = number_of(info.id.partition());
+        let replaced = create.replaces.map(|id| (id, number_of(id.partition())));
 
         // Two shards are always locked in the same order.
         let mut elsewhere = None;
-        if let Some((_, group)) = replaced.filter(|(_, group)| *group < home) {
-            elsewhere = Some(self.shard_at(group));
+        if let Some((_, number)) = replaced.filter(|(_, number)| *number < home) {
+            elsewhere = Some(self.shard_at(number));
         }
         let mut shard = self.shard_at(home);
-        if let Some((_, group)) = replaced.filter(|(_, group)| *group > home) {
-            elsewhere = Some(self.shard_at(group));
+        if let Some((_, number)) = replaced.filter(|(_, number)| *number > home) {
+            elsewhere = Some(self.shard_at(number));
         }
 
         if shard.live.contains(info.id) || shard.beside.ended.contains(info.id) {
@@ -237,7 +246,7 @@ impl MemoryStore {
         let ends = uncounted.iter().map(|id| (id, &replace)).chain(evicted.iter().map(|id| (id, &evict)));
         for (id, ending) in ends {
             let shard =
-                if id.partition().group() == home { &mut shard } else { elsewhere.as_mut().unwrap_or(&mut shard) };
+                if number_of(id.partition()) == home { &mut shard } else { elsewhere.as_mut().unwrap_or(&mut shard) };
             if let EndAnswer::EndedNow(now_ended) = shard.end(*id, ending, now, &mut log) {
                 ended.push(now_ended);
             }
@@ -256,7 +265,7 @@ impl MemoryStore {
         let (applied, record) = shard.modify(id, |record| change.apply_to(record, now));
         match applied {
             Applied::Now if change.fields.are_audited() => {
-                self.log.writer(id.partition().group()).push(AuditEntry::about(&record.info, Event::Changed, now));
+                self.log.writer(number_of(id.partition())).push(AuditEntry::about(&record.info, Event::Changed, now));
                 Updated::Applied(record)
             }
             Applied::Now | Applied::Before => Updated::Applied(record),
@@ -282,14 +291,14 @@ impl MemoryStore {
             return Rotated::Rotated(record);
         }
         self.log
-            .writer(id.partition().group())
+            .writer(number_of(id.partition()))
             .push(AuditEntry { by: rotation.by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
         Rotated::Rotated(record)
     }
 
     fn end_one(&self, id: SessionId, ending: &Ending, now: Timestamp) -> EndAnswer {
         let mut shard = self.shard(id);
-        shard.end(id, ending, now, &mut self.log.writer(id.partition().group()))
+        shard.end(id, ending, now, &mut self.log.writer(number_of(id.partition())))
     }
 
     fn end_of_user(
@@ -300,9 +309,9 @@ impl MemoryStore {
         ending: &Ending,
         now: Timestamp,
     ) -> Vec<EndAnswer> {
-        let group = self.key.partition_of(user).group();
-        let mut shard = self.shard_at(group);
-        let mut log = self.log.writer(group);
+        let number = number_of(self.key.partition_of(user));
+        let mut shard = self.shard_at(number);
+        let mut log = self.log.writer(number);
         shard.set_fence(user, fence, now);
         let ids: Vec<_> = shard.ids_of(user).rev().filter(|id| !except.contains(id)).collect();
         let answers = ids.into_iter().map(|id| shard.end(id, ending, now, &mut log));
@@ -318,12 +327,14 @@ impl MemoryStore {
     ) -> Result<Page<SessionInfo>> {
         let after: Option<SessionId> = after.map(Cursor::parse).transpose()?;
         let mut items: Vec<SessionInfo> = Vec::new();
-        for group in after.map_or(0, |id| id.partition().group())..Partition::GROUPS {
-            let shard = self.shard_at(group);
+        for number in after.map_or(0, |id| number_of(id.partition()))..SHARDS {
+            let shard = self.shard_at(number);
             let mut found: Vec<_> = shard
                 .live
                 .values()
-                .filter(|record| after.is_none_or(|after| group > after.partition().group() || record.info.id > after))
+                .filter(|record| {
+                    after.is_none_or(|after| number > number_of(after.partition()) || record.info.id > after)
+                })
                 .filter(|record| record.info.expiry(now).is_none() && query.matches(&record.info))
                 .collect();
             found.sort_unstable_by_key(|record| record.info.id);
@@ -344,14 +355,14 @@ impl MemoryStore {
         let mut reaped = Reaped { ended: Vec::new(), more: false };
         let mut forgotten = 0;
         let mut since_pause = 0;
-        for group in 0..Partition::GROUPS {
+        for number in 0..SHARDS {
             loop {
                 let before = reaped.ended.len();
                 let batch = BATCH.min(reap.limit - before);
                 let forget = BATCH.min(reap.limit - forgotten);
                 let (full, old) = {
-                    let mut shard = self.shard_at(group);
-                    let full = shard.reap(now, batch, &mut self.log.writer(group), &mut reaped.ended);
+                    let mut shard = self.shard_at(number);
+                    let full = shard.reap(now, batch, &mut self.log.writer(number), &mut reaped.ended);
                     (full, shard.forget(reap.tombstones_before, forget))
                 };
                 forgotten += old;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{MemoryStore, Shard};
+use super::{MemoryStore, SHARDS, Shard, number_of};
 use crate::{
-    Partition, PartitionKey, Result, SessionId, Timestamp,
+    PartitionKey, Result, SessionId, Timestamp,
     store::{
         BoxFuture, Cursor, Imported, Item, Loaded, Page, Transfer, UserFence,
         transfer::{After, check_places, has_users, holds_others},
@@ -46,7 +46,7 @@ impl Transfer for MemoryStore {
             if has_users(self).await? {
                 return Err(holds_others());
             }
-            let shards: Vec<_> = (0..Partition::GROUPS).map(|group| self.shard_at(group)).collect();
+            let shards: Vec<_> = (0..SHARDS).map(|number| self.shard_at(number)).collect();
             if !shards.iter().all(|shard| shard.is_empty()) {
                 return Err(holds_others());
             }
@@ -57,17 +57,17 @@ impl Transfer for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Items from groups in order, those of each in the order of their ids.
+    /// Items from shards in order, those of each in the order of their ids.
     fn gather(
         &self,
         behind: Option<SessionId>,
         limit: usize,
         of_shard: impl Fn(&Shard, Option<SessionId>) -> Vec<Item>,
     ) -> Vec<Item> {
-        let first = behind.map_or(0, |id| id.partition().group());
+        let first = behind.map_or(0, |id| number_of(id.partition()));
         let mut gathered = Vec::new();
-        for group in first..Partition::GROUPS {
-            let mut items = of_shard(&self.shard_at(group), behind.filter(|_| group == first));
+        for number in first..SHARDS {
+            let mut items = of_shard(&self.shard_at(number), behind.filter(|_| number == first));
             items.sort_unstable_by_key(Item::session_id);
             gathered.extend(items);
             if gathered.len() >= limit {
@@ -81,8 +81,8 @@ impl MemoryStore {
     /// In the order of the users.
     fn fences(&self, behind: Option<&str>, limit: usize) -> Vec<Item> {
         let mut fences: Vec<UserFence> = Vec::new();
-        for group in 0..Partition::GROUPS {
-            let shard = self.shard_at(group);
+        for number in 0..SHARDS {
+            let shard = self.shard_at(number);
             let users = shard.beside.users.names().filter(|user| behind.is_none_or(|behind| &***user > behind));
             fences.extend(users.filter_map(|user| shard.fence(user)));
         }
@@ -113,7 +113,7 @@ impl MemoryStore {
                 imported
             }
             Item::Fence(fence) => {
-                let mut shard = self.shard_at(self.key.partition_of(&fence.user).group());
+                let mut shard = self.shard_at(number_of(self.key.partition_of(&fence.user)));
                 let (united, imported) = fence.united_with(shard.fence(&fence.user).as_ref());
                 if imported.writes() {
                     shard.put_fence(united);
