@@ -9,7 +9,7 @@ use crate::world::{World, world, world_with};
 const MINUTE: Duration = Duration::from_mins(1);
 const FLUSH_DELAY: Duration = Duration::from_secs(1);
 
-async fn reason(world: &World, token: &cloakroom::Token) -> Option<Reason> {
+async fn reason(world: &World, token: &Token) -> Option<Reason> {
     match world.sessions.resume_without_touch(token).await.unwrap() {
         Found::Ended(ended) => Some(ended.reason),
         Found::Live(_) => None,
