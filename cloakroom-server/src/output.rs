@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use cloakroom::{Clock, SystemClock, Timestamp};
@@ -204,8 +205,17 @@ impl Entry {
 /// Prints a line. What browsers named themselves may hold control characters; terminals obey them.
 pub(crate) fn line(text: &str) {
     // A reader that has seen enough closed the pipe: nothing is left to do for it.
-    writeln!(io::stdout(), "{}", printable(text)).unwrap_or_default();
+    if writeln!(io::stdout(), "{}", printable(text)).is_err() {
+        READER_LEFT.store(true, Ordering::Relaxed);
+    }
 }
+
+/// Whether somebody still reads what is printed, as far as the last line could tell.
+pub(crate) fn is_read() -> bool {
+    !READER_LEFT.load(Ordering::Relaxed)
+}
+
+static READER_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// The text without what a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {

@@ -16,7 +16,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
+};
 use tower_service::Service;
 
 use crate::{
@@ -32,6 +35,7 @@ pub struct Server {
     keys: Arc<ApiKeys>,
     bounds: Bounds,
     trusted_proxies: Option<Arc<TrustedProxies>>,
+    closing: Arc<watch::Sender<bool>>,
 }
 
 /// How long things may take, and how large they may be.
@@ -47,6 +51,8 @@ pub struct Bounds {
     pub shutdown_grace: Duration,
     /// How long the store has to answer a readiness check. Default 2 s.
     pub ping_timeout: Duration,
+    /// How often the store is asked for what is new, for each client of `/v1/events`. Default 1 s.
+    pub events_interval: Duration,
 }
 
 impl Default for Bounds {
@@ -57,6 +63,7 @@ impl Default for Bounds {
             max_body: 1 << 20,
             shutdown_grace: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(2),
+            events_interval: Duration::from_secs(1),
         }
     }
 }
@@ -64,7 +71,13 @@ impl Default for Bounds {
 impl Server {
     /// Serves `sessions` to holders of these keys.
     pub fn new(sessions: Sessions, keys: ApiKeys) -> Self {
-        Self { sessions, keys: Arc::new(keys), bounds: Bounds::default(), trusted_proxies: None }
+        Self {
+            sessions,
+            keys: Arc::new(keys),
+            bounds: Bounds::default(),
+            trusted_proxies: None,
+            closing: Arc::default(),
+        }
     }
 
     /// With other than default bounds.
@@ -87,6 +100,7 @@ impl Server {
             bounds: self.bounds,
             metrics: Arc::default(),
             trusted_proxies: self.trusted_proxies.clone(),
+            closing: Arc::clone(&self.closing),
         })
     }
 }
@@ -119,6 +133,7 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
     }
     // Others may take the port while the last requests are answered.
     drop(listener);
+    server.closing.send_replace(true);
     tracing::info!("shutting down: finishing the requests in flight");
     if tokio::time::timeout(server.bounds.shutdown_grace, connections.shutdown()).await.is_err() {
         tracing::warn!(after = ?server.bounds.shutdown_grace, "some requests did not finish in time");

@@ -8,10 +8,12 @@ use axum::{
     routing::{any, get, post},
 };
 use cloakroom::{Sessions, TrustedProxies};
+use tokio::sync::watch;
 
 use crate::{Bounds, keys::ApiKeys};
 
 mod audit;
+mod events;
 mod forward_auth;
 mod guard;
 mod health;
@@ -39,6 +41,8 @@ pub(crate) struct App {
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
+    /// Becomes true when the server shuts down: what would go on for ever ends then.
+    pub(crate) closing: Arc<watch::Sender<bool>>,
 }
 
 /// All paths of the server.
@@ -56,6 +60,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/users/{user}", get(users::show).patch(users::patch).delete(users::delete))
         .route("/v1/users/{user}/clear-sessions", post(users::clear_sessions))
         .route("/v1/audit", get(audit::list))
+        .route("/v1/events", get(events::follow))
         .route("/v1/reap", post(audit::reap))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(from_fn_with_state(app.clone(), guard::admit));

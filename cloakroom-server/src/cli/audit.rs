@@ -3,9 +3,13 @@
 use clap::Args;
 use http::Method;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Failure, Target, query};
-use crate::output::{self, Style};
+use crate::{
+    client::Client,
+    output::{self, Style},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Audit {
@@ -25,38 +29,83 @@ pub(super) struct Audit {
     target: Target,
 }
 
-#[derive(Debug, Deserialize)]
-struct Entries {
-    entries: Vec<Box<serde_json::value::RawValue>>,
-    next: Option<String>,
-}
-
 impl Audit {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.target.client()?;
-        let mut after = self.after.clone();
+        let mut reader = Reader::new(self.user, self.session, self.after);
         let mut left = self.limit.unwrap_or(usize::MAX);
         while left > 0 {
-            let page = left.min(500).to_string();
-            let query = query(&[
-                ("user", self.user.as_deref()),
-                ("session", self.session.as_deref()),
-                ("limit", Some(&page)),
-                ("after", after.as_deref()),
-            ]);
-            let answer = client.call(Method::GET, &format!("/v1/audit{query}"), None)?;
-            let page: Entries = serde_json::from_str(&answer)?;
+            let page = reader.read(&client, left.min(Reader::MOST))?;
+            page.print(self.target.style())?;
             left -= page.entries.len().min(left);
-            for entry in &page.entries {
-                match self.target.style() {
-                    // One document a line: a log of any length can be piped.
-                    Style::Json => output::line(entry.get()),
-                    Style::Human => serde_json::from_str::<output::Entry>(entry.get())?.print(),
-                }
-            }
-            after = page.next;
-            if after.is_none() {
+            if !page.more {
                 break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the log page by page.
+pub(super) struct Reader {
+    user: Option<String>,
+    session: Option<String>,
+    after: Option<String>,
+}
+
+/// Some entries, oldest first.
+pub(super) struct Entries {
+    entries: Vec<Box<RawValue>>,
+    /// Whether there may be others behind them already.
+    pub(super) more: bool,
+}
+
+impl Reader {
+    /// As many as a page can have.
+    pub(super) const MOST: usize = 500;
+
+    pub(super) fn new(user: Option<String>, session: Option<String>, after: Option<String>) -> Self {
+        Self { user, session, after }
+    }
+
+    /// The next entries, at most so many.
+    pub(super) fn read(&mut self, client: &Client, most: usize) -> Result<Entries, Failure> {
+        #[derive(Deserialize)]
+        struct Answer {
+            entries: Vec<Box<RawValue>>,
+            next: Option<String>,
+        }
+
+        #[derive(Deserialize)]
+        struct Place {
+            cursor: String,
+        }
+
+        let query = query(&[
+            ("user", self.user.as_deref()),
+            ("session", self.session.as_deref()),
+            ("limit", Some(&most.to_string())),
+            ("after", self.after.as_deref()),
+        ]);
+        let answer = client.call(Method::GET, &format!("/v1/audit{query}"), None)?;
+        let Answer { entries, next } = serde_json::from_str(&answer)?;
+        let more = next.is_some();
+        if let Some(next) = next {
+            self.after = Some(next);
+        } else if let Some(last) = entries.last() {
+            self.after = Some(serde_json::from_str::<Place>(last.get())?.cursor);
+        }
+        Ok(Entries { entries, more })
+    }
+}
+
+impl Entries {
+    /// A line each: a log of any length can be piped.
+    pub(super) fn print(&self, style: Style) -> Result<(), Failure> {
+        for entry in &self.entries {
+            match style {
+                Style::Json => output::line(entry.get()),
+                Style::Human => serde_json::from_str::<output::Entry>(entry.get())?.print(),
             }
         }
         Ok(())

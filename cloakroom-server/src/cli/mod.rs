@@ -27,6 +27,7 @@ mod serve;
 mod show;
 mod start;
 mod users;
+mod watch;
 
 /// Sessions for the web: start, list and end them; serve them to applications in any language.
 #[derive(Debug, Parser)]
@@ -64,6 +65,8 @@ enum Command {
     Reap(reap::Reap),
     /// Read the audit log
     Audit(audit::Audit),
+    /// Print audit entries as they are written, until it is stopped
+    Watch(watch::Watch),
     /// Look whether a store is sound and well set up, say what is wrong, and repair it
     Doctor(doctor::Doctor),
     /// Say which version a store has, and bring it up to date
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Users(users) => users.run(),
         Command::Reap(reap) => reap.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Watch(watch) => watch.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Copy(copy) => copy.run(),

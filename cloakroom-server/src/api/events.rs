@@ -1,0 +1,116 @@
+//! The audit log as it grows, as server-sent events.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use cloakroom::{
+    Result, SessionId, Sessions,
+    store::{AuditQuery, Cursor, Logged},
+};
+use futures_util::stream;
+use http::HeaderMap;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::{
+    App,
+    guard::{May, Read},
+    json::Params,
+    problem::{Code, Problem},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventParams {
+    user: Option<Arc<str>>,
+    session: Option<SessionId>,
+    after: Option<String>,
+}
+
+/// How many entries are read at a time.
+const BATCH: usize = 500;
+
+pub(super) async fn follow(
+    _: May<Read>,
+    State(app): State<App>,
+    headers: HeaderMap,
+    Params(params): Params<EventParams>,
+) -> Result<Response, Problem> {
+    let after = last_event_id(&headers)?.or(params.after).map(Cursor::new);
+    let mut follower = Follower {
+        sessions: app.sessions,
+        query: AuditQuery { user: params.user, session: params.session },
+        after,
+        waiting: VecDeque::new(),
+        interval: app.bounds.events_interval,
+        closing: app.closing.subscribe(),
+    };
+    // A wrong cursor is told before anything else, and so is a store that cannot be reached.
+    follower.read().await?;
+    let events = stream::unfold(follower, async |mut follower| {
+        let logged = follower.next().await?;
+        Some((Ok::<_, Infallible>(event(&logged)), follower))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// Where a client was when its connection broke: the cursor of the last entry that it got.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Problem::new(Code::InvalidParameter, "Last-Event-ID: it is not ASCII"))?;
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn event(logged: &Logged) -> Event {
+    let data = serde_json::to_string(logged).expect("entries are text and numbers");
+    Event::default().id(logged.cursor.as_str()).event(logged.entry.event.to_string()).data(data)
+}
+
+struct Follower {
+    sessions: Sessions,
+    query: AuditQuery,
+    after: Option<Cursor>,
+    waiting: VecDeque<Logged>,
+    interval: Duration,
+    closing: watch::Receiver<bool>,
+}
+
+impl Follower {
+    /// The next entry, once there is one; `None` when the server shuts down or cannot go on: the client comes again.
+    async fn next(&mut self) -> Option<Logged> {
+        loop {
+            if let Some(logged) = self.waiting.pop_front() {
+                return Some(logged);
+            }
+            match self.read().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(self.interval) => {}
+                        _ = self.closing.wait_for(|closing| *closing) => return None,
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "audit entries cannot be read: somebody who follows them is cut off");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Reads on; says whether there was anything, or may be more.
+    async fn read(&mut self) -> Result<bool> {
+        let page = self.sessions.audit(&self.query, self.after.as_ref(), BATCH).await?;
+        let last = page.items.last().map(|last| last.cursor.clone());
+        let read_on = last.is_some() || page.next.is_some();
+        self.after = page.next.or(last).or(self.after.take());
+        self.waiting.extend(page.items);
+        Ok(read_on)
+    }
+}

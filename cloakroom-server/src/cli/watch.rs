@@ -1,0 +1,46 @@
+//! `cloakroom watch`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Failure, Target, audit::Reader};
+use crate::output;
+
+/// Print audit entries as they are written, until it is stopped
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    /// About sessions of this user
+    #[arg(long)]
+    user: Option<String>,
+    /// About this session
+    #[arg(long, value_name = "ID", value_parser = super::id)]
+    session: Option<String>,
+    /// Begin after this cursor [default: with what comes from now on]
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// How often it asks for what is new.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Watch {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let client = self.target.client()?;
+        let from_now_on = self.after.is_none();
+        let mut reader = Reader::new(self.user, self.session, self.after);
+        if from_now_on {
+            while reader.read(&client, Reader::MOST)?.more {}
+        }
+        while output::is_read() {
+            let page = reader.read(&client, Reader::MOST)?;
+            page.print(self.target.style())?;
+            if !page.more {
+                std::thread::sleep(INTERVAL);
+            }
+        }
+        Ok(())
+    }
+}
