@@ -68,7 +68,7 @@ impl From<&RawValue> for Json {
     }
 }
 
-/// A value where a session's [`Data`] keeps it.
+/// A value where a session's [`Data`](crate::Data) keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JsonRef<'a>(pub(super) &'a str);
 
