@@ -348,10 +348,14 @@ fn set_impersonated_on_the_command_line_there_and_back() {
     assert_eq!((&back["session"]["user"], &back["session"]["impersonated_by"]), (&"root".into(), &Value::Null));
     run(&token_in(&acting), &["stop-impersonating"]).expect(4);
 
+    let own = back["token"].as_str().unwrap();
+    let auditing = run(own, &[&begin[..], &["--as-auditor"]].concat()).expect(0).out;
+    assert!(auditing.contains("acting      root") && auditing.contains("audit user  root"), "{auditing}");
+
     assert!(run("\n", &begin).expect(2).err.contains("standard input"));
-    run(&own, &["impersonate", "anna"]).expect(2);
+    run(own, &["impersonate", "anna"]).expect(2);
     let log = run("", &["audit", "--user", "anna"]).expect(0).out;
-    assert!(log.contains("ticket 17") && !log.contains(&own), "{log}");
+    assert!(log.contains("ticket 17") && !log.contains(own), "{log}");
 }
 
 #[test]

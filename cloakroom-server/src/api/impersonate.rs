@@ -23,6 +23,8 @@ pub(super) struct ImpersonateRequest {
     user: Arc<str>,
     reason: Arc<str>,
     minutes: Option<u32>,
+    #[serde(default)]
+    as_auditor: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,10 +45,13 @@ pub(super) async fn start(
     State(app): State<App>,
     Strict(request): Strict<ImpersonateRequest>,
 ) -> Result<Response, Problem> {
-    let ImpersonateRequest { token, user, reason, minutes } = request;
+    let ImpersonateRequest { token, user, reason, minutes, as_auditor } = request;
     let mut impersonate = Impersonate::new(user, reason);
     if let Some(minutes) = minutes {
         impersonate = impersonate.minutes(minutes);
+    }
+    if as_auditor {
+        impersonate = impersonate.as_auditor();
     }
     let started = app.sessions.impersonate(token.token()?, impersonate).await.map_err(|error| problem(&app, error))?;
     Ok(hand_over(&app, &started.token, &started.record))

@@ -23,6 +23,9 @@ pub(super) struct Impersonate {
     /// For how long [default: 60]
     #[arg(long, value_name = "N")]
     minutes: Option<u32>,
+    /// To look into the account as an auditor
+    #[arg(long)]
+    as_auditor: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -39,6 +42,9 @@ pub(super) struct StopImpersonating {
 impl Impersonate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut body = json!({ "token": token()?, "user": self.user, "reason": self.reason });
+        if self.as_auditor {
+            body["as_auditor"] = true.into();
+        }
         if let Some(minutes) = self.minutes {
             body["minutes"] = minutes.into();
         }

@@ -38,6 +38,7 @@ pub struct Impersonate {
     lasts: Duration,
     full_name: Option<Arc<str>>,
     user_type: Option<Arc<str>>,
+    as_auditor: bool,
     pub(crate) client: Client,
 }
 
@@ -53,6 +54,7 @@ impl Impersonate {
             lasts: Self::DEFAULT_DURATION,
             full_name: None,
             user_type: None,
+            as_auditor: false,
             client: Client::default(),
         }
     }
@@ -78,6 +80,14 @@ impl Impersonate {
     /// What kind of user they are, in the application's own words. At most 256 bytes.
     pub fn user_type(mut self, user_type: impl Into<Arc<str>>) -> Self {
         self.user_type = Some(user_type.into());
+        self
+    }
+
+    /// To look into their account as an auditor: the session names the actor as [`audit_user`](SessionInfo::audit_user) too, in
+    /// every entry of the audit log, and [`Builder::may_audit`](crate::Builder::may_audit) decides in place of
+    /// [`may_impersonate`](crate::Builder::may_impersonate).
+    pub fn as_auditor(mut self) -> Self {
+        self.as_auditor = true;
         self
     }
 
@@ -212,10 +222,13 @@ impl Sessions {
         if impersonate.lasts.as_millis() == 0 || impersonate.lasts > most {
             return Err(ImpersonationRefusal::TooLong { most });
         }
-        if !self.config().impersonation_policy.allows(actor, target) {
-            return Err(ImpersonationRefusal::Policy);
-        }
-        Ok(Arc::clone(user))
+        let config = self.config();
+        let allowed = if impersonate.as_auditor {
+            Person::of(actor).is_some_and(|auditor| config.audit_policy.allows(&auditor, target))
+        } else {
+            config.impersonation_policy.allows(actor, target)
+        };
+        if allowed { Ok(Arc::clone(user)) } else { Err(ImpersonationRefusal::Policy) }
     }
 
     /// Puts a refusal into the audit log, and answers with the error that says so.
@@ -264,7 +277,7 @@ impl Sessions {
             client: client.cleaned(),
             impersonated_by: Some(Arc::clone(&actor)),
             returns_to: Some(original.id),
-            audit_user: None,
+            audit_user: impersonate.as_auditor.then(|| Arc::clone(&actor)),
             version: 0,
             last_seen_at: now,
             idle_timeout: original.idle_timeout,

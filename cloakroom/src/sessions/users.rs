@@ -167,7 +167,9 @@ impl Sessions {
         }
         let Some(name) = info.user.clone() else { return Ok(None) };
         let at_keyboard = Arc::clone(who_is_at_the_keyboard(info).unwrap_or(&name));
-        let mut auditor = info.audit_user.as_ref().map(Person::named);
+        // Of one who has a session of their own, more was known when it was decided whether they may act as the user.
+        let decides = info.impersonated_by.is_none();
+        let mut auditor = info.audit_user.as_ref().filter(|_| decides).map(Person::named);
         if let Some(known) = known {
             let user = self.ask(known, &name, now).await?;
             let person = if at_keyboard == name { user.clone() } else { self.ask(known, &at_keyboard, now).await? };
@@ -190,7 +192,7 @@ impl Sessions {
                 info.user_type = info.user_type.take().or_else(|| user.user_type.clone());
                 create.limit = create.limit.or_else(|| self.limit_of(&user));
             }
-            if let Some(person) = person.filter(|_| info.audit_user.is_some()) {
+            if let Some(person) = person.filter(|_| auditor.is_some()) {
                 auditor = Some(Person::known(&at_keyboard, &person));
             }
         }

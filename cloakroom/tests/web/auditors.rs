@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Builder, Client, Ending, Error, Found, Lifetimes, Reason, Session, Sessions, SignIn, Start, Started, User,
-    UserPatch,
-    store::{Query, Refusal},
+    Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Reason, Session, Sessions,
+    SignIn, Start, Started, User, UserPatch,
+    store::{Limit, Query, Refusal},
 };
 use http::StatusCode;
 
@@ -208,12 +208,56 @@ async fn audit_user_may_come_from_the_auditors_networks() {
 
 #[tokio::test]
 async fn audit_user_is_in_lists_and_counts_as_one_of_the_users_sessions() {
-    let world = world_with(|builder| builder.limit(cloakroom::store::Limit::evict(1)));
+    let world = world_with(|builder| builder.limit(Limit::evict(1)));
     let own = world.sessions.start(SignIn::new("anna")).await.unwrap();
     let audited = world.sessions.start(olga_audits_anna()).await.unwrap();
     assert_eq!(audited.ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [own.token.id()]);
     let found = world.sessions.find(&Query::of_user("anna"), None, 10).await.unwrap().items;
     assert_eq!(found.iter().map(|info| info.audit_user.as_deref()).collect::<Vec<_>>(), [Some("olga")]);
+}
+
+#[tokio::test]
+async fn audit_user_with_a_session_of_their_own_is_bound_to_it_and_goes_back_to_it() {
+    let world = world();
+    world.sessions.start(SignIn::new("anna").limit(Limit::refuse(1))).await.unwrap();
+    let olga = world.sessions.start(SignIn::new("olga")).await.unwrap();
+    let look_in = || Impersonate::new("anna", "audit 2026").as_auditor();
+
+    let looking = world.sessions.impersonate(&olga.token, look_in()).await.unwrap();
+    let info = &looking.record.info;
+    assert_eq!((info.audit_user.as_deref(), info.impersonated_by.as_deref()), (Some("olga"), Some("olga")));
+    assert_eq!(world.sessions.list("anna").await.unwrap().len(), 1, "it is none of the user's, whatever their limit");
+    let returned = world.sessions.stop_impersonating(&looking.token).await.unwrap();
+    assert_eq!(returned.record.info.user.as_deref(), Some("olga"));
+    for entry in log_of(&world, looking.token.id()).await {
+        assert_eq!((entry.user.as_deref(), entry.audit_user.as_deref()), (Some("anna"), Some("olga")));
+    }
+
+    let looking = world.sessions.impersonate(&returned.token, look_in()).await.unwrap();
+    world.sessions.end_all_of("olga", Vec::new(), &Reason::RevokedByAdmin.into()).await.unwrap();
+    assert_eq!(reason(&world, &looking.token).await, Reason::RevokedByAdmin, "it ends with the auditor's own");
+
+    let olga = world.sessions.start(SignIn::new("olga")).await.unwrap();
+    let looking = world.sessions.impersonate(&olga.token, look_in()).await.unwrap();
+    world.sessions.disable_user("anna", None).await.unwrap();
+    assert_eq!(reason(&world, &looking.token).await, Reason::UserDisabled, "and with the user's");
+}
+
+#[tokio::test]
+async fn audit_user_with_a_session_of_their_own_goes_by_the_rule_for_auditors() {
+    let world = world_with(|builder| {
+        let builder = builder.may_impersonate(|_, _| false);
+        builder.may_audit(|auditor, user| auditor.user_type.as_deref() == Some("auditor") && &*user.user != "boss")
+    });
+    let of = async |user_type| world.sessions.start(SignIn::new("olga").user_type(user_type)).await.unwrap().token;
+    let (auditor, clerk) = (of("auditor").await, of("clerk").await);
+    let look_in = async |token, user| world.sessions.impersonate(token, Impersonate::new(user, "x").as_auditor()).await;
+    for refused in [look_in(&clerk, "anna").await, look_in(&auditor, "boss").await] {
+        assert!(matches!(refused, Err(Error::ImpersonationRefused(ImpersonationRefusal::Policy))), "{refused:?}");
+    }
+    let as_actor = world.sessions.impersonate(&auditor, Impersonate::new("anna", "x")).await;
+    assert!(matches!(as_actor, Err(Error::ImpersonationRefused(ImpersonationRefusal::Policy))));
+    look_in(&auditor, "anna").await.unwrap();
 }
 
 fn office(sessions: &Sessions) -> Browser {
