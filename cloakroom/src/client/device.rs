@@ -36,11 +36,40 @@ pub enum DeviceKind {
     Unknown,
 }
 
-/// Part of the header → what it is called. The first part that is found counts: browsers pretend to be their elders, so
-/// the youngest come first.
-type Names = &'static [(&'static str, &'static str)];
+/// A part of the header, and what it is called where it is found. The first that is found counts: browsers pretend to be
+/// their elders, so the youngest come first.
+#[derive(Clone, Copy)]
+struct Part {
+    text: &'static str,
+    /// Few parts have no other characters than the header: only those are looked for.
+    characters: u128,
+    name: &'static str,
+}
 
-const BROWSERS: Names = &[
+const fn parts<const N: usize>(names: [(&'static str, &'static str); N]) -> [Part; N] {
+    let mut parts = [Part { text: "", characters: 0, name: "" }; N];
+    let mut at = 0;
+    while at < N {
+        let (text, name) = names[at];
+        parts[at] = Part { text, characters: characters(text), name };
+        at += 1;
+    }
+    parts
+}
+
+/// A bit for each ASCII character of a text.
+const fn characters(text: &str) -> u128 {
+    let (bytes, mut set, mut at) = (text.as_bytes(), 0, 0);
+    while at < bytes.len() {
+        if bytes[at].is_ascii() {
+            set |= 1 << bytes[at];
+        }
+        at += 1;
+    }
+    set
+}
+
+static BROWSERS: [Part; 34] = parts([
     ("EdgA/", "Edge"),
     ("EdgiOS/", "Edge"),
     ("Edg/", "Edge"),
@@ -76,9 +105,9 @@ const BROWSERS: Names = &[
     ("Trident/", "Internet Explorer"),
     // Every browser on an iPhone says Safari, and Safari alone says its own version beside it.
     ("Version/", "Safari"),
-];
+]);
 
-const SYSTEMS: Names = &[
+static SYSTEMS: [Part; 13] = parts([
     ("iPhone", "iPhone"),
     ("iPad", "iPad"),
     ("iPod", "iPod"),
@@ -92,10 +121,10 @@ const SYSTEMS: Names = &[
     ("FreeBSD", "FreeBSD"),
     ("OpenBSD", "OpenBSD"),
     ("Linux", "Linux"),
-];
+]);
 
 /// What names itself first and is a person's program only now and then.
-const SCRIPTS: Names = &[
+const SCRIPTS: &[(&str, &str)] = &[
     ("curl/", "curl"),
     ("Wget/", "Wget"),
     ("python-requests/", "python-requests"),
@@ -118,7 +147,7 @@ impl Device {
             return Self { name: Some(name.to_owned()), kind: DeviceKind::Bot };
         }
         let system = system(user_agent);
-        let browser = find(BROWSERS, user_agent).filter(|browser| *browser != "App" || system.is_none());
+        let browser = find(&BROWSERS, user_agent).filter(|browser| *browser != "App" || system.is_none());
         let name = match (browser, system) {
             (Some(browser), Some(system)) => Some(format!("{browser} on {system}")),
             (Some(one), None) | (None, Some(one)) => Some(one.to_owned()),
@@ -135,20 +164,14 @@ impl DeviceKind {
     }
 }
 
-fn find(names: Names, user_agent: &str) -> Option<&'static str> {
-    // Few parts have no other characters than the header: only those are looked for.
+fn find(parts: &[Part], user_agent: &str) -> Option<&'static str> {
     let there = characters(user_agent);
-    let may_have = |part| characters(part) & !there == 0;
-    names.iter().find(|(part, _)| may_have(part) && user_agent.contains(part)).map(|(_, name)| *name)
-}
-
-/// A bit for each ASCII character of a text.
-fn characters(text: &str) -> u128 {
-    text.bytes().filter(u8::is_ascii).fold(0, |set, byte| set | 1 << byte)
+    let is_there = |part: &&Part| part.characters & !there == 0 && user_agent.contains(part.text);
+    parts.iter().find(is_there).map(|part| part.name)
 }
 
 fn system(user_agent: &str) -> Option<&'static str> {
-    match find(SYSTEMS, user_agent)? {
+    match find(&SYSTEMS, user_agent)? {
         // A Mac has no telephone's browser: it is an iPad that asks for desktop pages.
         "Mac" if ["Mobile/", "CriOS/", "FxiOS/", "EdgiOS/"].iter().any(|part| user_agent.contains(part)) => {
             Some("iPad")
