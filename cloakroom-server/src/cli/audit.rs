@@ -13,12 +13,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Audit {
-    /// About sessions of this user
-    #[arg(long)]
-    user: Option<String>,
-    /// About this session
-    #[arg(long, value_name = "ID", value_parser = super::id)]
-    session: Option<String>,
+    #[command(flatten)]
+    about: About,
     /// Go on after this cursor
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -29,10 +25,21 @@ pub(super) struct Audit {
     target: Target,
 }
 
+/// Which entries.
+#[derive(Debug, Args)]
+pub(super) struct About {
+    /// About sessions of this user
+    #[arg(long)]
+    user: Option<String>,
+    /// About this session
+    #[arg(long, value_name = "ID", value_parser = super::id)]
+    session: Option<String>,
+}
+
 impl Audit {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.target.client()?;
-        let mut reader = Reader::new(self.user, self.session, self.after);
+        let mut reader = Reader::new(self.about, self.after);
         let mut left = self.limit.unwrap_or(usize::MAX);
         while left > 0 {
             let page = reader.read(&client, left.min(Reader::MOST))?;
@@ -48,8 +55,7 @@ impl Audit {
 
 /// Reads the log page by page.
 pub(super) struct Reader {
-    user: Option<String>,
-    session: Option<String>,
+    about: About,
     after: Option<String>,
 }
 
@@ -64,8 +70,8 @@ impl Reader {
     /// As many as a page can have.
     pub(super) const MOST: usize = 500;
 
-    pub(super) fn new(user: Option<String>, session: Option<String>, after: Option<String>) -> Self {
-        Self { user, session, after }
+    pub(super) fn new(about: About, after: Option<String>) -> Self {
+        Self { about, after }
     }
 
     /// The next entries, at most so many.
@@ -82,8 +88,8 @@ impl Reader {
         }
 
         let query = query(&[
-            ("user", self.user.as_deref()),
-            ("session", self.session.as_deref()),
+            ("user", self.about.user.as_deref()),
+            ("session", self.about.session.as_deref()),
             ("limit", Some(&most.to_string())),
             ("after", self.after.as_deref()),
         ]);

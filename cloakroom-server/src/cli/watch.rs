@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, Target, audit::Reader};
+use super::{
+    Failure, Target,
+    audit::{About, Reader},
+};
 use crate::output;
 
 /// Print audit entries as they are written, until it is stopped
 #[derive(Debug, Args)]
 pub(super) struct Watch {
-    /// About sessions of this user
-    #[arg(long)]
-    user: Option<String>,
-    /// About this session
-    #[arg(long, value_name = "ID", value_parser = super::id)]
-    session: Option<String>,
+    #[command(flatten)]
+    about: About,
     /// Begin after this cursor [default: with what comes from now on]
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -30,7 +29,7 @@ impl Watch {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.target.client()?;
         let from_now_on = self.after.is_none();
-        let mut reader = Reader::new(self.user, self.session, self.after);
+        let mut reader = Reader::new(self.about, self.after);
         if from_now_on {
             while reader.read(&client, Reader::MOST)?.more {}
         }
