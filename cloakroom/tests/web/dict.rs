@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cloakroom::{Error, Found, Key, Session, SignIn};
+use cloakroom::{Error, Found, Key, Session, SignIn, Start};
+use http::StatusCode;
 
 use crate::{
     framework::{Router, get, layer},
@@ -227,6 +228,33 @@ async fn modify_is_replayed_on_what_others_stored() {
 }
 
 #[tokio::test]
+async fn i1_modify_is_replayed_when_the_layer_stores_it_and_others_keep_what_they_saw() {
+    let world = world();
+    let started = world.sessions.start(Start::user("anna").data(data([("count", "3")]))).await.unwrap();
+    let other = Session::resume(&world.sessions, &started.token).await.unwrap();
+    let mut browser = world.browser();
+    browser.cookie = Some(started.token.reveal());
+    let sessions = world.sessions.clone();
+    let app = Router::new().route(
+        "/modify",
+        get(move |session: Session| {
+            let sessions = sessions.clone();
+            async move {
+                session.modify(COUNT, |n| n.unwrap_or(0) + 1)?;
+                // Another request's comes first.
+                let mut change = sessions.change();
+                change.set("count", cloakroom::Json::encode(&7).unwrap());
+                sessions.update(session.id().unwrap(), &change).await.map(drop)
+            }
+        }),
+    );
+    browser.app = app.layer(layer(&world.sessions));
+    assert_eq!(browser.get("/modify").await.status, StatusCode::OK);
+    let stored = Session::resume(&world.sessions, &started.token).await.unwrap();
+    assert_eq!((stored.get(COUNT).unwrap(), other.get(COUNT).unwrap()), (Some(8), Some(3)));
+}
+
+#[tokio::test]
 async fn modify_now_leaves_other_changes_pending() {
     let world = world();
     let session = stored(&world).await;
@@ -264,7 +292,7 @@ async fn modify_now_starts_a_visitor_s_session_with_its_key_alone() {
 #[tokio::test]
 async fn of_all_who_take_now_one_gets_the_value() {
     let world = world();
-    let started = world.sessions.start(cloakroom::Start::anonymous().data(data([("code", "\"1234\"")]))).await.unwrap();
+    let started = world.sessions.start(Start::anonymous().data(data([("code", "\"1234\"")]))).await.unwrap();
     let mut browser = world.browser();
     browser.cookie = Some(started.token.reveal());
     let app =
