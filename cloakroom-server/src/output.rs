@@ -185,7 +185,7 @@ impl Entry {
     /// One line.
     pub(crate) fn print(&self) {
         let user = self.user.as_deref().unwrap_or("(anonymous)");
-        let mut text = format!("{}  {:<9}  {}  {user}", seconds(self.at), self.event, self.session);
+        let mut text = format!("{}  {:<12}  {}  {user}", seconds(self.at), self.event, self.session);
         for (name, value) in [
             ("reason", &self.reason),
             ("by", &self.by),

@@ -177,7 +177,7 @@ impl Builder {
     /// application names, into that of anybody whose user type is not `administrator`.
     ///
     /// Of those the [directory](Self::users) knows, it says name and type, whatever the sign-in says; of others the sign-in
-    /// does, and of the auditor nothing is known but who they are. Whatever the rule says, nobody audits themselves or a
+    /// does, and of the auditor nothing is known but who they are, or what [their own session](crate::Impersonate::as_auditor) says. Whatever the rule says, nobody audits themselves or a
     /// disabled user, and no disabled user audits.
     pub fn may_audit(mut self, rule: impl Fn(&Person, &Person) -> bool + Send + Sync + 'static) -> Self {
         self.config.audit_policy = Policy::new(rule);

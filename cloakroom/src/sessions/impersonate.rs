@@ -136,7 +136,8 @@ impl Sessions {
             let why = ImpersonationRefusal::UnknownUser;
             return Err(self.refuse(&original.info, &impersonate, why, now).await);
         };
-        let actor = match self.may_impersonate(&original.info, &impersonate, &target) {
+        let auditor = if impersonate.as_auditor { self.auditor_facts(&original.info).await? } else { None };
+        let actor = match self.may_impersonate(&original.info, &impersonate, auditor.as_ref(), &target) {
             Ok(actor) => actor,
             Err(why) => return Err(self.refuse(&original.info, &impersonate, why, now).await),
         };
@@ -201,11 +202,20 @@ impl Sessions {
         Ok(self.find_user(user).await?.map(|known| Person::known(user, &known)))
     }
 
-    /// Who acts, if they may.
+    /// What is known of somebody who looks in out of a session of theirs: what the directory says of them, or what that
+    /// session does where it says nothing.
+    async fn auditor_facts(&self, own: &SessionInfo) -> Result<Option<Person>> {
+        let Some(user) = &own.user else { return Ok(None) };
+        let known = self.find_user(user).await?;
+        Ok(known.map_or_else(|| Person::of(own), |known| Some(Person::known(user, &known))))
+    }
+
+    /// Who acts, if they may: as an `auditor`, or as the other themselves.
     fn may_impersonate(
         &self,
         actor: &SessionInfo,
         impersonate: &Impersonate,
+        auditor: Option<&Person>,
         target: &Person,
     ) -> Result<Arc<str>, ImpersonationRefusal> {
         let Some(user) = &actor.user else { return Err(ImpersonationRefusal::NobodySignedIn) };
@@ -223,10 +233,9 @@ impl Sessions {
             return Err(ImpersonationRefusal::TooLong { most });
         }
         let config = self.config();
-        let allowed = if impersonate.as_auditor {
-            Person::of(actor).is_some_and(|auditor| config.audit_policy.allows(&auditor, target))
-        } else {
-            config.impersonation_policy.allows(actor, target)
+        let allowed = match auditor {
+            Some(auditor) => config.audit_policy.allows(auditor, target),
+            None => config.impersonation_policy.allows(actor, target),
         };
         if allowed { Ok(Arc::clone(user)) } else { Err(ImpersonationRefusal::Policy) }
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Reason, Session, Sessions,
-    SignIn, Start, Started, User, UserPatch,
+    Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Person, Reason, Session,
+    Sessions, SignIn, Start, Started, User, UserPatch,
     store::{Limit, Query, Refusal},
 };
 use http::StatusCode;
@@ -258,6 +258,20 @@ async fn audit_user_with_a_session_of_their_own_goes_by_the_rule_for_auditors() 
     let as_actor = world.sessions.impersonate(&auditor, Impersonate::new("anna", "x")).await;
     assert!(matches!(as_actor, Err(Error::ImpersonationRefused(ImpersonationRefusal::Policy))));
     look_in(&auditor, "anna").await.unwrap();
+}
+
+#[tokio::test]
+async fn audit_user_with_a_session_of_their_own_is_who_the_directory_says_they_are() {
+    let staff = Staff::of([("olga", of_type("clerk")), ("vera", of_type("auditor")), ("anna", User::default())]);
+    let only_auditors = |auditor: &Person, _: &Person| auditor.user_type.as_deref() == Some("auditor");
+    let world = world_where(&staff, |builder| builder.may_audit(only_auditors));
+    let look_in = async |name: &str, says: &str| {
+        let own = world.sessions.start(SignIn::new(name).user_type(says)).await.unwrap();
+        world.sessions.impersonate(&own.token, Impersonate::new("anna", "x").as_auditor()).await
+    };
+    let refused = look_in("olga", "auditor").await;
+    assert!(matches!(refused, Err(Error::ImpersonationRefused(ImpersonationRefusal::Policy))), "{refused:?}");
+    look_in("vera", "clerk").await.unwrap();
 }
 
 fn office(sessions: &Sessions) -> Browser {

@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use super::{MemoryStore, SHARDS, Shard, number_of};
+use super::{MemoryStore, SHARDS, Shard, shard_number};
 use crate::{
     Result, SessionInfo,
     store::{BoxFuture, Cursor, Directory, LastSignIn, Page, Put, PutUser, StoredUser},
@@ -26,7 +26,7 @@ impl MemoryStore {
     /// By shard, then by name.
     fn users_after(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<StoredUser>> {
         let after = after.map(Cursor::name).transpose()?;
-        let first = after.as_deref().map_or(0, |after| number_of(self.key.partition_of(after)));
+        let first = after.as_deref().map_or(0, |after| shard_number(self.key.partition_of(after)));
         let mut items: Vec<StoredUser> = Vec::new();
         for number in first..SHARDS {
             let behind = after.as_deref().filter(|_| number == first).map_or(Bound::Unbounded, Bound::Excluded);

@@ -46,9 +46,9 @@ impl Log {
         Self { strips: (0..Self::STRIPS).map(|_| Strip::default()).collect(), counter: Counter::default() }
     }
 
-    /// For what happens to sessions of a group, while they are locked: so the entries of a session are in order.
-    pub(super) fn writer(&self, group: u16) -> Writer<'_> {
-        Writer { entries: self.strips[usize::from(group) % Self::STRIPS].lock(), counter: &self.counter }
+    /// For what happens to sessions of a shard, while it is locked: so the entries of a session are in order.
+    pub(super) fn writer(&self, shard: u16) -> Writer<'_> {
+        Writer { entries: self.strips[usize::from(shard) % Self::STRIPS].lock(), counter: &self.counter }
     }
 
     pub(super) fn read(&self, query: &AuditQuery, after: Option<&Cursor>, limit: usize) -> Result<Page<Logged>> {

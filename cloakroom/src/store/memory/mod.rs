@@ -35,7 +35,7 @@ use shard::Shard;
 /// Reading and writing cost the same however many sessions there are. The audit log keeps the latest 100,000 entries.
 pub struct MemoryStore {
     key: AdoptableKey,
-    shards: Box<[Alone]>,
+    shards: Box<[Padded]>,
     log: Log,
 }
 
@@ -44,28 +44,28 @@ pub struct MemoryStore {
 const SHARDS: u16 = 256;
 
 /// The number of the shard where a partition lives.
-fn number_of(partition: Partition) -> u16 {
+fn shard_number(partition: Partition) -> u16 {
     partition.group() % SHARDS
 }
 
 /// On a cache line of its own, so that threads in neighbouring shards do not wait for each other.
 #[derive(Default)]
 #[repr(align(64))]
-struct Alone(Mutex<Shard>);
+struct Padded(Mutex<Shard>);
 
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Result<Self> {
-        let shards = (0..SHARDS).map(|_| Alone::default()).collect();
+        let shards = (0..SHARDS).map(|_| Padded::default()).collect();
         Ok(Self { key: AdoptableKey::new(PartitionKey::generate()?), shards, log: Log::new() })
     }
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
-        self.shard_at(number_of(id.partition()))
+        self.shard_at(shard_number(id.partition()))
     }
 
     fn shard_of(&self, user: &str) -> MutexGuard<'_, Shard> {
-        self.shard_at(number_of(self.key.partition_of(user)))
+        self.shard_at(shard_number(self.key.partition_of(user)))
     }
 
     fn shard_at(&self, number: u16) -> MutexGuard<'_, Shard> {
@@ -125,14 +125,14 @@ impl Store for MemoryStore {
 
     fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.log.writer(number_of(entry.session.partition())).push(entry.clone());
+            self.log.writer(shard_number(entry.session.partition())).push(entry.clone());
             Ok(())
         })
     }
 
     fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.shard_at(number_of(self.key.partition_of(user))).enable(user);
+            self.shard_at(shard_number(self.key.partition_of(user))).enable(user);
             Ok(())
         })
     }
@@ -147,7 +147,7 @@ impl Store for MemoryStore {
         Box::pin(async move {
             match &query.user {
                 Some(user) => {
-                    let shard = self.shard_at(number_of(self.key.partition_of(user)));
+                    let shard = self.shard_at(shard_number(self.key.partition_of(user)));
                     shard.find_of_user(user, query, after, limit, now)
                 }
                 None => self.find_anywhere(query, after, limit, now),
@@ -212,8 +212,8 @@ impl Locks for MemoryStore {
 impl MemoryStore {
     fn create_now(&self, create: &Create, now: Timestamp) -> Created {
         let info = &create.record.info;
-        let home = number_of(info.id.partition());
-        let replaced = create.replaces.map(|id| (id, number_of(id.partition())));
+        let home = shard_number(info.id.partition());
+        let replaced = create.replaces.map(|id| (id, shard_number(id.partition())));
 
         // Two shards are always locked in the same order.
         let mut elsewhere = None;
@@ -245,8 +245,11 @@ impl MemoryStore {
         let mut ended = Vec::new();
         let ends = uncounted.iter().map(|id| (id, &replace)).chain(evicted.iter().map(|id| (id, &evict)));
         for (id, ending) in ends {
-            let shard =
-                if number_of(id.partition()) == home { &mut shard } else { elsewhere.as_mut().unwrap_or(&mut shard) };
+            let shard = if shard_number(id.partition()) == home {
+                &mut shard
+            } else {
+                elsewhere.as_mut().unwrap_or(&mut shard)
+            };
             if let EndAnswer::EndedNow(now_ended) = shard.end(*id, ending, now, &mut log) {
                 ended.push(now_ended);
             }
@@ -265,7 +268,11 @@ impl MemoryStore {
         let (applied, record) = shard.modify(id, |record| change.apply_to(record, now));
         match applied {
             Applied::Now if change.fields.are_audited() => {
-                self.log.writer(number_of(id.partition())).push(AuditEntry::about(&record.info, Event::Changed, now));
+                self.log.writer(shard_number(id.partition())).push(AuditEntry::about(
+                    &record.info,
+                    Event::Changed,
+                    now,
+                ));
                 Updated::Applied(record)
             }
             Applied::Now | Applied::Before => Updated::Applied(record),
@@ -291,14 +298,14 @@ impl MemoryStore {
             return Rotated::Rotated(record);
         }
         self.log
-            .writer(number_of(id.partition()))
+            .writer(shard_number(id.partition()))
             .push(AuditEntry { by: rotation.by.clone(), ..AuditEntry::about(&record.info, Event::Rotated, now) });
         Rotated::Rotated(record)
     }
 
     fn end_one(&self, id: SessionId, ending: &Ending, now: Timestamp) -> EndAnswer {
         let mut shard = self.shard(id);
-        shard.end(id, ending, now, &mut self.log.writer(number_of(id.partition())))
+        shard.end(id, ending, now, &mut self.log.writer(shard_number(id.partition())))
     }
 
     fn end_of_user(
@@ -309,7 +316,7 @@ impl MemoryStore {
         ending: &Ending,
         now: Timestamp,
     ) -> Vec<EndAnswer> {
-        let number = number_of(self.key.partition_of(user));
+        let number = shard_number(self.key.partition_of(user));
         let mut shard = self.shard_at(number);
         let mut log = self.log.writer(number);
         shard.set_fence(user, fence, now);
@@ -327,13 +334,13 @@ impl MemoryStore {
     ) -> Result<Page<SessionInfo>> {
         let after: Option<SessionId> = after.map(Cursor::parse).transpose()?;
         let mut items: Vec<SessionInfo> = Vec::new();
-        for number in after.map_or(0, |id| number_of(id.partition()))..SHARDS {
+        for number in after.map_or(0, |id| shard_number(id.partition()))..SHARDS {
             let shard = self.shard_at(number);
             let mut found: Vec<_> = shard
                 .live
                 .values()
                 .filter(|record| {
-                    after.is_none_or(|after| number > number_of(after.partition()) || record.info.id > after)
+                    after.is_none_or(|after| number > shard_number(after.partition()) || record.info.id > after)
                 })
                 .filter(|record| record.info.expiry(now).is_none() && query.matches(&record.info))
                 .collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{MemoryStore, SHARDS, Shard, number_of};
+use super::{MemoryStore, SHARDS, Shard, shard_number};
 use crate::{
     PartitionKey, Result, SessionId, Timestamp,
     store::{
@@ -64,7 +64,7 @@ impl MemoryStore {
         limit: usize,
         of_shard: impl Fn(&Shard, Option<SessionId>) -> Vec<Item>,
     ) -> Vec<Item> {
-        let first = behind.map_or(0, |id| number_of(id.partition()));
+        let first = behind.map_or(0, |id| shard_number(id.partition()));
         let mut gathered = Vec::new();
         for number in first..SHARDS {
             let mut items = of_shard(&self.shard_at(number), behind.filter(|_| number == first));
@@ -113,7 +113,7 @@ impl MemoryStore {
                 imported
             }
             Item::Fence(fence) => {
-                let mut shard = self.shard_at(number_of(self.key.partition_of(&fence.user)));
+                let mut shard = self.shard_at(shard_number(self.key.partition_of(&fence.user)));
                 let (united, imported) = fence.united_with(shard.fence(&fence.user).as_ref());
                 if imported.writes() {
                     shard.put_fence(united);
