@@ -84,7 +84,8 @@ struct Follower {
 impl Follower {
     /// The next entry, once there is one; `None` when the server shuts down or cannot go on: the client comes again.
     async fn next(&mut self) -> Option<Logged> {
-        loop {
+        // However much there is left to read: the client goes on elsewhere, or later.
+        while !*self.closing.borrow() {
             if let Some(logged) = self.waiting.pop_front() {
                 return Some(logged);
             }
@@ -93,7 +94,7 @@ impl Follower {
                 Ok(false) => {
                     tokio::select! {
                         () = tokio::time::sleep(self.interval) => {}
-                        _ = self.closing.wait_for(|closing| *closing) => return None,
+                        _ = self.closing.wait_for(|closing| *closing) => {}
                     }
                 }
                 Err(error) => {
@@ -102,6 +103,7 @@ impl Follower {
                 }
             }
         }
+        None
     }
 
     /// Reads on; says whether there was anything, or may be more.
