@@ -1,10 +1,8 @@
 //! The command line, as scripts and people use it.
 
-mod common;
-
 use std::{fs, net::TcpListener};
 
-use common::binary::{Directory, Done, is_whole};
+use crate::common::binary::{Directory, Done, is_whole};
 use http::Method;
 use serde_json::Value;
 

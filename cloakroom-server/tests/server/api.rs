@@ -1,10 +1,8 @@
 //! The API over real HTTP, on a real database.
 
-mod common;
-
 use std::{collections::BTreeSet, time::Duration};
 
-use common::{Answer, TestServer};
+use crate::common::{Answer, TestServer};
 use http::Method;
 use serde_json::json;
 
@@ -466,7 +464,7 @@ fn i14_a_visitors_data_is_carried_into_the_sign_in() {
 fn a_repeated_start_ends_the_first_try() {
     let server = TestServer::start();
     let request = || {
-        let agent = common::agent();
+        let agent = crate::common::agent();
         let request = http::Request::post(format!("http://{}/v1/sessions", server.address))
             .header("authorization", format!("Bearer {}", server.write))
             .header("content-type", "application/json")

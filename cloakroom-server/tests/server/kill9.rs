@@ -1,13 +1,11 @@
 //! What was answered is there after the server was killed.
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use common::{
+use crate::common::{
     agent,
     binary::{Directory, is_whole},
 };

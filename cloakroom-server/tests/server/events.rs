@@ -1,7 +1,5 @@
 //! The audit log as it grows: `/v1/events` and `cloakroom watch`.
 
-mod common;
-
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Read},
@@ -9,8 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::common::{TestServer, agent, binary::Directory};
 use cloakroom_server::Bounds;
-use common::{TestServer, agent, binary::Directory};
 use http::Method;
 use serde_json::Value;
 

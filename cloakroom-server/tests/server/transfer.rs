@@ -1,7 +1,5 @@
 //! `cloakroom migrate` and `cloakroom copy`, as people use them.
 
-mod common;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -10,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::binary::Directory;
+use crate::common::binary::Directory;
 use serde_json::Value;
 
 fn json(text: &str) -> Value {

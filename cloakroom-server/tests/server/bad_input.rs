@@ -1,15 +1,13 @@
 //! Whatever is sent, the answer is clear and nothing breaks.
 
-mod common;
-
 use std::{
     io::{Read, Write},
     net::TcpStream,
     time::Duration,
 };
 
+use crate::common::{Answer, TestServer};
 use cloakroom_server::Bounds;
-use common::{Answer, TestServer};
 use http::Method;
 use serde_json::json;
 

@@ -1,7 +1,5 @@
 //! `cloakroom doctor`, and servers whose clock is off.
 
-mod common;
-
 use std::{
     env,
     net::TcpListener,
@@ -11,9 +9,9 @@ use std::{
     },
 };
 
+use crate::common::{agent, binary::Directory, send};
 use cloakroom::{Clock, Sessions, SystemClock, Timestamp, store};
 use cloakroom_server::{ApiKeys, Server};
-use common::{agent, binary::Directory, send};
 use http::Method;
 use rusqlite::Connection;
 use serde_json::Value;

@@ -1,14 +1,12 @@
 //! Secrets are nowhere but with those who hold them.
 
-mod common;
-
 use std::fs;
 
+use crate::common::binary::Directory;
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
-use common::binary::Directory;
 use http::Method;
 use serde_json::json;
 

@@ -1,11 +1,9 @@
 //! The directory of users and clear-sessions, over the API and on the command line.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Answer, TestServer, agent, binary::Directory};
 use cloakroom::TrustedProxies;
-use common::{Answer, TestServer, agent, binary::Directory};
 use http::Method;
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! Acting as somebody else, over the API.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use http::Method;
 use serde_json::json;
 

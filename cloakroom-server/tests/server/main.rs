@@ -1,0 +1,15 @@
+//! The session server and the command line, tested as their users meet them: real HTTP, the real binary.
+//!
+//! One program, because each test binary links the whole server.
+
+mod api;
+mod bad_input;
+mod cli;
+mod common;
+mod doctor;
+mod events;
+mod impersonation;
+mod kill9;
+mod secrets;
+mod transfer;
+mod users;
