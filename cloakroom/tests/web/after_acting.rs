@@ -7,7 +7,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::{
+use super::{
     impersonation::{MINUTE, acting, as_anna, info, log_of, reason, root, shop},
     world::{Browser, World, spied, world, world_with},
 };

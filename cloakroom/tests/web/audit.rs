@@ -7,7 +7,7 @@ use cloakroom::{
     store::{AuditQuery, BoxFuture, Logged},
 };
 
-use crate::world::{world, world_with};
+use super::world::{world, world_with};
 
 /// Keeps what it takes, and fails on demand.
 #[derive(Clone, Default)]

@@ -9,7 +9,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::{
+use super::{
     framework::{Params, Router, get, layer},
     impersonation::{MINUTE, info, log_of, reason},
     staff::{Staff, at, disabled, from_networks, refusals, world_of, world_where},
@@ -283,7 +283,7 @@ fn office(sessions: &Sessions) -> Browser {
                 session.sign_in(sign_in.audit_user("olga")).await.map(drop)
             }),
         )
-        .merge(crate::world::routes())
+        .merge(super::world::routes())
         .layer(layer(sessions));
     Browser { app: routes, cookie: None }
 }

@@ -13,7 +13,7 @@ use std::{
 use cloakroom::{Boot, Session, Sessions, SignIn, store::MemoryStore};
 use serde_json::{Value, json};
 
-use crate::world::{World, world_with};
+use super::world::{World, world_with};
 
 /// Counts how often it is asked.
 #[derive(Clone, Default)]

@@ -7,7 +7,7 @@ use cloakroom::{
     store::{Limit, Query},
 };
 
-use crate::world::{World, world_with};
+use super::world::{World, world_with};
 
 /// What the seed does: of the sessions newest first by last use, without the current one if it is kept, all behind an
 /// offset. `sessions` are newest first. No session is too many, and none of them has expired.

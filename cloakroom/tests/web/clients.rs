@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cloakroom::{Assurance, Client, Error, Lifetimes, Session, SignIn, TrustedProxies};
 use http::{Request, header};
 
-use crate::{
+use super::{
     framework::{App, Router, connected_from, get, layer, send},
     world::{World, world, world_with},
 };

@@ -11,7 +11,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{
+use super::{
     framework::{App, HEAD_RUNS_BODIES, Page, Router, get, layer, plain_answer, send, send_and_leave, serve},
     world::{Browser, NAME, World, world},
 };
@@ -67,7 +67,7 @@ async fn a_server_error_drops_what_is_pending_and_keeps_a_sign_in() {
                 StatusCode::BAD_GATEWAY
             }),
         )
-        .merge(crate::world::routes());
+        .merge(super::world::routes());
     let mut browser = with(&world, app);
     assert_eq!(browser.get("/fail").await.set_cookie(), None);
     assert!(browser.get("/sign-in-and-fail").await.set_cookie().is_some());

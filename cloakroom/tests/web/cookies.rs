@@ -9,7 +9,7 @@ use cloakroom::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use crate::{
+use super::{
     framework::{Router, get, layer, send},
     world::{Browser, NAME, world, world_with},
 };

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use http::{Method, Request, StatusCode, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{
+use super::{
     framework::{App, Csrf, Page, Router, any, get, guard, layer, send, send_parts, serve},
     world::{Browser, NAME, Reply, World, routes, spied, world, world_on},
 };

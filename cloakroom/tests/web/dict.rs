@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloakroom::{Error, Found, Key, Session, SignIn, Start};
 use http::StatusCode;
 
-use crate::{
+use super::{
     framework::{Router, get, layer},
     world::{World, data, world},
 };

@@ -9,7 +9,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::world::{World, world_on};
+use super::world::{World, world_on};
 
 fn world() -> (World, Arc<SpyStore<MemoryStore>>) {
     let spy = Arc::new(SpyStore::remote(MemoryStore::new().unwrap()));
@@ -221,7 +221,7 @@ async fn i9_a_directory_costs_a_call_in_five_seconds_and_none_where_there_is_non
     }
     assert_eq!(spy.counts().user, 1);
 
-    let (plain, spy) = crate::world::spied();
+    let (plain, spy) = super::world::spied();
     let mut browser = plain.signed_in("anna").await;
     browser.text("/me").await;
     assert_eq!(spy.counts().user, 0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom::{Error, Found, Session, SignIn, testing::Call};
 use http::StatusCode;
 
-use crate::world::spied;
+use super::world::spied;
 
 #[tokio::test]
 async fn i13_a_failed_load_is_an_error_and_nobody_is_signed_out() {

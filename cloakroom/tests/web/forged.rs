@@ -9,7 +9,7 @@ use cloakroom::{
     testing::{Call, SpyStore},
 };
 
-use crate::{
+use super::{
     framework::layer,
     world::{World, data, routes, world, world_on, world_with},
 };

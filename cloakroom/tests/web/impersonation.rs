@@ -10,7 +10,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::{
+use super::{
     framework::{Router, get, layer},
     world::{Browser, World, spied, world, world_with},
 };
@@ -481,7 +481,7 @@ pub(crate) fn shop(world: &World) -> Browser {
                     session.impersonator().map_or_else(String::new, |who| who.to_string())
                 }),
             )
-            .merge(crate::world::routes())
+            .merge(super::world::routes())
             .layer(layer(&world.sessions));
     Browser { app: routes, cookie: None }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use cloakroom::{Error, Found, Reason, Session, SignIn, Token};
 use proptest::prelude::*;
 
-use crate::world::{World, world};
+use super::world::{World, world};
 
 const KEYS: [&str; 3] = ["a", "b", "count"];
 const REQUESTS: usize = 4;

@@ -7,7 +7,7 @@ use cloakroom::{
     store::Refusal,
 };
 
-use crate::{
+use super::{
     impersonation::{acting, as_anna, info, log_of, reason},
     staff::{Staff, at, disabled, from_networks, world_of},
     world::{World, spied, world_on},
@@ -149,7 +149,7 @@ async fn the_actors_networks_count_where_they_begin_to_act_and_the_refusal_names
     let client = Client { ip: at("192.0.2.1"), ..Client::default() };
     let away = world.sessions.impersonate(&root.token, Impersonate::new("anna", "ticket 17").client(client)).await;
     assert!(matches!(away, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{away:?}");
-    let [entry] = &*crate::staff::refusals(&world.sessions, "anna").await else { panic!("there is one") };
+    let [entry] = &*super::staff::refusals(&world.sessions, "anna").await else { panic!("there is one") };
     assert_eq!(entry.note.as_deref(), Some("root: the user may not come from this address (ticket 17)"));
     staff.set("root", User::default());
     world.clock.advance(Duration::from_secs(5));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom::{Error, Reason, Session};
 use http::{StatusCode, header};
 
-use crate::{
+use super::{
     framework::{Redirect, get, layer},
     world::{Browser, World, routes, world},
 };

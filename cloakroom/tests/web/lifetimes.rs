@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Start, Timestamp, Token};
 
-use crate::world::{World, world, world_with};
+use super::world::{World, world, world_with};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const FLUSH_DELAY: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use std::{
 
 use cloakroom::{Error, Session, SignIn, testing::Call, web::Locking};
 
-use crate::{
+use super::{
     framework::{Router, get, layer},
     world::{Browser, World, spied, world},
 };

@@ -13,7 +13,7 @@ use cloakroom::{
 };
 use http::{Request, header};
 
-use crate::{
+use super::{
     framework::{Csrf, guard, layer, send},
     world::{Browser, NAME, World, routes, world, world_on, world_with},
 };

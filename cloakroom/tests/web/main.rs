@@ -1,33 +1,12 @@
-//! Sessions through the layer and the extractors, as a browser sees them.
+//! Sessions in web frameworks, as a browser sees them.
 
-mod after_acting;
-mod audit;
-mod auditors;
-mod boot;
-mod clearing;
-mod clients;
-mod clocks;
-mod commit;
-mod cookies;
-mod csrf;
-mod dict;
-mod directory;
-mod failing_store;
-mod forged;
-mod framework;
-mod impersonation;
-mod interleavings;
-mod judged;
-mod lapsed;
-mod lifetimes;
-mod locks;
-mod logs;
-mod read_only;
-mod refusals;
-mod sign_in;
-mod staff;
-mod step_up;
-mod tokens;
-mod trips;
-mod users;
-mod world;
+#![allow(clippy::duplicate_mod, reason = "what holds in every framework is compiled for each of them")]
+
+#[cfg(feature = "actix")]
+mod actix;
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "axum")]
+mod browser;
+#[cfg(all(feature = "axum-login", feature = "tower-sessions"))]
+mod tower_sessions;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cloakroom::{Change, Ending, Error, Found, Reason, Session, SignIn, Start, store::EndAnswer};
 use http::StatusCode;
 
-use crate::world::{world, world_with};
+use super::world::{world, world_with};
 
 #[tokio::test]
 async fn read_only_of_the_frappe_seed_refuses_every_change_and_serves_what_is_stored() {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cloakroom::{Found, SessionId, Token};
 use http::{Request, header};
 
-use crate::{
+use super::{
     framework::send,
     world::{Browser, NAME, world},
 };

@@ -8,7 +8,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::{
+use super::{
     framework::{Router, get, layer},
     world::{Browser, World, world, world_with},
 };

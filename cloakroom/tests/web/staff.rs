@@ -14,7 +14,7 @@ use cloakroom::{
     store::{AuditQuery, BoxFuture},
 };
 
-use crate::world::{World, world_with};
+use super::world::{World, world_with};
 
 /// A directory that an application keeps itself.
 #[derive(Clone, Debug, Default)]

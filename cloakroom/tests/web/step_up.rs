@@ -9,7 +9,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::{
+use super::{
     framework::{Params, Router, get, layer},
     world::{Browser, World, routes, world, world_with},
 };

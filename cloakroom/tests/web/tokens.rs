@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom::{Found, Reason, RotatedToken, SignIn, Token};
 
-use crate::world::{World, world};
+use super::world::{World, world};
 
 async fn rotate(world: &World, token: &Token) -> Token {
     match world.sessions.rotate(token).await.unwrap() {

@@ -8,7 +8,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::world::{Browser, spied};
+use super::world::{Browser, spied};
 
 /// What a request costs: round trips, and the peeks that cost none.
 async fn trips(

@@ -9,7 +9,7 @@ use cloakroom::{
 };
 use http::StatusCode;
 
-use crate::{
+use super::{
     framework::layer,
     staff::{Staff, at, disabled, from_networks, refusals, world_of, world_where},
     world::{Browser, routes, world_with},

@@ -10,7 +10,7 @@ use cloakroom::{
 };
 use http::{HeaderMap, Request, StatusCode, header};
 
-use crate::framework::{App, Params, Router, get, layer, send};
+use super::framework::{App, Params, Router, get, layer, send};
 
 pub(crate) const NAME: &str = "__Host-session";
 

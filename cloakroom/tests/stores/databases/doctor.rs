@@ -1,0 +1,291 @@
+//! Damage that is done by hand is found, named and repaired, and nothing that lives is lost.
+
+use cloakroom::{
+    Ending, Reason,
+    store::{self, Finding, Loaded, Query, Severity, Store, Which},
+};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
+
+use super::{Kind, NOW, address, begin, private, set, start};
+
+/// What is wrong before the repair. Afterwards nothing is.
+async fn repaired(store: &dyn Store) -> Vec<Finding> {
+    let found = wrong(store.examine(NOW, false).await.unwrap());
+    assert_eq!(found, wrong(store.examine(NOW, false).await.unwrap()), "looking changes nothing");
+    let mended = store.examine(NOW, true).await.unwrap();
+    assert!(mended.iter().all(|finding| !finding.is_wrong()), "{mended:?}");
+    assert!(mended.iter().filter(|finding| finding.repaired).count() >= found.len(), "{mended:?}");
+    let after = store.examine(NOW, true).await.unwrap();
+    assert!(after.iter().all(|finding| !finding.is_wrong() && !finding.repaired), "{after:?}");
+    found
+}
+
+fn wrong(findings: Vec<Finding>) -> Vec<Finding> {
+    findings.into_iter().filter(Finding::is_wrong).collect()
+}
+
+/// The finding about a subject.
+#[track_caller]
+fn about<'a>(findings: &'a [Finding], subject: &str) -> &'a Finding {
+    findings.iter().find(|finding| finding.subject == subject).unwrap_or_else(|| panic!("{subject}: {findings:?}"))
+}
+
+/// Runs statements as anybody with the account could. `~` stands before the names of tables and routines.
+async fn damage(kind: Kind, address: &str, statements: &str) {
+    let (place, parameters) = address.split_once('?').unwrap_or((address, ""));
+    let name = parameters.split_once('=').map_or("cloakroom", |(_, name)| name);
+    match kind {
+        Kind::Postgres => {
+            let mut connection = PgConnection::connect(place).await.unwrap();
+            let statements = statements.replace('~', &format!("\"{name}\"."));
+            sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await.unwrap();
+        }
+        Kind::MariaDb => {
+            let mut connection = MySqlConnection::connect(place).await.unwrap();
+            let statements = statements.replace('~', &format!("{name}_"));
+            sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await.unwrap();
+        }
+    }
+}
+
+async fn living_of(store: &dyn Store, user: &str) -> usize {
+    store.find(&Query::of_user(user), None, 100, NOW).await.unwrap().items.len()
+}
+
+pub(crate) async fn a_sound_database_is_found_so(kind: Kind) {
+    let store = store::open(&address(kind)).await.unwrap();
+    let id = begin(&*store, "anna").await;
+    store.update(id, &set("a", "1"), NOW).await.unwrap();
+    let findings = store.examine(NOW, false).await.unwrap();
+    for subject in ["version", "schema", "sessions"] {
+        assert_eq!(about(&findings, subject).severity, Severity::Fine, "{findings:?}");
+    }
+    // All was compared: nothing was left out for want of a right.
+    assert!(findings.iter().all(|finding| finding.severity != Severity::Note), "{findings:?}");
+    // Whose settings are those of a server for tests.
+    assert!(about(&findings, "durability").severity <= Severity::Warning);
+}
+
+pub(crate) async fn i4_rows_that_do_not_fit_together_are_mended(kind: Kind) {
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    let anna = begin(&*store, "anna").await;
+    store.update(anna, &set("a", "1"), NOW).await.unwrap();
+    let gone = begin(&*store, "ben").await;
+    store.update(gone, &set("b", "2"), NOW).await.unwrap();
+    let back = begin(&*store, "dora").await;
+    let hex = |id: cloakroom::SessionId| super::hex(id.as_bytes());
+    let literal = |id| match kind {
+        Kind::Postgres => format!("'\\x{}'", hex(id)),
+        Kind::MariaDb => format!("X'{}'", hex(id)),
+    };
+    damage(kind, &address, &format!("CREATE TABLE ~kept AS SELECT * FROM ~session WHERE id = {}", literal(back))).await;
+    store.end(&Which::Ids(vec![back]), &Ending::new(Reason::SignedOut), NOW).await.unwrap();
+    let done = format!(
+        "INSERT INTO ~session SELECT * FROM ~kept; DELETE FROM ~session WHERE id = {}; UPDATE ~session SET reap_at = NULL \
+         WHERE id = {}",
+        literal(gone),
+        literal(anna)
+    );
+    damage(kind, &address, &done).await;
+    assert!(matches!(store.load(back, NOW).await.unwrap(), Loaded::Live(_)));
+
+    let found = repaired(&*store).await;
+    let subjects: Vec<_> = found.iter().map(|finding| &*finding.subject).collect();
+    assert_eq!(subjects, ["values", "endings", "expiry index"]);
+    for (finding, id) in found.iter().zip([gone, back, anna]) {
+        assert!(finding.text.starts_with("1 ") && finding.text.contains(&id.to_string()), "{finding:?}");
+    }
+    let Loaded::Live(record) = store.load(anna, NOW).await.unwrap() else { panic!("it lives") };
+    assert_eq!(record.data.get("a").unwrap().as_str(), "1");
+    assert!(matches!(store.load(back, NOW).await.unwrap(), Loaded::Ended(_)), "the ended stay ended");
+    assert_eq!((living_of(&*store, "anna").await, living_of(&*store, "dora").await), (1, 0));
+    let later = NOW.after(std::time::Duration::from_hours(2));
+    let reap = store::Reap { limit: 10, tombstones_before: NOW, audit_before: NOW };
+    let ended = store.reap(&reap, later).await.unwrap().ended;
+    assert_eq!(ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [anna], "it is in the index again");
+}
+
+pub(crate) async fn indexes_and_routines_that_are_gone_are_made_anew(kind: Kind) {
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    let id = begin(&*store, "anna").await;
+    let statements = match kind {
+        Kind::Postgres => {
+            "DROP INDEX ~session_by_user; DROP INDEX ~audit_by_time; CREATE INDEX audit_by_time ON ~audit (event); \
+             DROP FUNCTION ~enable_user_1(text); \
+             CREATE OR REPLACE FUNCTION ~ping_1() RETURNS TABLE (number bigint) LANGUAGE sql AS 'SELECT 0::bigint'"
+        }
+        Kind::MariaDb => {
+            "DROP INDEX session_by_user ON ~session; DROP INDEX audit_by_time ON ~audit; \
+             CREATE INDEX audit_by_time ON ~audit (event); DROP PROCEDURE ~enable_user_1; \
+             CREATE OR REPLACE PROCEDURE ~ping_1() SELECT 0 AS number"
+        }
+    };
+    damage(kind, &address, statements).await;
+    store.enable_user("anna", NOW).await.unwrap_err();
+
+    let found = repaired(&*store).await;
+    for (object, problem) in [
+        ("session_by_user", "is gone"),
+        ("audit_by_time", "is another one"),
+        ("enable_user_1", "is gone"),
+        ("ping_1", "is another one"),
+    ] {
+        let finding = found.iter().find(|finding| finding.text.contains(object));
+        assert!(
+            finding.is_some_and(|finding| finding.subject == "schema" && finding.text.contains(problem)),
+            "{found:?}"
+        );
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
+    store.enable_user("anna", NOW).await.unwrap();
+    assert!(store.ping().await.unwrap().unwrap() > NOW);
+    assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+    assert_eq!(living_of(&*store, "anna").await, 1);
+}
+
+pub(crate) async fn a_table_that_was_changed_is_named_and_left_alone(kind: Kind) {
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    damage(kind, &address, "ALTER TABLE ~tombstone DROP COLUMN note; DROP TABLE ~user_fence").await;
+    for repair in [false, true] {
+        let found = wrong(store.examine(NOW, repair).await.unwrap());
+        assert!(
+            found.iter().any(|finding| finding.text.contains("note") && finding.text.contains("backup")),
+            "{found:?}"
+        );
+        let table = |finding: &Finding| finding.text.contains("user_fence is gone") && finding.text.contains("backup");
+        assert!(found.iter().any(table), "{found:?}");
+    }
+}
+
+pub(crate) async fn settings_that_lose_or_refuse_are_told(kind: Kind) {
+    let settings: &[&str] = match kind {
+        Kind::Postgres => &[
+            "fsync=off",
+            "synchronous_commit=off",
+            "full_page_writes=off",
+            "max_connections=8",
+            "superuser_reserved_connections=1",
+            "default_transaction_isolation=repeatable read",
+        ],
+        Kind::MariaDb => &[
+            "innodb_flush_log_at_trx_commit=2",
+            "innodb_doublewrite=0",
+            "log_bin=bin",
+            "sync_binlog=0",
+            "max_connections=10",
+        ],
+    };
+    let Some((server, store)) = private(kind, settings).await else { return };
+    let findings = store.examine(NOW, false).await.unwrap();
+    let told: &[&str] = match kind {
+        Kind::Postgres => &["fsync is off", "synchronous_commit is off", "full_page_writes is off"],
+        Kind::MariaDb => {
+            &["innodb_flush_log_at_trx_commit is not 1", "innodb_doublewrite is off", "sync_binlog is not 1"]
+        }
+    };
+    for told in told {
+        let is_told = |finding: &Finding| finding.severity == Severity::Warning && finding.text.contains(told);
+        assert!(findings.iter().any(is_told), "{told}: {findings:?}");
+    }
+    if kind == Kind::Postgres {
+        assert_eq!(about(&findings, "connections").severity, Severity::Warning);
+        assert!(about(&findings, "isolation").is_wrong());
+    }
+    let damaging = match kind {
+        Kind::Postgres => "ALTER DATABASE postgres SET default_transaction_read_only = on",
+        Kind::MariaDb => "SET GLOBAL read_only = 1",
+    };
+    damage(kind, &super::private_address(kind, &server), damaging).await;
+    let reopened = match kind {
+        // Settings of a database hold for connections made afterwards.
+        Kind::Postgres => store::open(&super::private_address(kind, &server)).await.unwrap(),
+        Kind::MariaDb => store,
+    };
+    assert!(about(&reopened.examine(NOW, false).await.unwrap(), "writable").is_wrong());
+}
+
+pub(crate) async fn an_account_with_few_rights_gets_notes(kind: Kind) {
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    begin(&*store, "anna").await;
+    let (place, parameters) = address.split_once('?').unwrap();
+    let name = parameters.split_once('=').unwrap().1;
+    let user = format!("u{}", &name[1..name.len().min(20)]).replace('_', "x");
+    let grants = match kind {
+        Kind::Postgres => format!(
+            "CREATE ROLE {user} LOGIN; GRANT USAGE ON SCHEMA \"{name}\" TO {user}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"{name}\" TO {user}; \
+             GRANT USAGE ON ALL SEQUENCES IN SCHEMA \"{name}\" TO {user}"
+        ),
+        Kind::MariaDb => format!(
+            "CREATE USER {user} IDENTIFIED BY 'secret'; \
+             GRANT SELECT, INSERT, UPDATE, DELETE, EXECUTE ON cloakroom.* TO {user}"
+        ),
+    };
+    damage(kind, &address, &grants).await;
+    let host = place.split_once('@').unwrap().1;
+    let limited = match kind {
+        Kind::Postgres => format!("postgres://{user}@{host}?{parameters}"),
+        Kind::MariaDb => format!("mysql://{user}:secret@{host}?{parameters}"),
+    };
+    let store = store::open(&limited).await.unwrap();
+    begin(&*store, "ben").await;
+    for repair in [false, true] {
+        let findings = store.examine(NOW, repair).await.unwrap();
+        assert!(findings.iter().all(|finding| !finding.is_wrong()), "{findings:?}");
+        assert!(findings.iter().any(|finding| finding.severity == Severity::Note), "{findings:?}");
+        assert_eq!(about(&findings, "sessions").severity, Severity::Fine, "{findings:?}");
+    }
+    let drop = match kind {
+        Kind::Postgres => format!("DROP OWNED BY {user}; DROP ROLE {user}"),
+        Kind::MariaDb => format!("DROP USER {user}"),
+    };
+    damage(kind, &address, &drop).await;
+}
+
+/// An index whose build broke off.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_not_valid_is_made_anew() {
+    let Some((server, store)) = private(Kind::Postgres, &[]).await else { return };
+    begin(&*store, "anna").await;
+    let address = super::private_address(Kind::Postgres, &server);
+    let damaging = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'cloakroom.session_by_user'::regclass";
+    damage(Kind::Postgres, &address, damaging).await;
+    let found = repaired(&*store).await;
+    assert!(found.len() == 1 && found[0].text.contains("session_by_user is not valid"), "{found:?}");
+    assert_eq!(living_of(&*store, "anna").await, 1);
+}
+
+pub(crate) async fn it_is_repaired_while_others_work(kind: Kind) {
+    let address = address(kind);
+    let store = store::open(&address).await.unwrap();
+    let series = match kind {
+        Kind::Postgres => {
+            "INSERT INTO ~session_data SELECT substr(sha256(n::text::bytea), 1, 18), 'a', '1' FROM generate_series(1, 1200) AS n"
+        }
+        Kind::MariaDb => {
+            "INSERT INTO ~session_data SELECT LEFT(UNHEX(SHA2(seq, 256)), 18), 'a', '1' FROM seq_1_to_1200"
+        }
+    };
+    damage(kind, &address, series).await;
+    let other = store::open(&address).await.unwrap();
+    let working = tokio::spawn(async move {
+        for n in 0..100 {
+            let (token, create) = start(&*other, "anna");
+            other.create(&create, NOW).await.unwrap();
+            other.update(token.id(), &set("n", &n.to_string()), NOW).await.unwrap();
+            if n % 2 == 0 {
+                other.end(&Which::Ids(vec![token.id()]), &Ending::new(Reason::SignedOut), NOW).await.unwrap();
+            }
+        }
+    });
+    let findings = store.examine(NOW, true).await.unwrap();
+    working.await.unwrap();
+    let mended: Vec<_> = findings.iter().filter(|finding| finding.repaired).collect();
+    assert!(mended.len() == 1 && mended[0].text.starts_with("1200 sessions have values"), "{findings:?}");
+    assert_eq!(wrong(store.examine(NOW, false).await.unwrap()), []);
+    assert_eq!(living_of(&*store, "anna").await, 50);
+}

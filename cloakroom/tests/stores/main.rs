@@ -1,0 +1,14 @@
+//! Every store passes the conformance suite, and has tests of its own for what can happen to its kind.
+
+mod common;
+mod conformance;
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+mod databases;
+#[cfg(feature = "file")]
+mod file;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(all(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod transfer;

@@ -1,0 +1,13 @@
+//! The Redis store in bad times: servers that end, stop or move, and what each call costs them.
+
+mod cost;
+mod doctor;
+#[cfg(feature = "tls")]
+mod encrypted;
+mod load;
+mod one_server;
+mod sentinels;
+mod servers;
+mod shared;
+mod upkeep;
+mod whole_cluster;
