@@ -131,7 +131,7 @@ pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
 pub use network::{Network, ParseNetworkError};
-pub use record::{Client, RecentChanges, Record, SessionInfo};
+pub use record::{Client, Extra, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{

@@ -1,6 +1,6 @@
 //! Everything stored about one session.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
 
@@ -22,6 +22,34 @@ pub struct Record {
     pub lease: Lease,
     /// Digest of the idempotency key the session was started with.
     pub idempotency: Option<Digest>,
+    /// Which state of the head this is (everything but data, version and last-seen): random, new with each write of it.
+    pub revision: u64,
+    /// How often all sessions of its user had been ended when it started: those born before the latest time are dead.
+    pub user_epoch: u64,
+    /// What few records have.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// What few records have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// The session it took the place of, in another group of partitions, as long as that one may not have ended yet.
+    pub replaces: Option<SessionId>,
+    /// The head as it is stored, where it is sealed: then the other fields hold no more than the store's columns.
+    pub sealed: Option<Arc<str>>,
+    /// Fields that a newer version wrote and this one does not know.
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+impl Record {
+    /// When the reaper is to look at it: when it expires if it is not used again, or at once if what it replaces may not
+    /// have ended.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        if self.extra.as_ref().is_some_and(|extra| extra.replaces.is_some()) {
+            return Some(self.info.created_at);
+        }
+        self.info.expires_at()
+    }
 }
 
 /// A session without its data: what lists, consoles and audits show.

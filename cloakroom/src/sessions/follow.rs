@@ -21,7 +21,7 @@ pub struct TracingSink;
 
 impl AuditSink for TracingSink {
     fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Box<dyn StdError + Send + Sync>>> {
-        for Logged { cursor, entry } in entries {
+        for Logged { cursor, entry, .. } in entries {
             tracing::info!(
                 target: "cloakroom::audit",
                 cursor = cursor.as_str(),

@@ -293,6 +293,9 @@ impl Sessions {
             ends_at: Some(original.ends_at.map_or(end, |latest| latest.min(end))),
         };
         let record = Record {
+            revision: 0,
+            user_epoch: 0,
+            extra: None,
             info,
             data: Data::new(),
             secrets: Secrets::new(self.digest(&token), now),

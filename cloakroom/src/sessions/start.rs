@@ -370,6 +370,9 @@ impl Sessions {
             version: 0,
         };
         let record = Record {
+            revision: 0,
+            user_epoch: 0,
+            extra: None,
             info,
             data: start.data,
             secrets: Secrets::new(self.digest(&token), now),

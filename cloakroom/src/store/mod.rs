@@ -28,6 +28,7 @@ mod directory;
 mod examine;
 #[cfg(feature = "file")]
 mod file;
+pub mod head;
 mod memory;
 mod open;
 mod pages;
@@ -38,6 +39,7 @@ mod redis;
 mod schema;
 mod sealed;
 mod shared;
+pub mod slots;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 mod transfer;

@@ -107,6 +107,9 @@ impl AuditQuery {
 pub struct Logged {
     /// Continue after this entry from here.
     pub cursor: Cursor,
+    /// Tells two entries about one session apart, when the log is copied.
+    #[serde(skip)]
+    pub id: u64,
     /// The entry.
     #[serde(flatten)]
     pub entry: AuditEntry,

@@ -60,6 +60,9 @@ fn session(store: &MemoryStore, n: i64) -> Record {
         Predecessor { digest: digest(2), grace_ends: Some(at(5)) },
     ];
     Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data: values.collect(),
         secrets,

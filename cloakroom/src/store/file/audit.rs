@@ -50,7 +50,7 @@ pub(super) fn read(
     while items.len() < limit && log.position < stop_at {
         let Some(entry) = log.next()? else { return Ok(Ok(Page { items, next: None })) };
         if query.matches(&entry) {
-            items.push(Logged { cursor: Cursor::new(log.position.to_string()), entry });
+            items.push(Logged { id: 0, cursor: Cursor::new(log.position.to_string()), entry });
         }
     }
     let next = if log.is_at_end() { None } else { Some(Cursor::new(log.position.to_string())) };

@@ -30,7 +30,7 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Record { info, data, secrets, recent_changes, lease, idempotency } = &self.record;
+        let Record { info, data, secrets, recent_changes, lease, idempotency, .. } = &self.record;
         let head = Head {
             info: info.clone(),
             secrets: secrets.clone(),
@@ -51,7 +51,20 @@ impl Stored {
         let data: Entries =
             serde_json::from_slice(unseal(file, data)?).map_err(|error| Fault::damaged(file, error.to_string()))?;
         let recent_changes = RecentChanges::from_ids(recent_changes);
-        Ok(Self { record: Record { info, data: data.0, secrets, recent_changes, lease, idempotency }, due })
+        Ok(Self {
+            record: Record {
+                revision: 0,
+                user_epoch: 0,
+                extra: None,
+                info,
+                data: data.0,
+                secrets,
+                recent_changes,
+                lease,
+                idempotency,
+            },
+            due,
+        })
     }
 
     /// Reads the first line alone, of what may be only the beginning of the file; `None` if that is too short.

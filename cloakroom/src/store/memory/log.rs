@@ -64,6 +64,7 @@ impl Log {
             .collect();
         matching.sort_unstable_by_key(|(number, _)| *number);
         let logged = |(number, entry): &(u64, AuditEntry)| Logged {
+            id: 0,
             cursor: Cursor::new(number.to_string()),
             entry: entry.clone(),
         };

@@ -133,7 +133,7 @@ fn logged(group: u16, entry: Value) -> Result<(At, Logged), Damaged> {
         .and_then(|(millis, number)| Some(At { millis: millis.parse().ok()?, group, number: number.parse().ok()? }));
     let at = at.ok_or(Damaged("the place of an audit entry"))?;
     let entry = rows::audit_entry(fields.pop().unwrap_or_default())?;
-    Ok((at, Logged { cursor: at.cursor(), entry }))
+    Ok((at, Logged { id: 0, cursor: at.cursor(), entry }))
 }
 
 impl At {

@@ -84,7 +84,7 @@ pub(super) fn who_of(entry: &AuditEntry) -> Vec<u8> {
 
 /// Fields and values of a session, but for those that its creation sets by itself: `w k p e`.
 pub(super) fn fields(record: &Record) -> Vec<Vec<u8>> {
-    let Record { info, data, secrets, recent_changes, lease, idempotency: _ } = record;
+    let Record { info, data, secrets, recent_changes, lease, idempotency: _, .. } = record;
     let mut fields = Vec::new();
     let mut field = |name: &[u8], value: Vec<u8>| fields.extend([name.to_vec(), value]);
     let digits = |number: i64| number.to_string().into_bytes();
@@ -159,6 +159,9 @@ pub(super) fn record(id: SessionId, seen: Value, fields: Value) -> Result<Record
     let idempotency = hash.take("e").optional_bytes()?.map(|bytes| digest(&bytes)).transpose()?;
     let head = ["w", "i", "v", "n", "y", "o", "x"].map(|name| hash.take(name));
     Ok(Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info: info(id, seen, head)?,
         data,
         secrets,

@@ -110,7 +110,7 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn with_data(self, data: Data) -> Record {
         let Self { info, secrets, recent_changes, idempotency, lease } = self;
-        Record { data, secrets, info, recent_changes, lease, idempotency }
+        Record { revision: 0, user_epoch: 0, extra: None, data, secrets, info, recent_changes, lease, idempotency }
     }
 }
 

@@ -63,6 +63,9 @@ impl Start {
             version: 0,
         };
         let record = Record {
+            revision: 0,
+            user_epoch: 0,
+            extra: None,
             info,
             data: Data::new(),
             secrets: Secrets::new(token.digest(), NOW),

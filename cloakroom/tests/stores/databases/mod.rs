@@ -190,6 +190,9 @@ fn create(token: &Token, user: Option<&str>) -> Create {
         version: 0,
     };
     let record = Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data: Data::new(),
         secrets: Secrets::new(token.digest(), NOW),

@@ -77,6 +77,9 @@ pub(crate) fn record(store: &impl Store, user: &str) -> Record {
         version: 0,
     };
     Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data: Data::new(),
         secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),

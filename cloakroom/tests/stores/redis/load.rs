@@ -47,6 +47,9 @@ fn creation(user: Option<&str>, partition: Partition) -> Create {
         version: 0,
     };
     let record = Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data: Data::new(),
         secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),

@@ -70,6 +70,9 @@ fn record(store: &impl Store, user: &str) -> Record {
     };
     let secrets = Secrets::new(Token::generate(id).unwrap().digest(), NOW);
     Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data: Data::new(),
         secrets,

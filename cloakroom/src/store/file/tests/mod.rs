@@ -71,6 +71,9 @@ fn sign_in(key: &PartitionKey, user: &str) -> Create {
         version: 0,
     };
     let record = Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data: Data::new(),
         secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),

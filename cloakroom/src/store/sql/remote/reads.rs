@@ -148,7 +148,7 @@ fn page_of_log<D: Dialect>(answers: &Answers<D>, limit: usize) -> Result<Page<Lo
     let mut items = Vec::new();
     for answer in answers.iter() {
         if !answer.is("unsettled")? {
-            items.push(Logged { cursor: cursor_of(&answer)?, entry: answer.audit_entry()? });
+            items.push(Logged { id: 0, cursor: cursor_of(&answer)?, entry: answer.audit_entry()? });
         }
     }
     let is_over = items.len() <= limit;

@@ -255,7 +255,7 @@ fn refusals(limit: Option<Limit>) -> [Refusal; 3] {
 
 /// The columns of a session that hold what it is, in the order in which they are created.
 pub(super) fn columns(record: &Record) -> Vec<(&'static str, Arg)> {
-    let Record { info, data: _, secrets, recent_changes, lease, idempotency } = record;
+    let Record { info, data: _, secrets, recent_changes, lease, idempotency, .. } = record;
     vec![
         ("id", Arg::id(info.id)),
         ("user_id", Arg::maybe_text(info.user.as_ref())),

@@ -79,8 +79,9 @@ pub(super) fn find_anywhere(
 
 pub(super) fn audit(db: &Connection, query: &AuditQuery, after: i64, limit: usize) -> Result<Page<Logged>, Fault> {
     let mut page = Filling::new(limit);
-    let visit =
-        |seq: i64, entry| !query.matches(&entry) || page.push(Logged { cursor: Cursor::new(seq.to_string()), entry });
+    let visit = |seq: i64, entry| {
+        !query.matches(&entry) || page.push(Logged { id: 0, cursor: Cursor::new(seq.to_string()), entry })
+    };
     match (&query.session, &query.user) {
         (Some(session), _) => {
             tables::visit_audit(db, tables::AUDIT_OF_SESSION, params![after, session.as_bytes()], visit)

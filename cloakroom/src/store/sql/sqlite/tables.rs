@@ -201,7 +201,7 @@ pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fau
         ", recent_changes, idempotency, lease_number, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
          ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)"
     );
-    let Record { info, data, secrets, recent_changes, lease, idempotency } = record;
+    let Record { info, data, secrets, recent_changes, lease, idempotency, .. } = record;
     db.prepare_cached(INSERT)?.execute(params![
         info.id.as_bytes(),
         info.user,

@@ -44,6 +44,9 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
     };
     let secrets = Secrets::new(Token::generate(id).unwrap().digest(), NOW);
     let record = Record {
+        revision: 0,
+        user_epoch: 0,
+        extra: None,
         info,
         data,
         secrets,
