@@ -121,9 +121,7 @@ impl Sessions {
             // It was aborted: all that counts is that it is over.
             drop(task.await);
         }
-        if let Err(error) = self.flush().await {
-            tracing::warn!(%error, "the latest times of use could not be written");
-        }
+        self.flush_for_good().await;
     }
 
     /// Whether the service changes nothing: see [`Builder::read_only`].

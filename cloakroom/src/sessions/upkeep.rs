@@ -1,7 +1,7 @@
 //! What happens beside requests: when sessions were last seen is written, and what expired is ended.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -14,11 +14,14 @@ use crate::{
     store::{Reap, Touch},
 };
 
-/// Touches that wait to be written together.
+/// Touches that wait to be written together. They wait until the store has answered: a flush that fails, or whose future
+/// is dropped, leaves them here.
 #[derive(Default)]
 pub(super) struct Touches {
     waiting: Mutex<HashMap<SessionId, Touch>>,
     first: Notify,
+    /// Held by whoever writes them, so that none is written by two at once.
+    flushing: tokio::sync::Mutex<()>,
 }
 
 impl Touches {
@@ -39,11 +42,30 @@ impl Touches {
         self.first.notify_one();
     }
 
-    fn take(&self) -> Vec<Touch> {
-        let mut touches: Vec<_> = self.lock().drain().map(|(_, touch)| touch).collect();
+    /// Those that wait now.
+    fn waiting(&self) -> Vec<Touch> {
+        let mut touches: Vec<_> = self.lock().values().copied().collect();
         // One order on every node: unordered batches of row locks can deadlock.
         touches.sort_unstable_by_key(|touch| touch.id);
         touches
+    }
+
+    /// Forgets what was written. What came meanwhile goes on waiting.
+    fn written(&self, touches: &[Touch]) {
+        let mut waiting = self.lock();
+        for written in touches {
+            let Entry::Occupied(mut entry) = waiting.entry(written.id) else { continue };
+            if entry.get() == written {
+                entry.remove();
+            } else if entry.get().grace_ends == written.grace_ends {
+                // A later rotation has a grace of its own, which this one must not begin.
+                entry.get_mut().grace_ends = None;
+            }
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
     }
 
     fn last_seen(&self, id: SessionId) -> Option<Timestamp> {
@@ -96,22 +118,30 @@ impl Sessions {
     }
 
     /// Writes when sessions were last seen, as far as it is not written yet. Happens by itself within a second or so.
-    /// In [read-only mode](super::Builder::read_only) they go on waiting.
+    /// What cannot be written, or is not when the future is dropped, waits for the next time. In
+    /// [read-only mode](super::Builder::read_only) all goes on waiting.
     pub async fn flush(&self) -> Result<()> {
+        let touches = &self.0.touches;
+        let _flushing = touches.flushing.lock().await;
         if self.is_read_only() {
             return Ok(());
         }
-        let touches = self.0.touches.take();
-        let mut batches = touches.chunks(TOUCH_BATCH);
-        while let Some(batch) = batches.next() {
-            let now = self.now();
-            if let Err(error) = self.store_write(self.store().touch(batch, now)).await {
-                // They never move time backwards, so writing one twice is harmless: all wait for the next flush.
-                batch.iter().chain(batches.by_ref().flatten()).for_each(|touch| self.0.touches.add(*touch));
-                return Err(error);
-            }
+        for batch in touches.waiting().chunks(TOUCH_BATCH) {
+            // Touches never move time backwards, so writing one twice is harmless.
+            self.store_write(self.store().touch(batch, self.now())).await?;
+            touches.written(batch);
         }
         Ok(())
+    }
+
+    /// Writes what waits before this process ends, and says what could not be written.
+    pub(super) async fn flush_for_good(&self) {
+        let Err(first) = self.flush().await else { return };
+        tracing::debug!(error = %first, "touches are written once more before the end");
+        if let Err(error) = self.flush().await {
+            let sessions = self.0.touches.count();
+            tracing::warn!(%error, sessions, "the latest times of use of these sessions could not be written");
+        }
     }
 
     /// Ends every session that has expired, and forgets what is old enough. Answers how many ended. Happens by itself
@@ -173,6 +203,10 @@ async fn keep_flushing(touches: Arc<Touches>, service: Weak<Inner>) {
                 tracing::warn!(%error, "touches cannot be written; they are kept and tried again");
                 failing = true;
             }
+        }
+        // Only the first that waits wakes this task, and some wait already. In read-only mode its end does.
+        if !sessions.is_read_only() && touches.count() > 0 {
+            touches.wake();
         }
     }
 }

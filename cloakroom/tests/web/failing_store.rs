@@ -1,8 +1,12 @@
 //! I13: when the store fails, nobody is signed out and nothing is overwritten.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use cloakroom::{Error, Found, Session, SignIn, testing::Call};
+use cloakroom::{
+    Error, Found, Session, Sessions, SignIn, Timestamp, Token,
+    store::MemoryStore,
+    testing::{Call, ManualClock, SpyStore},
+};
 use http::StatusCode;
 
 use super::world::spied;
@@ -91,6 +95,100 @@ async fn i6_touches_that_could_not_be_written_are_kept() {
     world.sessions.flush().await.unwrap();
     world.clock.advance(Duration::from_mins(59));
     assert!(matches!(world.sessions.resume(&token).await.unwrap(), Found::Live(_)));
+}
+
+/// Sessions that were used 58 minutes after they started; without their touches they end two minutes later.
+async fn used(sessions: &Sessions, clock: &ManualClock, count: usize) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    for n in 0..count {
+        tokens.push(sessions.start(SignIn::new(format!("user {n}"))).await.unwrap().token);
+    }
+    clock.advance(Duration::from_mins(58));
+    for token in &tokens {
+        sessions.resume(token).await.unwrap();
+    }
+    tokens
+}
+
+/// The store alone knows of them: another process goes on.
+async fn all_live_on(spy: Arc<SpyStore<MemoryStore>>, clock: &ManualClock, tokens: &[Token]) {
+    clock.advance(Duration::from_mins(59));
+    let other = Sessions::builder(spy).clock(clock.clone()).without_upkeep().build().unwrap();
+    for token in tokens {
+        assert!(matches!(other.resume(token).await.unwrap(), Found::Live(_)));
+    }
+}
+
+#[tokio::test]
+async fn i6_a_flush_or_reap_that_is_dropped_under_way_loses_no_touch() {
+    for by_reaping in [false, true] {
+        let (world, spy) = spied();
+        // Two batches: the first is under way when the future is dropped.
+        let tokens = used(&world.sessions, &world.clock, 600).await;
+        let gate = spy.hold_next(Call::Touch);
+        let sessions = world.sessions.clone();
+        let dropped =
+            tokio::spawn(
+                async move { if by_reaping { sessions.reap().await.map(drop) } else { sessions.flush().await } },
+            );
+        gate.reached().await;
+        dropped.abort();
+        assert!(dropped.await.unwrap_err().is_cancelled());
+        world.sessions.shutdown().await;
+        all_live_on(spy, &world.clock, &tokens).await;
+    }
+}
+
+#[tokio::test]
+async fn i6_what_is_touched_while_others_are_written_is_written_next() {
+    let (world, spy) = spied();
+    let tokens = used(&world.sessions, &world.clock, 1).await;
+    let gate = spy.hold_next(Call::Touch);
+    let sessions = world.sessions.clone();
+    let first = tokio::spawn(async move { sessions.flush().await });
+    gate.reached().await;
+    // The store has not heard of the first yet: a minute more is all there is.
+    world.clock.advance(Duration::from_secs(90));
+    world.sessions.resume(&tokens[0]).await.unwrap();
+    gate.release();
+    first.await.unwrap().unwrap();
+    world.sessions.flush().await.unwrap();
+    assert_eq!(spy.counts().touch, 2);
+    all_live_on(Arc::clone(&spy), &world.clock, &tokens).await;
+    world.sessions.flush().await.unwrap();
+    assert_eq!(spy.counts().touch, 2, "nothing waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i6_a_shutdown_while_touches_are_written_loses_none() {
+    let spy = Arc::new(SpyStore::remote(MemoryStore::new().unwrap()));
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let sessions = Sessions::builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    let tokens = used(&sessions, &clock, 1520).await;
+    // The service's own task writes them, a second after the first came.
+    let gate = spy.hold_next(Call::Touch);
+    gate.reached().await;
+    // The store comes back during the shutdown.
+    spy.fail_next(Call::Touch);
+    sessions.shutdown().await;
+    drop(gate);
+    all_live_on(spy, &clock, &tokens).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn i6_touches_that_could_not_be_written_are_tried_again_without_another() {
+    let spy = Arc::new(SpyStore::remote(MemoryStore::new().unwrap()));
+    let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
+    let sessions = Sessions::builder(spy.clone()).clock(clock.clone()).build().unwrap();
+    for _ in 0..3 {
+        spy.fail_next(Call::Touch);
+    }
+    let gate = spy.hold_next_answer(Call::Touch);
+    let tokens = used(&sessions, &clock, 2).await;
+    gate.reached().await;
+    assert_eq!(spy.counts().touch, 4);
+    drop(gate);
+    all_live_on(spy, &clock, &tokens).await;
 }
 
 #[tokio::test(start_paused = true)]

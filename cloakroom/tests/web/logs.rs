@@ -10,12 +10,13 @@ use bytes::Bytes;
 use cloakroom::{
     Ending, Found, Json, Reason, Record, RotatedToken, SessionId, SignIn, Token,
     store::{Create, Limit, Loaded, MemoryStore, Store},
+    testing::Call,
 };
 use http::{Request, header};
 
 use super::{
     framework::{Csrf, guard, layer, send},
-    world::{Browser, NAME, World, routes, world, world_on, world_with},
+    world::{Browser, NAME, World, routes, spied, world, world_on, world_with},
 };
 
 /// All that is logged, at every level.
@@ -175,4 +176,19 @@ async fn o1_a_whole_life_under_a_mac_key_logs_no_secret_either() {
     world.sessions.update(next.id(), &change).await.unwrap();
     tracing::info!(?record, sessions = ?world.sessions, ?token, ?change, "shown");
     log.expect(&["shown", &next.id().to_string()], &[&token, &next]);
+}
+
+#[tokio::test]
+async fn a_shutdown_says_how_many_uses_it_could_not_write() {
+    let (world, spy) = spied();
+    let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    world.clock.advance(Duration::from_mins(30));
+    world.sessions.resume(&token).await.unwrap();
+    // It tries twice.
+    spy.fail_next(Call::Touch);
+    spy.fail_next(Call::Touch);
+    let log = Log::default();
+    let _listening = log.listen();
+    world.sessions.shutdown().await;
+    log.expect(&["WARN", "could not be written", "sessions=1"], &[&token]);
 }
