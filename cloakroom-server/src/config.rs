@@ -15,7 +15,10 @@ use cloakroom::{
 };
 use serde::Deserialize;
 
-use crate::keys::{self, ApiKey, ApiKeys, KeyError, Scope};
+use crate::{
+    keys::{self, ApiKey, ApiKeys, KeyError, Scope},
+    policy::Policies,
+};
 
 /// The settings of `cloakroom serve`, each as a flag, as a variable of the environment and as a line of the file.
 #[derive(Clone, Debug, Default, Args, Deserialize)]
@@ -84,6 +87,9 @@ pub(crate) struct Settings {
     /// `[[keys]]`: name, scope, sha256. In the file alone.
     #[arg(skip)]
     keys: Vec<ApiKey>,
+    /// `[policies.NAME]`: what forward authentication asks for. In the file alone.
+    #[arg(skip)]
+    policies: Policies,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -167,6 +173,7 @@ impl Settings {
             read_only: self.read_only.or(other.read_only),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
             only_known_users: self.only_known_users.or(other.only_known_users),
+            policies: other.policies,
             keys: if self.keys.is_empty() { other.keys } else { self.keys },
         }
     }
@@ -181,6 +188,10 @@ impl Settings {
 
     pub(crate) fn log(&self) -> &str {
         self.log.as_deref().unwrap_or("info")
+    }
+
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub(crate) fn log_format(&self) -> LogFormat {

@@ -23,7 +23,9 @@ mod config;
 pub mod keys;
 mod output;
 mod percent;
+mod policy;
 mod server;
 
 pub use keys::{ApiKey, ApiKeys, Scope};
+pub use policy::{Policies, Policy, PolicyError};
 pub use server::{Bounds, Server, listen, run};

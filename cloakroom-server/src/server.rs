@@ -23,8 +23,9 @@ use tokio::{
 use tower_service::Service;
 
 use crate::{
-    api::{self, App},
+    api::{self, App, ForwardAuth},
     keys::ApiKeys,
+    policy::Policies,
 };
 
 /// A session server, not serving yet.
@@ -35,6 +36,7 @@ pub struct Server {
     keys: Arc<ApiKeys>,
     bounds: Bounds,
     trusted_proxies: Option<Arc<TrustedProxies>>,
+    forward_auth: Arc<ForwardAuth>,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -76,6 +78,7 @@ impl Server {
             keys: Arc::new(keys),
             bounds: Bounds::default(),
             trusted_proxies: None,
+            forward_auth: Arc::default(),
             closing: Arc::default(),
         }
     }
@@ -93,6 +96,13 @@ impl Server {
         self
     }
 
+    /// What forward authentication asks for, by name. Default: one policy, `default`, which asks that visitors are signed
+    /// in.
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.forward_auth = Arc::new(ForwardAuth::new(policies));
+        self
+    }
+
     pub(crate) fn router(&self) -> Router {
         api::router(App {
             sessions: self.sessions.clone(),
@@ -100,6 +110,7 @@ impl Server {
             bounds: self.bounds,
             metrics: Arc::default(),
             trusted_proxies: self.trusted_proxies.clone(),
+            forward_auth: Arc::clone(&self.forward_auth),
             closing: Arc::clone(&self.closing),
         })
     }

@@ -1,6 +1,6 @@
 //! The audit log as it grows, as server-sent events.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, future::ready, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -13,8 +13,8 @@ use cloakroom::{
     Result, SessionId, Sessions,
     store::{AuditQuery, Cursor, Logged},
 };
-use futures_util::stream;
-use http::HeaderMap;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -57,7 +57,12 @@ pub(super) async fn follow(
         let logged = follower.next().await?;
         Some((Ok::<_, Infallible>(event(&logged)), follower))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    // A client sees at once that it is connected, though nothing may happen for hours.
+    let begin = stream::once(ready(Ok(Event::default().comment("following"))));
+    let mut response = Sse::new(begin.chain(events)).keep_alive(KeepAlive::default()).into_response();
+    // nginx would hold events back until its buffer is full.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
 }
 
 /// Where a client was when its connection broke: the cursor of the last entry that it got.

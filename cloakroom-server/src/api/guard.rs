@@ -62,7 +62,7 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize, timeout: Durati
 /// instead of a connection that is cut.
 const MOST_DISCARDED: usize = 64 << 20;
 
-async fn discard(headers: &HeaderMap, body: Body, timeout: Duration) {
+pub(super) async fn discard(headers: &HeaderMap, body: Body, timeout: Duration) {
     // Such a client waits for our consent before it sends anything; not reading withholds it.
     if headers.contains_key(header::EXPECT) {
         return;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    extract::{Request, State},
     middleware::from_fn_with_state,
-    routing::{any, get, post},
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
 use cloakroom::{Sessions, TrustedProxies};
 use tokio::sync::watch;
@@ -30,6 +32,7 @@ mod start;
 mod users;
 mod view;
 
+pub(crate) use forward_auth::ForwardAuth;
 pub(crate) use metrics::Metrics;
 use problem::{Code, Problem};
 
@@ -41,6 +44,7 @@ pub(crate) struct App {
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
+    pub(crate) forward_auth: Arc<ForwardAuth>,
     /// Becomes true when the server shuts down: what would go on for ever ends then.
     pub(crate) closing: Arc<watch::Sender<bool>>,
 }
@@ -68,15 +72,17 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
-        .route("/auth", any(forward_auth::decide))
-        .route("/auth/{*path}", any(forward_auth::decide))
         .method_not_allowed_fallback(method_not_allowed);
     let log = from_fn_with_state(app.clone(), request_log::log);
-    keyed.merge(open).fallback(path_unknown).layer(log).with_state(app)
+    keyed.merge(open).fallback(elsewhere).layer(log).with_state(app)
 }
 
-async fn path_unknown() -> Problem {
-    Problem::new(Code::PathUnknown, "There is nothing at this path. The API's paths start with /v1/.")
+/// Forward authentication takes every method and paths of every form, and answers none of them with 404 or 405.
+async fn elsewhere(State(app): State<App>, request: Request) -> Response {
+    if forward_auth::concerns(request.uri().path()) {
+        return forward_auth::answer(&app, request).await;
+    }
+    Problem::new(Code::PathUnknown, "There is nothing at this path. The API's paths start with /v1/.").into_response()
 }
 
 async fn method_not_allowed() -> Problem {

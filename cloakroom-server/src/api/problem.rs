@@ -39,6 +39,7 @@ codes! {
     NotInDirectory, FORBIDDEN, "not_in_directory", "The user is not in the directory";
     AuditForbidden, FORBIDDEN, "audit_forbidden", "The auditor may not look into this account";
     RequirementNotMet, FORBIDDEN, "requirement_not_met", "The session is not what this place asks for";
+    PolicyUnknown, FORBIDDEN, "policy_unknown", "There is no such policy";
     PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
     SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
     UserUnknown, NOT_FOUND, "user_unknown", "There is no such user";

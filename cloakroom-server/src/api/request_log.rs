@@ -8,16 +8,17 @@ use axum::{
     response::Response,
 };
 
-use super::App;
+use super::{App, forward_auth};
 use crate::keys::Caller;
 
 pub(super) async fn log(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
+    let other = if forward_auth::concerns(request.uri().path()) { forward_auth::ROUTE } else { "-" };
     let response = next.run(request).await;
 
-    let path = path.as_ref().map_or("-", MatchedPath::as_str);
+    let path = path.as_ref().map_or(other, MatchedPath::as_str);
     let key = response.extensions().get::<Caller>().map(|caller| &*caller.name);
     let took = started.elapsed();
     app.metrics.count(path, response.status(), took);

@@ -64,7 +64,7 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         // Whoever started us closed the pipe; that is no reason not to serve.
         tracing::warn!(%error, "the ready line could not be written");
     }
-    let mut server = Server::new(sessions, keys);
+    let mut server = Server::new(sessions, keys).policies(settings.policies().clone());
     if let Some(proxies) = trusted_proxies {
         server = server.trusted_proxies(proxies);
     }

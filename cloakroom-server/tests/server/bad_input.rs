@@ -6,19 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Answer, TestServer};
+use crate::common::{Answer, TestServer, raw};
 use cloakroom_server::Bounds;
 use http::Method;
 use serde_json::json;
-
-/// Sends bytes as they are, and reads until the server closes.
-fn raw(server: &TestServer, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(&server.address).unwrap();
-    stream.write_all(request).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
-}
 
 fn with_content_type(server: &TestServer, content_type: &str, body: &str) -> Answer {
     let head = format!(

@@ -27,6 +27,7 @@ impl<R: Read> Events<R> {
                 return None;
             }
             match line.trim_end().split_once(": ") {
+                Some(("", _comment)) => {}
                 Some((name, value)) => {
                     event.insert(name.to_owned(), value.to_owned());
                 }
@@ -53,6 +54,7 @@ fn follow(server: &TestServer, query: &str, last_event_id: Option<&str>) -> Even
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert_eq!(response.headers()["cache-control"], "no-store");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
     Events(BufReader::new(response.into_body().into_reader()))
 }
 
@@ -82,6 +84,15 @@ fn i16_events_are_the_audit_log_as_it_grows_and_go_on_after_the_last_one() {
     }
     server.start_session(r#"{"user":"ben"}"#);
     assert!(of_ben.next().unwrap()["data"].contains("ben"), "nobody else's came before");
+}
+
+#[test]
+fn events_begin_at_once_though_nothing_happens() {
+    let server = server();
+    let mut events = follow(&server, "", None);
+    let mut line = String::new();
+    events.0.read_line(&mut line).unwrap();
+    assert_eq!(line, ": following\n");
 }
 
 #[test]

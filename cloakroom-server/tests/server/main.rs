@@ -8,6 +8,7 @@ mod cli;
 mod common;
 mod doctor;
 mod events;
+mod forward_auth;
 mod impersonation;
 mod kill9;
 mod secrets;

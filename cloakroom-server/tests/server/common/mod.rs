@@ -5,6 +5,8 @@
 pub(crate) mod binary;
 
 use std::{
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -153,6 +155,15 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Sends bytes as they are, and reads until the server closes.
+pub(crate) fn raw(server: &TestServer, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn database_in(directory: &Path) -> PathBuf {

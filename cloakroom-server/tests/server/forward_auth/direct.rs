@@ -1,0 +1,222 @@
+//! Without a proxy between: what is answered to which path.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use super::{cookie, server};
+use crate::common::{TestServer, binary::Directory, raw};
+use http::Method;
+
+const ALWAYS: [&str; 7] =
+    ["x-session-id", "x-user", "x-full-name", "x-user-type", "x-impersonated-by", "x-audit-user", "x-session-ended"];
+
+#[test]
+fn s1_requirements_come_from_the_settings_never_from_the_query() {
+    let server = server();
+    let (customer, _) = server.start_session(r#"{"user":"anna","user_type":"customer"}"#);
+    let ask = |path: &str, cookie: &str| server.plain(path, &[("cookie", cookie)]).status;
+    for query in ["anonymous=1", "page=2", "user_type=customer", "fresh=1", "level=3", "policy=public", "&&", "%zz=%"] {
+        assert_eq!(ask(&format!("/auth?{query}"), ""), 401, "{query}");
+        assert_eq!(ask(&format!("/auth?{query}"), &cookie(&customer)), 200, "{query}");
+        assert_eq!(ask(&format!("/auth:staff/a?{query}"), &cookie(&customer)), 403, "{query}");
+    }
+}
+
+#[test]
+fn s1_no_path_and_no_header_of_a_visitor_selects_a_policy() {
+    let server = server();
+    let (customer, _) = server.start_session(r#"{"user":"anna","user_type":"customer"}"#);
+    let visitors =
+        ["/", "/public", "/auth", "/auth:public", "//public", "/..", "/../auth:public", "/%2e%2e/auth:public"];
+    let more = ["/%2fpublic", "/:public", "/:public/", "/;public", "/public?policy=public", "/?:public", "/\\:public"];
+    for path in visitors.into_iter().chain(more) {
+        for (prefix, nobody, customers) in [
+            ("/auth", 403, 403),
+            ("/auth/", 403, 403),
+            ("/auth:", 403, 403),
+            ("/auth:Staff", 403, 403),
+            ("/auth:default", 401, 200),
+            ("/auth:staff", 401, 403),
+            ("/auth:staff/", 401, 403),
+            ("/auth:public", 200, 200),
+        ] {
+            let asked = format!("{prefix}{path}");
+            assert_eq!(server.plain(&asked, &[]).status, nobody, "{asked}");
+            assert_eq!(server.plain(&asked, &[("cookie", &cookie(&customer))]).status, customers, "{asked}");
+        }
+    }
+    for header in ["x-forwarded-uri", "x-original-url", "x-rewrite-url", "x-policy", "x-http-method-override", "host"] {
+        for value in ["/auth:public", "public"] {
+            assert_eq!(server.plain("/auth", &[(header, value)]).status, 401, "{header}: {value}");
+        }
+    }
+}
+
+#[test]
+fn s1_what_has_no_policy_is_refused_and_the_log_says_what_to_write() {
+    let directory = Directory::new();
+    fs::write(directory.path("cloakroom.toml"), "[policies.staff]\nuser_types = ['staff']\n").unwrap();
+    let server = directory.serve(&[]);
+    let started = server.call(Method::POST, "/v1/sessions", r#"{"user":"anna","user_type":"staff"}"#).expect(201);
+    let cookie = cookie(&started.text_of("/token"));
+    let ask = |path: &str| {
+        let request = crate::common::agent().get(format!("{}{path}", server.url)).header("cookie", &cookie);
+        request.call().unwrap().status().as_u16()
+    };
+    assert_eq!([ask("/auth"), ask("/auth:staff"), ask("/auth:staff/a?b=1"), ask("/auth:staff?c=1")], [200; 4]);
+    assert_eq!([ask("/auth/staff"), ask("/auth/"), ask("/auth:stuff"), ask("/auth:stuff"), ask("/auth/x")], [403; 5]);
+    let log = directory.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("query of requests for /auth is ignored"), 1, "{log}");
+    assert_eq!(lines("a proxy asked for a policy that is not there"), 1, "{log}");
+    assert_eq!(lines("policy=\"stuff\""), 1, "{log}");
+    assert_eq!(lines("add [policies.NAME]"), 1, "{log}");
+    assert_eq!(lines("Write /auth:NAME"), 1, "{log}");
+}
+
+#[test]
+fn s1_only_200_401_403_and_503_are_answered() {
+    let server = server();
+    let (token, _) = server.start_session(r#"{"user":"anna"}"#);
+    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "x"];
+    for path in
+        ["/auth", "/auth/", "/auth/x", "/auth:", "/auth:staff", "/auth:staff/", "/auth:%00", "/auth:a%ffb/", "/auth?"]
+    {
+        for method in methods {
+            for cookie in [String::new(), cookie(&token), cookie("x"), "=;;=".into()] {
+                let request = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: {cookie}\r\n\
+                     accept: image/png\r\ncontent-type: text/nonsense\r\nauthorization: Bearer x\r\n\r\n"
+                );
+                let answer = raw(&server, request.as_bytes());
+                let status = answer.split(' ').nth(1).unwrap_or_default();
+                assert!(["200", "401", "403"].contains(&status), "{method} {path} {cookie}: {answer}");
+            }
+        }
+    }
+}
+
+#[test]
+fn s1_a_store_that_fails_is_answered_with_503_and_lets_no_one_in() {
+    let server = server();
+    let (token, _) = server.start_session(r#"{"user":"anna"}"#);
+    let database = rusqlite::Connection::open(server.database()).unwrap();
+    database.execute_batch("ALTER TABLE session RENAME TO elsewhere").unwrap();
+    for path in ["/auth", "/auth:public"] {
+        let answer = server.plain(path, &[("cookie", &cookie(&token))]).expect_problem(503, "store_unavailable");
+        assert_eq!(answer.header("x-user"), "");
+    }
+    server.plain("/auth", &[]).expect(401);
+}
+
+#[test]
+fn a_body_is_not_waited_for_and_the_connection_is_said_to_close() {
+    let server = server();
+    // The announced body never comes.
+    let head = "POST /auth HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    let lines = BufReader::new(stream).lines().map(|line| line.unwrap().to_lowercase());
+    let answer: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    assert!(answer[0].starts_with("http/1.1 401 ") && answer.contains(&"connection: close".into()), "{answer:?}");
+    // A client that sends all of it first gets its answer.
+    let answer = raw(&server, format!("{head}{}", "x".repeat(1_000_000)).as_bytes()).to_lowercase();
+    assert!(answer.starts_with("http/1.1 401 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    // Without a body the connection stays open.
+    let two = "GET /auth HTTP/1.1\r\nhost: x\r\n\r\nGET /auth HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert_eq!(raw(&server, two.as_bytes()).matches("HTTP/1.1 401 ").count(), 2);
+}
+
+#[test]
+fn t6_forward_auth_takes_the_token_from_the_cookie_alone() {
+    let server = TestServer::start();
+    let (token, _) = server.start_session(r#"{"user":"anna"}"#);
+    let bearer = format!("Bearer {token}");
+    for headers in [
+        &[("authorization", bearer.as_str())][..],
+        &[("x-session-token", &token)],
+        &[("cookie", &format!("session={token}"))],
+        &[("cookie", &format!("__HOST-session={token}"))],
+    ] {
+        server.plain("/auth", headers).expect_problem(401, "not_signed_in");
+    }
+    server.plain(&format!("/auth:default/{token}"), &[]).expect(401);
+    server.plain(&format!("/auth:{token}"), &[]).expect_problem(403, "policy_unknown");
+    server.plain(&format!("/auth?token={token}"), &[]).expect(401);
+    server.plain("/auth", &[("cookie", &format!("a=b; {}", cookie(&token)))]).expect(200);
+}
+
+#[test]
+fn forward_auth_answers_who_it_is_in_headers_that_are_always_there() {
+    let server = server();
+    let (token, id) =
+        server.start_session(r#"{"user":"anna@example.com","full_name":"Änne\" Berg","user_type":"staff"}"#);
+    let (visitor, visitor_id) = server.start_session("{}");
+    let (signed_out, ended_id) = server.start_session(r#"{"user":"ben"}"#);
+    server.end(&ended_id).expect(200);
+    let ask = |path: &str, token: &str| server.plain(path, &[("cookie", &cookie(token))]);
+
+    let known = ask("/auth:default/any/path", &token).expect(200);
+    assert_eq!(known.header("x-session-id"), id);
+    assert_eq!(known.header("x-user"), "anna%40example.com");
+    assert_eq!(known.header("x-full-name"), "%C3%84nne%22%20Berg");
+    assert_eq!(known.header("x-impersonated-by"), "");
+
+    for (path, token, status) in [
+        ("/auth:fresh-staff", &token, 200),
+        ("/auth:staff", &token, 200),
+        ("/auth:nowhere", &token, 403),
+        ("/auth/", &token, 403),
+        ("/auth", &visitor, 401),
+        ("/auth", &signed_out, 401),
+        ("/auth", &"A".repeat(67), 401),
+        ("/auth", &"x\u{1}y".repeat(3000)[..60].to_owned().replace('\u{1}', "-"), 401),
+        ("/auth:public", &visitor, 200),
+        ("/auth:public", &signed_out, 200),
+        ("/auth:public", &token, 200),
+        ("/auth:staff", &visitor, 401),
+    ] {
+        let answer = ask(path, token).expect(status);
+        assert!(ALWAYS.iter().all(|name| answer.headers.contains_key(*name)), "{path}: {:?}", answer.headers);
+        assert!(!answer.headers.contains_key("set-cookie"));
+        let identified = ALWAYS[..6].iter().any(|name| !answer.header(name).is_empty());
+        assert!(status == 200 || !identified, "{path}");
+    }
+    assert_eq!(ask("/auth:public", &visitor).header("x-session-id"), visitor_id);
+    assert_eq!(ask("/auth", &signed_out).header("x-session-ended"), "signed_out");
+
+    let two = format!("{}; {}", cookie(&token), cookie(&visitor));
+    server.plain("/auth", &[("cookie", &two)]).expect(401);
+}
+
+#[test]
+fn r7_forward_auth_asks_for_a_fresh_and_a_strong_sign_in() {
+    let server = server();
+    let (weak, _) = server.start_session(r#"{"user":"anna"}"#);
+    let (strong, _) = server.start_session(r#"{"user":"anna","methods":"pwd otp","level":2}"#);
+    let ask = |path: &str, token: &str| server.plain(path, &[("cookie", &cookie(token))]);
+    for (path, token, status) in [
+        ("/auth:aal1", &weak, 403),
+        ("/auth:aal1", &strong, 200),
+        ("/auth:aal2", &strong, 200),
+        ("/auth:aal3", &strong, 403),
+        ("/auth:fresh", &weak, 200),
+        ("/auth:fresh-staff", &weak, 403),
+        ("/auth:aal1", &"A".repeat(67), 401),
+    ] {
+        ask(path, token).expect(status);
+    }
+    for (body, field) in
+        [(r#"{"user":"anna","level":4}"#, "level"), (r#"{"user":"anna","methods":"pwd  otp"}"#, "methods")]
+    {
+        let problem = server.post("/v1/sessions", body).expect_problem(422, "invalid_field");
+        assert_eq!(problem.at("/field"), field);
+    }
+    server.clock.advance(Duration::from_mins(2));
+    ask("/auth:fresh", &strong).expect_problem(403, "requirement_not_met");
+    ask("/auth:aal2", &strong).expect(200);
+}
