@@ -123,7 +123,7 @@ pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use boot::Boot;
 pub use change::{Applied, Change, Fields};
-pub use client::{Device, DeviceKind, TrustedProxies};
+pub use client::{ClientIp, Device, DeviceKind, ParseClientIpError, TrustedProxies};
 pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
 pub use csrf::CsrfToken;
 pub use data::{Data, Json, JsonRef};

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::ClientIp;
+
 /// One address, or all that begin with the same bits, as CIDR writes them (RFC 4632, RFC 4291).
 ///
 /// An IPv4 address that came over an IPv6 socket (`::ffff:10.1.2.3`) is the IPv4 address it stands for.
@@ -33,7 +35,7 @@ pub struct Network {
 impl Network {
     /// Whether an address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
-        masked(address.to_canonical(), self.prefix) == Some(self.first)
+        masked(ClientIp::from(address).get(), self.prefix) == Some(self.first)
     }
 
     /// The first address.
@@ -53,7 +55,7 @@ impl Network {
 
 impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
-        let first = address.to_canonical();
+        let first = ClientIp::from(address).get();
         Self { first, prefix: width(first) }
     }
 }
@@ -111,7 +113,7 @@ impl FromStr for Network {
                 "it has bits set behind its prefix; write {first}/{prefix} for the network, or {address} for the address"
             )));
         }
-        let first = first.to_canonical();
+        let first = ClientIp::from(first).get();
         Ok(Self { first, prefix: prefix - (most - width(first)) })
     }
 }
@@ -120,6 +122,9 @@ impl FromStr for Network {
 /// likeliest mistake.
 fn what_to_write(text: &str) -> String {
     let octets: Result<Vec<u8>, _> = text.strip_suffix('.').unwrap_or(text).split('.').map(str::parse).collect();
+    if let Ok(ip) = text.parse::<ClientIp>() {
+        return format!("a network has no port, no brackets and no zone: write {ip}");
+    }
     match octets.as_deref() {
         Ok([a]) => format!("for all addresses that begin so write {a}.0.0.0/8"),
         Ok([a, b]) => format!("for all addresses that begin so write {a}.{b}.0.0/16"),
@@ -221,7 +226,9 @@ mod tests {
             ("10.0.0.0/8 ", "from 0 to 32"),
             ("010.0.0.0/8", "such as 192.0.2.0/24"),
             ("10.0.0.0/8,11.0.0.0/8", "from 0 to 32"),
-            ("fe80::1%eth0", "such as 192.0.2.0/24"),
+            ("fe80::1%eth0", "no zone: write fe80::1"),
+            ("[2001:db8::1]", "no brackets and no zone: write 2001:db8::1"),
+            ("192.0.2.7:443", "no port, no brackets and no zone: write 192.0.2.7"),
             ("example.com", "such as 192.0.2.0/24"),
             ("256.0.0.1", "such as 192.0.2.0/24"),
         ] {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp};
+use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp, client::canonical};
 
 /// Everything stored about one session.
 ///
@@ -127,7 +127,7 @@ impl SessionInfo {
 /// Where a session was started from, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
-    /// The client's address.
+    /// The client's address; kept in the spelling of [`ClientIp`](crate::ClientIp).
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,
@@ -140,7 +140,7 @@ pub struct Client {
 impl Client {
     const MAX_BYTES: usize = 512;
 
-    /// Cuts what a client made too long, and blanks control characters, which not every store can keep. It is shown,
+    /// As it is stored: the address in its one spelling. Cuts what a client made too long, and blanks control characters, which not every store can keep. It is shown,
     /// never compared for safety.
     pub(crate) fn cleaned(self) -> Self {
         let shorten = |text: Arc<str>| {
@@ -151,7 +151,7 @@ impl Client {
             start.replace(char::is_control, " ").into()
         };
         Self {
-            ip: self.ip,
+            ip: canonical(self.ip),
             user_agent: self.user_agent.map(shorten),
             device: self.device.map(shorten),
             country: self.country.map(shorten),

@@ -1,9 +1,9 @@
 //! Ending many sessions at once.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
-use cloakroom::{Reason, SessionId, Timestamp, store::Query};
+use cloakroom::{ClientIp, Reason, SessionId, Timestamp, store::Query};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 #[serde(deny_unknown_fields)]
 pub(super) struct RevokeRequest {
     user: Option<Arc<str>>,
-    ip: Option<IpAddr>,
+    ip: Option<ClientIp>,
     device: Option<Arc<str>>,
     /// Seconds.
     idle_longer_than: Option<u64>,
@@ -90,7 +90,7 @@ impl RevokeRequest {
         Query {
             user: self.user.clone(),
             impersonated_by: None,
-            ip: self.ip,
+            ip: self.ip.map(ClientIp::get),
             device: self.device.clone(),
             last_seen_before,
         }

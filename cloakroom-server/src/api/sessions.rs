@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    Ended, Ending, Found, Reason, RotatedToken, Sessions,
+    ClientIp, Ended, Ending, Found, Reason, RotatedToken, Sessions,
     store::{Cursor, EndAnswer, Query},
 };
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub(super) async fn resume(
     State(app): State<App>,
     Strict(request): Strict<ResumeRequest>,
 ) -> Result<Response, Problem> {
-    let ip = request.client.and_then(|client| client.ip);
+    let ip = request.client.as_ref().and_then(ClientRequest::ip);
     let found = find(&app.sessions, &request.token, ip, request.touch).await?;
     Ok(ok(&Shown { session: living(&app.sessions, &found)? }))
 }
@@ -105,7 +105,7 @@ pub(super) async fn resume_many(
         let detail = format!("tokens: at most {MOST_TOKENS} at once, these are {}", request.tokens.len());
         return Err(Problem::field(Code::InvalidField, "tokens", detail));
     }
-    let ip = request.client.and_then(|client| client.ip);
+    let ip = request.client.as_ref().and_then(ClientRequest::ip);
     let mut found = Vec::with_capacity(request.tokens.len());
     for token in &request.tokens {
         found.push(match find(&app.sessions, token, ip, true).await {
@@ -143,7 +143,7 @@ pub(super) async fn rotate(
     Strict(request): Strict<RotateRequest>,
 ) -> Result<Response, Problem> {
     let presented = request.token.token()?;
-    let ip = request.client.as_ref().and_then(|client| client.ip);
+    let ip = request.client.as_ref().and_then(ClientRequest::ip);
     let rotated = app.sessions.rotate_from(presented, ip).await.map_err(|error| match error {
         cloakroom::Error::Ended(ended) => ended_problem(&app.sessions, &ended),
         error => error.into(),
@@ -211,7 +211,7 @@ pub(super) fn ending(reason: Reason, note: Option<Arc<str>>, caller: &Caller) ->
 pub(super) struct ListParams {
     user: Option<Arc<str>>,
     impersonated_by: Option<Arc<str>>,
-    ip: Option<IpAddr>,
+    ip: Option<ClientIp>,
     device: Option<Arc<str>>,
     limit: Option<usize>,
     cursor: Option<String>,
@@ -231,7 +231,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let ListParams { user, impersonated_by, ip, device, .. } = params;
-    let query = Query { user, impersonated_by, ip, device, last_seen_before: None };
+    let query = Query { user, impersonated_by, ip: ip.map(ClientIp::get), device, last_seen_before: None };
     let after = params.cursor.map(Cursor::new);
     let page = app.sessions.find(&query, after.as_ref(), limit).await?;
     let sessions = page.items.iter().map(SessionView::from).collect();

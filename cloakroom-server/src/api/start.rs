@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    Assurance, Client, Data, Found, Record, SessionId, Start, Timestamp,
+    Assurance, Client, ClientIp, Data, Found, Record, SessionId, Start, Timestamp,
     store::{Limit, WhenFull},
 };
 use http::{HeaderMap, StatusCode};
@@ -67,10 +67,16 @@ fn evict() -> WhenFull {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientRequest {
-    pub(super) ip: Option<IpAddr>,
+    pub(super) ip: Option<ClientIp>,
     user_agent: Option<Arc<str>>,
     device: Option<Arc<str>>,
     country: Option<Arc<str>>,
+}
+
+impl ClientRequest {
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        self.ip.map(ClientIp::get)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +94,7 @@ pub(super) async fn start(
     Strict(request): Strict<StartRequest>,
 ) -> Result<Response, Problem> {
     let replaced = match &request.replaces {
-        Some(text) => replaced(&app, text, request.client.as_ref().and_then(|client| client.ip)).await?,
+        Some(text) => replaced(&app, text, request.client.as_ref().and_then(ClientRequest::ip)).await?,
         None => None,
     };
     let idempotency_key = idempotency_key(&headers)?;
@@ -126,7 +132,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 impl StartRequest {
     fn into_start(self, replaced: Option<&Record>, idempotency_key: Option<String>) -> Start {
         let client = self.client.map(|ClientRequest { ip, user_agent, device, country }| Client {
-            ip,
+            ip: ip.map(ClientIp::get),
             user_agent,
             device,
             country,

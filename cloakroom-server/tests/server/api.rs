@@ -280,6 +280,28 @@ fn r4_an_administrator_ends_one_some_or_all() {
 }
 
 #[test]
+fn r4_an_address_is_one_value_however_it_is_spelled() {
+    let spellings = ["192.0.2.9", "::ffff:192.0.2.9", "[::ffff:c000:209]:4711", "192.0.2.9:4711"];
+    for stored in spellings {
+        for asked in spellings {
+            let server = TestServer::start();
+            let (token, _) = server.start_session(&json!({"user": "anna", "client": {"ip": stored}}).to_string());
+            let shown = server.resume(&token).expect(200);
+            assert_eq!(shown.at("/session/client/ip"), "192.0.2.9", "{stored}");
+            let listed = server.get(&format!("/v1/sessions?ip={}", asked.replace('[', "%5B").replace(']', "%5D")));
+            assert_eq!(listed.expect(200).at("/sessions/0/id"), shown.at("/session/id"), "{stored} {asked}");
+            let revoked = server.post("/v1/sessions/revoke", &json!({"ip": asked}).to_string()).expect(200);
+            assert_eq!(revoked.at("/matched"), 1, "{stored} {asked}");
+            server.resume(&token).expect(410);
+        }
+    }
+    let server = TestServer::start();
+    let zoned = json!({"user": "anna", "client": {"ip": "fe80::1%eth0"}}).to_string();
+    server.start_session(&zoned);
+    assert_eq!(server.post("/v1/sessions/revoke", r#"{"ip":"fe80::1"}"#).expect(200).at("/matched"), 1);
+}
+
+#[test]
 fn r4_what_nobody_used_for_long_can_be_ended() {
     let server = TestServer::start();
     let (old, _) = server.start_session(r#"{"user":"anna"}"#);

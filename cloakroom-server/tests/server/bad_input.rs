@@ -86,6 +86,7 @@ fn wrong_values_name_their_field() {
         (r#"{"limit":{"max":0}}"#, "limit"),
         (r#"{"limit":{"max":1,"when_full":"explode"}}"#, "limit.when_full"),
         (r#"{"client":{"ip":"1.2.3"}}"#, "client.ip"),
+        (r#"{"client":{"ip":"192.0.2.7:99999"}}"#, "client.ip"),
         (r#"{"replaces":17}"#, "replaces"),
     ] {
         assert_eq!(

@@ -4,7 +4,7 @@ use std::{fmt, fs, net::IpAddr, path::Path, sync::Arc};
 
 use maxminddb::{Reader, path};
 
-use crate::{Error, Result};
+use crate::{ClientIp, Error, Result};
 
 /// An open database, all of it in memory.
 pub(crate) struct Countries(Reader<Vec<u8>>);
@@ -26,7 +26,7 @@ impl Countries {
 
     /// The two letters of ISO 3166-1, where the database knows the address.
     pub(crate) fn of(&self, address: IpAddr) -> Option<Arc<str>> {
-        let found = self.0.lookup(address.to_canonical());
+        let found = self.0.lookup(ClientIp::from(address).get());
         let code = found.and_then(|found| found.decode_path::<&str>(&path!["country", "iso_code"]));
         match code {
             Ok(code) => code.filter(|code| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase())),

@@ -3,9 +3,12 @@
 #[cfg(feature = "geoip")]
 mod country;
 mod device;
+mod ip;
 mod proxies;
 
 #[cfg(feature = "geoip")]
 pub(crate) use country::Countries;
 pub use device::{Device, DeviceKind};
+pub(crate) use ip::canonical;
+pub use ip::{ClientIp, ParseClientIpError};
 pub use proxies::TrustedProxies;

@@ -1,10 +1,10 @@
 //! The client's address, where proxies stand between it and us.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::{Error, Network, Result};
+use crate::{ClientIp, Error, Network, Result};
 
 /// The proxies whose word is taken for whom they pass on: each adds the address it was called from to `X-Forwarded-For` or
 /// `Forwarded` (RFC 7239).
@@ -75,7 +75,7 @@ impl TrustedProxies {
     /// headers are there and name different clients. A proxy that knows one of them passes the other on as the client
     /// made it up, so name the one yours sets. A rule about addresses must take `None` for a stranger.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
-        let peer = peer.to_canonical();
+        let peer = ClientIp::from(peer).get();
         if !self.trust(peer) {
             return Some(peer);
         }
@@ -182,11 +182,9 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An address, with or without a port.
+/// An address, however the proxy writes it.
 fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-    let bare = bare.map_or_else(|| text.parse().ok(), |text| text.parse().ok().filter(IpAddr::is_ipv6));
-    bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).map(|address| address.to_canonical())
+    text.parse::<ClientIp>().ok().map(ClientIp::get)
 }
 
 fn is_token_byte(byte: u8) -> bool {

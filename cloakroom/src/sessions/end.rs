@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Found, Sessions};
 use crate::{
     AuditEntry, Ended, Ending, Event, Reason, Result, SessionId, SessionInfo,
+    client::canonical,
     store::{AuditQuery, Cursor, EndAnswer, Fence, Logged, Page, Query, Which},
 };
 
@@ -111,7 +112,8 @@ impl Sessions {
     /// A page of living sessions that match, data left out: newest first where a user is given. It may hold fewer than
     /// `limit` although more follow.
     pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
-        let mut page = self.store_read(self.store().find(query, after, limit, self.now())).await?;
+        let query = Query { ip: canonical(query.ip), ..query.clone() };
+        let mut page = self.store_read(self.store().find(&query, after, limit, self.now())).await?;
         self.retain_attended(&mut page.items).await?;
         Ok(page)
     }

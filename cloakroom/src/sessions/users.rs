@@ -10,6 +10,7 @@ use std::{
 use super::{Found, Sessions, policy::Person, within};
 use crate::{
     AuditEntry, Ending, Error, Event, Reason, Record, Result, SessionInfo, Timestamp, User, Users,
+    client::canonical,
     store::{BoxFuture, Create, Limit, Refusal, Store, WhenFull},
 };
 
@@ -270,6 +271,12 @@ pub(super) enum Whence {
     From(Option<IpAddr>),
     /// It does not.
     Anywhere,
+}
+
+impl Whence {
+    pub(super) fn from(address: Option<IpAddr>) -> Self {
+        Self::From(canonical(address))
+    }
 }
 
 #[cfg(test)]

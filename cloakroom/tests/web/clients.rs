@@ -1,9 +1,12 @@
 //! What a session's record says of the client it started from, and what follows from it.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
-use cloakroom::{Assurance, Client, Error, Lifetimes, Session, SignIn, TrustedProxies};
+use cloakroom::{
+    Assurance, Client, Error, Lifetimes, Reason, Session, SignIn, TrustedProxies,
+    store::{AuditQuery, Query},
+};
 use http::{Request, header};
 
 use super::{
@@ -54,6 +57,32 @@ async fn the_address_is_the_client_s_behind_trusted_proxies_and_the_peer_s_other
     }
     let garbage = [("x-forwarded-for", "\t, 999.9.9.9"), ("forwarded", "\"\\")];
     assert_eq!(recorded(&world, Some("10.1.2.3:1"), &garbage).await.ip, None);
+}
+
+#[tokio::test]
+async fn r4_an_address_is_stored_and_asked_for_in_one_spelling() {
+    let world = world();
+    let spellings = ["192.0.2.9", "::ffff:192.0.2.9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    for stored in spellings {
+        for asked in spellings {
+            let client = Client { ip: Some(stored), ..Client::default() };
+            let started = world.sessions.start(SignIn::new("anna").client(client)).await.unwrap();
+            assert_eq!(started.record.info.client.ip, Some(spellings[0]));
+            let query = Query { ip: Some(asked), ..Query::default() };
+            let id = started.token.id();
+            assert_eq!(world.sessions.ids_where(&query, &[]).await.unwrap(), [id], "{stored} {asked}");
+            let ended = world.sessions.end_where(&query, &[], &Reason::RevokedByAdmin.into()).await.unwrap();
+            assert_eq!(ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [id], "{stored} {asked}");
+        }
+    }
+    let log = world.sessions.audit(&AuditQuery::default(), None, 100).await.unwrap().items;
+    assert!(log.iter().all(|logged| logged.entry.ip == Some(spellings[0])), "{log:?}");
+    // A layer whose own function names an address as a socket of both families does.
+    let layer = layer(&world.sessions).client_ip(move |_| Some(spellings[1]));
+    let sign_in = |session: Session| async move { session.sign_in(SignIn::new("ben")).await.map(drop) };
+    let app: App = Router::new().route("/", get(sign_in)).layer(layer);
+    send(&app, Request::get("/").body(Bytes::new()).unwrap()).await;
+    assert_eq!(world.sessions.list("ben").await.unwrap()[0].client.ip, Some(spellings[0]));
 }
 
 #[tokio::test]
