@@ -32,8 +32,8 @@ pub enum Error {
     #[error("{0}")]
     Refused(Refusal),
 
-    /// Somebody may not act as somebody else.
-    #[error("not allowed to act as somebody else: {0}")]
+    /// Acting as another user is not allowed, or there is no such session to leave.
+    #[error("acting as another user is refused: {0}")]
     ImpersonationRefused(ImpersonationRefusal),
 
     /// The person must prove who they are once more: see [`Session::reauthenticate`](crate::Session::reauthenticate).
@@ -161,6 +161,9 @@ pub enum ImpersonationRefusal {
     /// The session is not the actor's own: they act as another in it, or audit.
     #[error("this is somebody else's session already: go back first")]
     Nested,
+    /// The impersonation is to stop, and the session is its user's own.
+    #[error("this session is its user's own, so there is none to go back to")]
+    NotImpersonating,
     /// No reason was given.
     #[error("say why: the reason is kept in the audit log")]
     NoReason,
@@ -187,6 +190,7 @@ impl ImpersonationRefusal {
         match self {
             Self::NobodySignedIn => "nobody_signed_in",
             Self::Nested => "nested",
+            Self::NotImpersonating => "not_impersonating",
             Self::NoReason => "no_reason",
             Self::Oneself => "oneself",
             Self::UnknownUser => "unknown_user",

@@ -34,7 +34,7 @@ codes! {
     NotSignedIn, UNAUTHORIZED, "not_signed_in", "Nobody is signed in";
     ScopeMissing, FORBIDDEN, "scope_missing", "The API key may not do this";
     UserDisabled, FORBIDDEN, "user_disabled", "The user is disabled";
-    ImpersonationRefused, FORBIDDEN, "impersonation_refused", "Acting as this person is not allowed";
+    ImpersonationRefused, FORBIDDEN, "impersonation_refused", "Acting as another user is refused";
     NetworkNotAllowed, FORBIDDEN, "network_not_allowed", "The user may not come from this address";
     NotInDirectory, FORBIDDEN, "not_in_directory", "The user is not in the directory";
     AuditForbidden, FORBIDDEN, "audit_forbidden", "The auditor may not look into this account";

@@ -80,9 +80,8 @@ fn set_impersonated_refusals_say_why_and_are_audited() {
     call(json!({"token": token, "user": "anna"})).expect_problem(422, "missing_field");
     call(json!({"token": token, "user": "", "reason": "x"})).expect_problem(422, "invalid_field");
     let stop = json!({ "token": token }).to_string();
-    server
-        .call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &stop)
-        .expect_problem(422, "invalid_field");
+    let refused = server.call(&server.admin, Method::POST, "/v1/sessions/impersonate/stop", &stop);
+    assert_eq!(refused.expect_problem(403, "impersonation_refused").at("/why"), "not_impersonating");
     let body = json!({"token": token, "user": "anna", "reason": "x"}).to_string();
     server.call(&server.write, Method::POST, "/v1/sessions/impersonate", &body).expect_problem(403, "scope_missing");
     server.resume(&token).expect(200);

@@ -6,11 +6,11 @@
 use std::{
     fmt,
     sync::{Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Inner, Sessions};
-use crate::{Result, Timestamp};
+use crate::{Error, Result, Timestamp};
 
 /// How far a node's clock is from its store's, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +67,34 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// What was measured last.
 #[derive(Debug, Default)]
-pub(super) struct LastOffset(Mutex<Option<ClockOffset>>);
+pub(super) struct LastOffset(Mutex<Option<Measured>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    /// None where the store has no clock but this machine's.
+    offset: Option<ClockOffset>,
+    /// What the node's clock showed then, and the machine's monotonic one.
+    at: (Timestamp, Instant),
+}
+
+impl Measured {
+    /// Whether the node's clock was not set since.
+    fn holds(&self, now: Timestamp) -> bool {
+        let (at, instant) = self.at;
+        let passed = i64::try_from(instant.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let shown = now.as_millis().saturating_sub(at.as_millis());
+        self.offset.is_none() || Duration::from_millis(shown.abs_diff(passed)) <= ClockOffset::MAX / 2
+    }
+}
 
 impl LastOffset {
-    fn get(&self) -> Option<ClockOffset> {
+    fn get(&self) -> Option<Measured> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what was there before.
-    fn set(&self, offset: Option<ClockOffset>) -> Option<ClockOffset> {
-        std::mem::replace(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), offset)
+    fn set(&self, measured: Measured) -> Option<ClockOffset> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(measured)?.offset
     }
 }
 
@@ -85,17 +103,20 @@ impl Sessions {
     /// every 30 seconds, [`reap`](Self::reap) each time. None if it was not measured yet, or if the store has no clock but
     /// this machine's.
     pub fn clock_offset(&self) -> Option<ClockOffset> {
-        self.0.clock_offset.get()
+        self.0.clock_offset.get()?.offset
     }
 
     /// Asks the store whether it can be used now, and measures how far this node's clock is from its own. A node whose clock
     /// is [too far off](ClockOffset::is_too_large) should be sent no requests: it ends sessions too early, or serves them
-    /// too long.
+    /// too long. It refuses sign-ins: what other nodes count as living it takes
+    /// for expired, so that no limit would hold.
     pub async fn measure_clock_offset(&self) -> Result<Option<ClockOffset>> {
         let asked = self.now();
         let store = self.store_read(self.store().ping()).await?;
-        let offset = store.map(|store| ClockOffset::of(asked, self.now(), store));
-        let was_too_large = self.0.clock_offset.set(offset).is_some_and(|offset| offset.is_too_large());
+        let answered = self.now();
+        let offset = store.map(|store| ClockOffset::of(asked, answered, store));
+        let measured = Measured { offset, at: (answered, Instant::now()) };
+        let was_too_large = self.0.clock_offset.set(measured).is_some_and(|offset| offset.is_too_large());
         match offset {
             Some(offset) if offset.is_too_large() && !was_too_large => {
                 tracing::warn!("this machine's clock is {offset}: synchronise it; until then this node is not ready");
@@ -106,6 +127,22 @@ impl Sessions {
             _ => {}
         }
         Ok(offset)
+    }
+
+    /// Refuses what must not be decided by a wrong clock. Costs nothing but the first time, and after the clock was set.
+    pub(super) async fn check_clock(&self) -> Result<()> {
+        if !self.0.clock_offset.get().is_some_and(|measured| measured.holds(self.now())) {
+            self.measure_clock_offset().await?;
+        }
+        match self.clock_offset() {
+            Some(offset) if offset.is_too_large() => Err(Error::Unavailable {
+                message: format!(
+                    "this machine's clock is {offset}: sign-ins are refused here until it is synchronised"
+                ),
+                source: None,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// How long a reaper waits beyond a deadline, so that a node whose clock is ahead ends nothing that lives on others.

@@ -2,14 +2,16 @@
 //!
 //! A session in which somebody acts as another lives beside the other's own: what ends all of those ends it too. It
 //! names the actor's own session, to which they return, and lives no longer than that: whoever looks at the one
-//! looks at the other. The actor's token is dead meanwhile.
+//! looks at the other. The actor's token is dead meanwhile: the current secret of their own session is a [mark](Sessions::mark)
+//! that no token has. Going back takes the mark's place, so of several who go back one does, and the other session is over
+//! from that moment on.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{Found, Sessions, Started, check_text, policy::Person, users::Whence};
 use crate::{
-    AuditEntry, Client, Data, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges, Record,
-    Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    AuditEntry, Client, Data, Digest, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges,
+    Record, Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
     store::{Create, Created, Loaded, Rotated, Rotation},
 };
 
@@ -132,6 +134,7 @@ impl Sessions {
         check_text("reason", Some(&*impersonate.reason), false)?;
         let now = self.now();
         let original = living(self.resume_at(token, Whence::Anywhere, now, true).await?)?;
+        self.check_clock().await?;
         let Some(target) = self.target_facts(&impersonate).await? else {
             let why = ImpersonationRefusal::UnknownUser;
             return Err(self.refuse(&original.info, &impersonate, why, now).await);
@@ -160,33 +163,38 @@ impl Sessions {
     /// nobody can open then, is listed as theirs and counts for their limit until its own time is over. A
     /// [sign-in](crate::Session::sign_in) in this session ends both.
     ///
+    /// Of several calls at the same time one goes back. Where it fails, the way back stays.
+    ///
     /// # Errors
     ///
-    /// [`Error::Ended`] if either session has ended, or if the [directory](crate::Builder::users) says that either person is
-    /// disabled; [`Error::UnknownSession`] if the token opens nothing, [`Error::InvalidArgument`] if nobody acts as another
-    /// in its session.
+    /// [`Error::Ended`] if either session has ended, as where another call went back, or if the
+    /// [directory](crate::Builder::users) says that either person is disabled; [`Error::UnknownSession`] if the token opens
+    /// nothing, [`Error::ImpersonationRefused`] if the session of the token is its user's own.
     pub async fn stop_impersonating(&self, token: &Token) -> Result<Returned> {
         let acting = living(self.resume_at(token, Whence::Anywhere, self.now(), true).await?)?;
         let Some(id) = acting.info.returns_to else {
-            let problem = "nobody acts as another in its session, so there is nowhere to go back to".into();
-            return Err(Error::InvalidArgument { what: "token", problem });
+            return Err(Error::ImpersonationRefused(ImpersonationRefusal::NotImpersonating));
         };
         let sessions = self.clone();
-        let returned = tokio::spawn(async move { sessions.go_back(acting.info.id, id).await });
+        let returned = tokio::spawn(async move { sessions.go_back(&acting.info, id).await });
         returned.await.map_err(|error| Error::unavailable("going back was interrupted", error))?
     }
 
-    async fn go_back(&self, acting: SessionId, id: SessionId) -> Result<Returned> {
+    async fn go_back(&self, acting: &SessionInfo, id: SessionId) -> Result<Returned> {
         let now = self.now();
-        let original = living(self.get(id).await?)?;
+        living(self.get(id).await?)?;
         let token = Token::generate(id)?;
-        let record = match self.withdraw(&original, &token, now).await? {
+        let ending = Ending::new(Reason::ImpersonationEnded);
+        let record = match self.withdraw(id, self.mark(acting.id), self.digest(&token), now).await? {
             Rotated::Rotated(record) => record,
-            // Another request goes back at this moment, and has the token.
-            Rotated::Superseded(_) => return Err(Error::Contended { attempts: 1 }),
+            // Another call went back, and has the token.
+            Rotated::Superseded(_) => return Err(ending.of(acting.id, acting.user.clone(), now).into()),
             Rotated::Gone(gone) => return Err(gone.into()),
         };
-        self.end(acting, &Ending::new(Reason::ImpersonationEnded)).await?;
+        // It is over already: without the mark its tokens open nothing. This tells lists and the audit log.
+        if let Err(error) = self.end(acting.id, &ending).await {
+            tracing::warn!(session = %acting.id, %error, "a session whose tokens are dead is left until it expires");
+        }
         Ok(Returned { token, record })
     }
 
@@ -320,8 +328,7 @@ impl Sessions {
             return Err(refusal.into());
         }
         let error = loop {
-            let nobodys = Token::generate(original.info.id)?;
-            match self.withdraw(&original, &nobodys, now).await {
+            match self.withdraw(original.info.id, original.secrets.current, self.mark(acting.id()), now).await {
                 Ok(Rotated::Rotated(_)) => {
                     let info = &create.record.info;
                     let (actor, user) = (info.impersonated_by.as_deref(), info.user.as_deref());
@@ -342,38 +349,42 @@ impl Sessions {
         Err(error)
     }
 
-    /// Makes a token the only one of a session.
-    async fn withdraw(&self, record: &Record, successor: &Token, now: Timestamp) -> Result<Rotated> {
-        let rotation = Rotation {
-            presented: record.secrets.current,
-            successor: self.digest(successor),
-            grace: Duration::ZERO,
-            at_once: true,
-            by: None,
-        };
-        self.store_write(self.store().rotate(record.info.id, &rotation, now)).await
+    /// Makes a secret the only one of a session, in the place of its current one. A lost answer is asked for again: the same
+    /// rotation is not made twice.
+    async fn withdraw(&self, id: SessionId, current: Digest, successor: Digest, now: Timestamp) -> Result<Rotated> {
+        let rotation = Rotation { presented: current, successor, grace: Duration::ZERO, at_once: true, by: None };
+        match self.store_write(self.store().rotate(id, &rotation, now)).await {
+            Err(Error::OutcomeUnknown { .. }) => self.store_write(self.store().rotate(id, &rotation, now)).await,
+            answered => answered,
+        }
     }
 
-    /// Whether the actor's own session lives, where somebody acts as another in this one. Costs nothing where nobody does.
+    /// What stands for the secret of the actor's own session while they act in another: of no token is it the digest.
+    fn mark(&self, acting: SessionId) -> Digest {
+        self.store().partition_key().keyed_digest(&[b"acting\0", &acting.as_bytes()[..]].concat())
+    }
+
+    /// Whether the actor is still there, where somebody acts as another in this session and its token was presented. Costs
+    /// nothing where nobody does.
     pub(super) async fn check_attended(&self, record: &Arc<Record>, now: Timestamp) -> Result<()> {
         if record.info.returns_to.is_some() {
-            living(Box::pin(self.while_actor_is_there(Arc::clone(record), now, false)).await?)?;
+            let by = Look::ByToken { counts: false };
+            living(Box::pin(self.while_actor_is_there(Arc::clone(record), now, by)).await?)?;
         }
         Ok(())
     }
 
-    /// A session in which somebody acts as another, if the actor's own still lives; otherwise it ends as that did.
-    /// Where it `counts` as use, both were used.
-    pub(super) async fn while_actor_is_there(
-        &self,
-        record: Arc<Record>,
-        now: Timestamp,
-        counts: bool,
-    ) -> Result<Found> {
+    /// A session in which somebody acts as another, if the actor's own still lives; otherwise it ends as that did. If its
+    /// token was presented, the actor must not have gone back either.
+    pub(super) async fn while_actor_is_there(&self, record: Arc<Record>, now: Timestamp, look: Look) -> Result<Found> {
         let Some(id) = record.info.returns_to else { return Ok(Found::Live(record)) };
         let ending = match self.load(id, now).await? {
+            // While the session is made there is no mark yet, and no token of it is out.
+            Loaded::Live(original) if look != Look::ById && original.secrets.current != self.mark(record.info.id) => {
+                Ending::new(Reason::ImpersonationEnded)
+            }
             Loaded::Live(original) => {
-                if counts {
+                if look == (Look::ByToken { counts: true }) {
                     self.note_use(&original, now);
                 }
                 return Ok(Found::Live(record));
@@ -407,6 +418,15 @@ impl Sessions {
         sessions.retain(|info| !gone.contains(&info.id));
         Ok(())
     }
+}
+
+/// How a session was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// By its id, for administration.
+    ById,
+    /// By its token, which may count as use.
+    ByToken { counts: bool },
 }
 
 /// How a session ended, as far as the holder of a withdrawn token is concerned: they were given another's.

@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Sessions, impersonate::withdrawn, users::Whence};
+use super::{
+    Sessions,
+    impersonate::{Look, withdrawn},
+    users::Whence,
+};
 use crate::{
     Digest, Ended, Ending, Presented, Reason, Record, Result, Secrets, SessionId, Timestamp, Token,
     store::{Loaded, Touch},
@@ -36,7 +40,7 @@ impl Sessions {
     /// tells so; one who may not come from this address is [`Error::Refused`](crate::Error::Refused), and the session stays.
     pub async fn resume_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
         let now = self.now();
-        let found = self.resume_at(token, Whence::From(ip), now, true).await?;
+        let found = self.resume_at(token, Whence::from(ip), now, true).await?;
         if let Found::Live(record) = &found {
             self.note_use(record, now);
         }
@@ -50,7 +54,7 @@ impl Sessions {
 
     /// As [`resume_from`](Self::resume_from), without counting as use.
     pub async fn resume_without_touch_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
-        self.resume_at(token, Whence::From(ip), self.now(), false).await
+        self.resume_at(token, Whence::from(ip), self.now(), false).await
     }
 
     /// What a token opens, if the directory lets its holder in. Where it `counts` as use, the session of who acts as another
@@ -68,7 +72,7 @@ impl Sessions {
         let found = self.found_at(token, now).await?;
         match &found {
             Found::Live(record) if record.info.returns_to.is_some() => {
-                Box::pin(self.while_actor_is_there(Arc::clone(record), now, counts)).await
+                Box::pin(self.while_actor_is_there(Arc::clone(record), now, Look::ByToken { counts })).await
             }
             _ => Ok(found),
         }
@@ -101,7 +105,7 @@ impl Sessions {
         let now = self.now();
         Ok(match self.load(id, now).await? {
             Loaded::Live(record) if record.info.returns_to.is_some() => {
-                Box::pin(self.while_actor_is_there(record, now, false)).await?
+                Box::pin(self.while_actor_is_there(record, now, Look::ById)).await?
             }
             Loaded::Live(record) => Found::Live(record),
             Loaded::Ended(tombstone) => Found::Ended(tombstone.ended.clone()),
@@ -110,7 +114,7 @@ impl Sessions {
     }
 
     /// From memory where that is as good. Only what must ask the store pays for the asking.
-    pub(super) async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
+    pub(crate) async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
         match self.store().peek(id, now) {
             Some(loaded) => Ok(loaded),
             None => Box::pin(self.store_read(self.store().load(id, now))).await,
@@ -129,7 +133,7 @@ impl Sessions {
         self.present(token, &record.secrets, now)
     }
 
-    fn present(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> Presented {
+    pub(crate) fn present(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> Presented {
         if self.0.seals.is_none() {
             return secrets.present(&token.digest(), now);
         }

@@ -238,6 +238,7 @@ impl Sessions {
     /// Starts a session. One round trip to the store.
     ///
     /// A full limit or a disabled user is [`Error::Refused`], and so is what the [directory](super::Builder::users) refuses.
+    /// On a node whose clock is [too far off](super::ClockOffset::is_too_large) a sign-in is [`Error::Unavailable`].
     pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
         self.start_with(start.into(), |partition| Token::generate(SessionId::generate(partition)?)).await
     }
@@ -248,6 +249,9 @@ impl Sessions {
         start: Start,
         token: impl FnOnce(Partition) -> Result<Token>,
     ) -> Result<Started> {
+        if start.user.is_some() {
+            self.check_clock().await?;
+        }
         let now = self.now();
         let hanging = start.ends_with_it;
         let (mut create, token) = self.prepare(start, token, now)?;

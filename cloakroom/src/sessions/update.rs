@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     Found, Sessions,
-    impersonate::{living, withdrawn},
+    impersonate::{Look, living, withdrawn},
     resume::refused,
     users::Whence,
 };
@@ -77,7 +77,7 @@ impl Sessions {
         match &updated {
             Updated::Applied(record) | Updated::Conflict(record) if record.info.returns_to.is_some() => {
                 // What was written went with the session, if the actor's had ended: nobody reads it.
-                match Box::pin(self.while_actor_is_there(Arc::clone(record), now, false)).await? {
+                match Box::pin(self.while_actor_is_there(Arc::clone(record), now, Look::ById)).await? {
                     Found::Live(_) => {}
                     Found::Ended(ended) => return Ok(Updated::Gone(Gone::Ended(ended))),
                     Found::Unknown => return Ok(Updated::Gone(Gone::Unknown)),
@@ -167,7 +167,7 @@ impl Sessions {
     pub async fn rotate_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<RotatedToken> {
         if self.0.known_users.is_some() {
             // Before the rotation: the holder of a token that is refused here must not make it a predecessor.
-            living(self.resume_at(token, Whence::From(ip), self.now(), false).await?)?;
+            living(self.resume_at(token, Whence::from(ip), self.now(), false).await?)?;
         }
         let successor = Token::generate(token.id())?;
         let now = self.now();

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Found, Sessions, SignIn, Timestamp,
-    store::MemoryStore,
+    Error, Found, Impersonate, Sessions, SignIn, Start, Timestamp,
+    store::{Limit, MemoryStore},
     testing::{Call, ManualClock, SpyStore},
 };
 
@@ -91,6 +91,50 @@ async fn i5_a_store_that_cannot_be_asked_leaves_what_was_measured() {
     spy.fail_next(Call::Ping);
     assert_eq!(other.reap().await.unwrap(), 0, "it still knows that it is ahead");
     assert_eq!(other.clock_offset(), measured);
+}
+
+#[tokio::test]
+async fn r6_a_node_whose_clock_is_off_refuses_sign_ins() {
+    for off in [Duration::from_hours(2), Duration::from_secs(3)] {
+        for ahead in [true, false] {
+            let Nodes { spy, right, other_clock, other, .. } = nodes();
+            let sign_in = || SignIn::new("anna").limit(Limit::evict(1));
+            let first = right.start(sign_in()).await.unwrap().token;
+            let root = right.start(SignIn::new("root")).await.unwrap().token;
+            other_clock.set(if ahead { START.after(off) } else { START.before(off) });
+            // Though nothing measures but the sign-in itself.
+            let error = other.start(sign_in()).await.unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+            assert!(error.to_string().contains("clock is"), "{error}");
+            let acting = other.impersonate(&root, Impersonate::new("ben", "ticket 17")).await;
+            assert!(acting.is_err(), "{acting:?}");
+            assert!(matches!(right.resume(&first).await.unwrap(), Found::Live(_)));
+            assert_eq!(right.list("anna").await.unwrap().len(), 1);
+            // A visitor is no admission.
+            other.start(Start::anonymous()).await.unwrap();
+
+            // Once it is right, at once.
+            other_clock.set(START);
+            let next = other.start(sign_in()).await.unwrap();
+            assert_eq!(next.ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [first.id()]);
+            // A clock that is set between two measurements is noticed, and one that runs is not measured each time.
+            spy.reset();
+            other.start(sign_in()).await.unwrap();
+            assert_eq!(spy.counts().ping, 0);
+            other_clock.set(START.after(off));
+            other.start(sign_in()).await.unwrap_err();
+            assert_eq!(right.list("anna").await.unwrap().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn r6_where_the_clock_cannot_be_compared_sign_ins_are_refused() {
+    let Nodes { spy, other, .. } = nodes();
+    spy.fail_next(Call::Ping);
+    let error = other.start(SignIn::new("anna")).await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    other.start(SignIn::new("anna")).await.unwrap();
 }
 
 /// What the log says, as one text.

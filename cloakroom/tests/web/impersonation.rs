@@ -433,14 +433,61 @@ async fn set_impersonated_a_failing_store_leaves_no_half_of_it() {
         world.sessions.impersonate(&root.token, as_anna()).await.unwrap();
     }
     // Where going back fails, the way back stays.
-    for call in [Call::Rotate, Call::End] {
-        let (world, spy) = spied();
+    let (world, spy) = spied();
+    let (_, other) = acting(&world).await;
+    spy.fail_next(Call::Rotate);
+    assert!(world.sessions.stop_impersonating(&other.token).await.unwrap_err().is_retryable());
+    let returned = world.sessions.stop_impersonating(&other.token).await.unwrap();
+    assert_eq!(info(&world, &returned.token).await.user.as_deref(), Some("root"));
+    // Once it is done, it needs no ending to be over.
+    let (_, other) = acting(&world).await;
+    spy.fail_next(Call::End);
+    let returned = world.sessions.stop_impersonating(&other.token).await.unwrap();
+    assert_eq!(info(&world, &returned.token).await.user.as_deref(), Some("root"));
+    assert_eq!(reason(&world, &other.token).await, Reason::ImpersonationEnded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn l2_of_parallel_ways_back_one_is_taken_and_its_token_lives() {
+    for _ in 0..50 {
+        let world = world();
         let (_, acting) = acting(&world).await;
-        spy.fail_next(call);
-        assert!(world.sessions.stop_impersonating(&acting.token).await.unwrap_err().is_retryable());
-        let returned = world.sessions.stop_impersonating(&acting.token).await.unwrap();
-        assert_eq!(info(&world, &returned.token).await.user.as_deref(), Some("root"));
+        let stopping: Vec<_> = (0..8)
+            .map(|_| {
+                let (sessions, token) = (world.sessions.clone(), acting.token.clone());
+                tokio::spawn(async move { sessions.stop_impersonating(&token).await })
+            })
+            .collect();
+        let mut returned = Vec::new();
+        for stopping in stopping {
+            match stopping.await.unwrap() {
+                Ok(back) => returned.push(back.token),
+                Err(Error::Ended(ended)) => assert_eq!(ended.reason, Reason::ImpersonationEnded),
+                Err(error) => panic!("neither the token nor the truth: {error:?}"),
+            }
+        }
+        assert_eq!(returned.len(), 1);
+        assert_eq!(info(&world, &returned[0]).await.user.as_deref(), Some("root"));
+        assert_eq!(reason(&world, &acting.token).await, Reason::ImpersonationEnded);
     }
+}
+
+#[tokio::test]
+async fn l2_a_way_back_that_is_taken_is_closed_between_its_two_steps() {
+    let (world, spy) = spied();
+    let (_, other) = acting(&world).await;
+    let held = spy.hold_next(Call::End);
+    let sessions = world.sessions.clone();
+    let token = other.token.clone();
+    let first = tokio::spawn(async move { sessions.stop_impersonating(&token).await });
+    held.reached().await;
+    let late = world.sessions.stop_impersonating(&other.token).await;
+    assert_eq!(reason(&world, &other.token).await, Reason::ImpersonationEnded, "nor can the token be used");
+    held.release();
+    let back = first.await.unwrap().unwrap();
+    let Err(Error::Ended(ended)) = late else { panic!("it was taken") };
+    assert_eq!(ended.reason, Reason::ImpersonationEnded);
+    assert_eq!(info(&world, &back.token).await.user.as_deref(), Some("root"));
 }
 
 #[tokio::test]
@@ -449,7 +496,8 @@ async fn set_impersonated_only_who_acts_can_go_back() {
     let (root, acting) = acting(&world).await;
     let own = world.sessions.start(SignIn::new("anna")).await.unwrap();
     let error = world.sessions.stop_impersonating(&own.token).await.unwrap_err();
-    assert!(matches!(error, Error::InvalidArgument { what: "token", .. }), "{error:?}");
+    assert!(matches!(error, Error::ImpersonationRefused(ImpersonationRefusal::NotImpersonating)), "{error:?}");
+    assert!(matches!(world.sessions.resume(&own.token).await.unwrap(), Found::Live(_)));
     assert!(matches!(world.sessions.stop_impersonating(&root.token).await, Err(Error::Ended(_))));
     world.sessions.stop_impersonating(&acting.token).await.unwrap();
     let Error::Ended(ended) = world.sessions.stop_impersonating(&acting.token).await.unwrap_err() else { panic!() };
@@ -506,6 +554,13 @@ async fn set_impersonated_in_a_browser_there_and_back() {
 
     browser.text("/back").await;
     assert_eq!((browser.text("/me").await, browser.text("/actor").await), ("root".into(), String::new()));
+    let again = browser.get("/back").await;
+    assert_eq!(
+        (again.status, again.set_cookie()),
+        (StatusCode::FORBIDDEN, None),
+        "there is nowhere else to go back to"
+    );
+    assert_eq!(again.problem()["code"], "impersonation_refused");
     assert_eq!(browser.text("/get?key=note").await, "mine", "the actor's own session waited");
 }
 
