@@ -3,7 +3,7 @@
 //! `cargo xtask test` says where valgrind is by setting `CLOAKROOM_TEST_VALGRIND`. A change that makes a path slower on
 //! purpose raises its budget and says why; one that makes it faster lowers it.
 
-use std::{env, process::Command, sync::OnceLock};
+use std::{process::Command, sync::OnceLock};
 
 /// Digests count as valgrind runs them, without the processor's own instructions for SHA-256.
 macro_rules! budgets {
@@ -88,11 +88,7 @@ fn cost(hot: &str, operation: &str, stored: usize) -> u64 {
 /// The optimised program that repeats one operation; `None` without valgrind.
 fn hot() -> Option<String> {
     static HOT: OnceLock<String> = OnceLock::new();
-    if env::var_os("CLOAKROOM_TEST_VALGRIND").is_none() {
-        assert!(env::var("CI").as_deref() != Ok("true"), "with CI=true nothing may be skipped: valgrind is not there");
-        println!("skipped: valgrind is not there (cargo xtask test looks for it)");
-        return None;
-    }
+    needs::variable("CLOAKROOM_TEST_VALGRIND")?;
     Some(HOT.get_or_init(build).clone())
 }
 

@@ -2,25 +2,63 @@
 
 use std::{process::Command, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    command, test,
+    command::{self, interrupted},
+    test,
+    totals::count,
     workspace::{Workspace, cargo},
 };
 
-/// Runs every check, the quick ones first, and stops at the first that fails.
+/// Runs every check, the quick ones first, and then every test. Closes with the totals.
 pub(crate) fn run(options: &test::Options) -> Result<()> {
+    let start = Instant::now();
     let features = Workspace::read()?.packages.remove("cloakroom").unwrap_or_default();
-    for mut check in checks(&features) {
-        run_timed(&mut check)?;
+    let mut checks = checks(&features);
+    let deny = command::output(&mut cargo(&["deny", "--version"])).is_some();
+    if deny {
+        checks.push(cargo(&["deny", "check"]));
     }
-    if command::output(&mut cargo(&["deny", "--version"])).is_some() {
-        run_timed(&mut cargo(&["deny", "check"]))?;
-    } else {
-        eprintln!("not checked: licences and advisories (cargo install cargo-deny)");
+    let (mut passed, mut failed) = (0, Vec::new());
+    for mut check in checks {
+        match run_timed(&mut check) {
+            Ok(()) => passed += 1,
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+        if interrupted() {
+            bail!("interrupted");
+        }
     }
-    test::run(options)
+    let tests = test::outcome(options);
+    if interrupted() {
+        bail!("interrupted");
+    }
+
+    let mut totals = format!("checks: {passed} passed, {} failed, {} skipped; tests: ", failed.len(), u8::from(!deny));
+    if !deny {
+        eprintln!("skipped 1 check: licences and advisories (cargo install cargo-deny)");
+    }
+    match tests {
+        Ok(outcome) => {
+            outcome.totals.show_skipped();
+            totals += &outcome.totals.to_string();
+            failed.extend(outcome.verdict().err().map(|error| format!("{error:#}")));
+        }
+        Err(error) => {
+            totals += "not run";
+            failed.push(format!("{error:#}"));
+        }
+    }
+    for failure in &failed {
+        eprintln!("failed: {failure}");
+    }
+    let took = start.elapsed().as_secs();
+    eprintln!("{totals} ({} min {} s)", took / 60, took % 60);
+    if !failed.is_empty() {
+        bail!("{}", count(failed.len(), "failure"));
+    }
+    Ok(())
 }
 
 fn checks(features: &[String]) -> Vec<Command> {

@@ -1,11 +1,12 @@
 //! Running other programs, and stopping them when we are told to stop.
 //!
-//! A signal only sets a flag. Whoever waits looks at it and returns an error, so that everything started is stopped on
+//! A signal only sets a flag. What waits looks at it and returns an error, so that everything started is stopped on
 //! the ordinary way out.
 
 use std::{
     env,
     ffi::OsStr,
+    io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -54,6 +55,26 @@ pub(crate) fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() ->
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = Process::spawn(command, Signal::SIGTERM)?.wait()?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// As [`run`]; each line that the program prints is shown, and read by `read`.
+pub(crate) fn run_reading(command: &mut Command, mut read: impl FnMut(&str) + Send) -> Result<()> {
+    let shown = show(command);
+    let mut process = Process::spawn(command.stdout(Stdio::piped()), Signal::SIGTERM)?;
+    let stdout = process.child.stdout.take().expect("it is piped");
+    let status = thread::scope(|scope| {
+        scope.spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                println!("{line}");
+                read(&line);
+            }
+        });
+        process.wait()
+    })?;
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }
@@ -161,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_prints_is_read() {
+        let mut lines = Vec::new();
+        let failed = run_reading(Command::new("sh").args(["-c", "echo one; echo two; exit 3"]), |line| {
+            lines.push(line.to_owned());
+        });
+        assert_eq!(lines, ["one", "two"]);
+        assert!(failed.unwrap_err().to_string().contains('3'));
+    }
+
+    #[test]
     fn dropping_a_process_stops_its_children_too() {
         let mut process = Process::spawn(
             Command::new("sh").args(["-c", "sleep 60 & echo $!; wait"]).stdout(Stdio::piped()),
@@ -169,7 +200,7 @@ mod tests {
         .unwrap();
         let mut line = String::new();
         let stdout = process.child.stdout.take().unwrap();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
         let grandchild = Pid::from_raw(line.trim().parse().unwrap());
         assert!(kill(grandchild, None).is_ok());
         drop(process);

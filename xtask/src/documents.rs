@@ -148,7 +148,7 @@ fn read(page: &str) -> String {
 }
 
 /// Files of the project with this extension, without what was built or installed.
-fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     collect(&root().join(directory), extension, &mut found);
     found

@@ -11,18 +11,20 @@ mod command;
 mod documents;
 mod services;
 mod test;
+mod totals;
 mod workspace;
 
 const USAGE: &str = "\
-cargo xtask test [--no-install] [-- ARGS]   run every test; ARGS go to the test runner
-cargo xtask services up [NAME ...]          start services, print their variables, wait for Ctrl-C
-cargo xtask services down                   stop what a killed run left behind
-cargo xtask services list                   name the services
-cargo xtask bench [ARGS]                    run the benchmarks
-cargo xtask ci [--no-install]               formatting, lints, documentation, licences, then every test
+cargo xtask test [--yes|--no-install] [-- ARGS]   run every test; ARGS go to the test runner, without the examples in
+                                                  documentation
+cargo xtask services up [--yes] [NAME ...]        start services, print their variables, wait for Ctrl-C
+cargo xtask services down                         stop what a killed run left behind
+cargo xtask services list                         name the services
+cargo xtask bench [ARGS]                          run the benchmarks
+cargo xtask ci [--yes|--no-install]               formatting, lints, documentation, licences, then every test
 
-A test whose service cannot be had is skipped and says so. With CI=true a skip is a failure.
---no-install never installs anything: what is missing is skipped.";
+What is missing is installed on Debian and Ubuntu if you agree when you are asked. --yes and CI=true agree, --no-install
+never does. A test whose service cannot be had is skipped and counted as that. With CI=true a skip is a failure.";
 
 fn main() -> ExitCode {
     if let Err(error) = command::watch_for_signals() {
@@ -47,7 +49,8 @@ fn run(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["test", rest @ ..] => test::run(&test::Options::parse(rest)?),
-        ["services", "up", names @ ..] => services::up(names),
+        ["services", "up", "--yes", names @ ..] => services::up(names, services::Consent::Given),
+        ["services", "up", names @ ..] => services::up(names, services::Consent::Asked),
         ["services", "down"] => services::down(),
         ["services", "list"] => {
             services::list();

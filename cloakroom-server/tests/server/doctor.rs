@@ -1,7 +1,6 @@
 //! `cloakroom doctor`, and servers whose clock is off.
 
 use std::{
-    env,
     net::TcpListener,
     sync::{
         Arc,
@@ -99,11 +98,7 @@ impl Clock for Shifted {
 
 #[test]
 fn i5_a_server_whose_clock_is_off_is_not_ready() {
-    let Ok(redis) = env::var("CLOAKROOM_TEST_REDIS_URL") else {
-        assert!(env::var("CI").as_deref() != Ok("true"), "CLOAKROOM_TEST_REDIS_URL is not set");
-        eprintln!("skipped: CLOAKROOM_TEST_REDIS_URL is not set");
-        return;
-    };
+    let Some(redis) = needs::variable("CLOAKROOM_TEST_REDIS_URL") else { return };
     let prefix = format!("clock{}-{}:", std::process::id(), SystemClock.now().as_millis());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let shift = Shifted(Arc::default());

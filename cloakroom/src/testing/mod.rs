@@ -54,6 +54,7 @@ mod spy;
 mod subject;
 
 pub mod checks;
+pub mod slots;
 
 use std::future::Future;
 
@@ -62,8 +63,8 @@ pub use random::run_state_machine;
 pub use spy::{Call, Counts, Gate, SpyStore};
 pub use subject::{Open, ScratchDir, Subject};
 
-pub use crate::conformance;
 use crate::testing::checks::Check;
+pub use crate::{conformance, slots};
 
 /// Runs one check on a fresh store, on several threads. The [`conformance!`] macro's tests call it.
 pub fn run(check: Check, open: Open) {

@@ -73,7 +73,7 @@ impl Service for MariaDb {
 
 fn program(name: &str, data: &Path) -> Result<Command> {
     let mut command = Command::new(find_program(name, []).with_context(|| format!("{name} is not here"))?);
-    // The machine's own configuration is somebody else's business.
+    // The machine's own configuration is for its own server.
     command.arg("--no-defaults").arg(format!("--datadir={}", data.display())).current_dir(data);
     // A server that starts clears its directory for temporary files, whosever they are: each has its own.
     command.env("TMPDIR", data);

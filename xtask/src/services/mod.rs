@@ -4,8 +4,8 @@
 //! meet. They stop and their files go when the run ends, however it ends; what a killed run left is cleared by
 //! the next.
 //!
-//! A test that needs a service reads the service's variable. Where it is unset the test prints `skipped: …` and returns;
-//! with CI=true it panics instead.
+//! A test that needs a service reads the service's variable, with the crate `needs`. Where it is unset the test is
+//! skipped; with CI=true it fails instead.
 
 use std::{env, fs, net::TcpListener, path::Path, thread, time::Duration};
 
@@ -24,6 +24,7 @@ mod redis;
 mod run_directory;
 mod tools;
 
+pub(crate) use install::Consent;
 use run_directory::RunDirectory;
 
 /// Every service there is.
@@ -78,31 +79,43 @@ pub(crate) struct Skip {
     pub(crate) why: String,
 }
 
-/// The services of one run. Dropping it stops them and removes their files.
-#[derive(Debug)]
-pub(crate) struct Services {
-    variables: Vec<(&'static str, String)>,
+/// What there is of what was wanted, before anything is started.
+pub(crate) struct Found {
+    ready: Vec<&'static dyn Service>,
     skipped: Vec<Skip>,
-    // Fields drop in this order: first the processes, then their files.
-    _processes: Vec<Process>,
-    _directory: RunDirectory,
 }
 
-impl Services {
-    /// Installs what is missing, one after another, then starts all at once. A service whose variables are set
-    /// already is left as it is: somebody has started it.
-    pub(crate) fn start(wanted: &[&'static dyn Service], install: bool, target: &Path) -> Result<Self> {
-        let directory = RunDirectory::create(target)?;
-        let mut skipped = Vec::new();
-        let mut ready = Vec::new();
-        for service in wanted.iter().filter(|service| !is_given(**service)) {
-            match install::find_or_install(*service, install) {
+impl Found {
+    /// Looks for all, and installs what is missing if `consent` allows. A service whose variables are set already is
+    /// left as it is: it was started by hand.
+    pub(crate) fn look(wanted: &[&'static dyn Service], consent: Consent) -> Result<Self> {
+        let (given, wanted): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|service| is_given(*service));
+        for service in given {
+            eprintln!("{} is given: {}", service.name(), service.variables().join(", "));
+        }
+        let (mut ready, mut skipped) = (Vec::new(), Vec::new());
+        for (service, found) in wanted.iter().zip(install::find_or_install(&wanted, consent)) {
+            match found {
                 Ok(()) => ready.push(*service),
                 Err(error) => skipped.push(Skip { name: service.name(), why: format!("{error:#}") }),
             }
-            if interrupted() {
-                bail!("interrupted");
-            }
+        }
+        for skip in &skipped {
+            eprintln!("cannot have {}: {}", skip.name, skip.why);
+        }
+        if interrupted() {
+            bail!("interrupted");
+        }
+        Ok(Self { ready, skipped })
+    }
+
+    /// Starts them all at once, and says where they are.
+    pub(crate) fn start(self, target: &Path) -> Result<Services> {
+        let Self { ready, mut skipped } = self;
+        let directory = RunDirectory::create(target)?;
+        if !ready.is_empty() {
+            let names: Vec<_> = ready.iter().map(|service| service.name()).collect();
+            eprintln!("starting {} in {}", names.join(", "), directory.path().display());
         }
         let started: Vec<_> = thread::scope(|scope| {
             let start = |service: &'static dyn Service| {
@@ -120,15 +133,30 @@ impl Services {
                     variables.extend(service.variables().iter().copied().zip(instance.values.drain(..)));
                     processes.extend(instance.processes);
                 }
-                Err(error) => skipped.push(Skip { name: service.name(), why: format!("{error:#}") }),
+                Err(error) => {
+                    eprintln!("cannot start {}: {error:#}", service.name());
+                    skipped.push(Skip { name: service.name(), why: format!("{error:#}") });
+                }
             }
         }
         if interrupted() {
             bail!("interrupted");
         }
-        Ok(Self { variables, skipped, _processes: processes, _directory: directory })
+        Ok(Services { variables, skipped, _processes: processes, _directory: directory })
     }
+}
 
+/// The services of one run. Dropping it stops them and removes their files.
+#[derive(Debug)]
+pub(crate) struct Services {
+    variables: Vec<(&'static str, String)>,
+    skipped: Vec<Skip>,
+    // Fields drop in this order: first the processes, then their files.
+    _processes: Vec<Process>,
+    _directory: RunDirectory,
+}
+
+impl Services {
     /// What to tell tests.
     pub(crate) fn variables(&self) -> &[(&'static str, String)] {
         &self.variables
@@ -141,13 +169,10 @@ impl Services {
 }
 
 /// `cargo xtask services up`
-pub(crate) fn up(names: &[&str]) -> Result<()> {
-    let services = Services::start(&by_name(names)?, true, &Workspace::read()?.target)?;
+pub(crate) fn up(names: &[&str], consent: Consent) -> Result<()> {
+    let services = Found::look(&by_name(names)?, consent)?.start(&Workspace::read()?.target)?;
     for (name, value) in services.variables() {
         println!("export {name}='{value}'");
-    }
-    for skip in services.skipped() {
-        eprintln!("skipped: {}: {}", skip.name, skip.why);
     }
     if services.variables().is_empty() {
         bail!("nothing was started");
@@ -206,7 +231,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// Starts something on free ports, again on others if somebody else takes one of them in between.
+/// Starts something on free ports, again on others if another program takes one of them in between.
 fn with_free_ports<T, const N: usize>(mut start: impl FnMut([u16; N]) -> Result<T>) -> Result<T> {
     let mut tries = 0;
     loop {

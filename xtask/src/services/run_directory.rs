@@ -45,6 +45,10 @@ impl RunDirectory {
         Ok(Self { path, tools: target.join("tools"), _owner: owner })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A directory for one service.
     pub(crate) fn place(&self, name: &str) -> Result<Place> {
         let directory = self.path.join(name);
@@ -98,12 +102,12 @@ fn kill_servers_in(run: &Path) {
     }
 }
 
-/// `target/services`; but for root, whose databases run as somebody else, a place everybody can reach.
+/// `target/services`; but for root, whose databases run as another user, a place every user can reach.
 fn base(target: &Path) -> Result<PathBuf> {
     fs::create_dir_all(target)?;
     let inside = target.join("services");
     let target = target.canonicalize()?;
-    if !is_root() || target.ancestors().all(everybody_may_enter) {
+    if !is_root() || target.ancestors().all(all_may_enter) {
         make_directory(&inside)?;
         return Ok(inside);
     }
@@ -111,12 +115,12 @@ fn base(target: &Path) -> Result<PathBuf> {
     make_directory(&outside)?;
     let owner = fs::symlink_metadata(&outside)?;
     if owner.uid() != 0 || !owner.is_dir() {
-        bail!("{} belongs to somebody else: remove it", outside.display());
+        bail!("{} belongs to another user: remove it", outside.display());
     }
     Ok(outside)
 }
 
-fn everybody_may_enter(directory: &Path) -> bool {
+fn all_may_enter(directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|metadata| metadata.mode() & 0o001 != 0)
 }
 

@@ -1,7 +1,7 @@
 //! Certificates for servers of a test's own, made by the command `openssl`.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -12,12 +12,10 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Makes one in this directory; `None`, and the test is skipped, without `openssl`. With CI=true that fails.
+    /// Makes one in this directory; `None`, and the test is skipped, without `openssl`.
     pub(crate) fn new(directory: &Path, name: &str) -> Option<Self> {
         let here = Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_ok();
-        assert!(here || env::var("CI").as_deref() != Ok("true"), "openssl is not here, and nothing may be skipped");
-        if !here {
-            eprintln!("skipped: the command openssl is not here");
+        if !needs::is_met(here, "the command openssl is not here") {
             return None;
         }
         let directory = directory.join(name);

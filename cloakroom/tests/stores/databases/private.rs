@@ -28,15 +28,10 @@ pub(crate) struct PrivateServer {
 }
 
 impl PrivateServer {
-    /// Makes and starts one with these settings; `None` where its programs are not installed. With CI=true that fails.
+    /// Makes and starts one with these settings; `None` where its programs are not installed.
     pub(crate) fn start(kind: Kind, settings: &[&str]) -> Option<Self> {
         let is_here = Kind::program(kind.server()).is_some();
-        assert!(
-            is_here || std::env::var("CI").as_deref() != Ok("true"),
-            "{kind:?} is not here, and nothing may be skipped"
-        );
-        if !is_here {
-            eprintln!("skipped: the programs of {kind:?} are not here");
+        if !needs::is_met(is_here, &format!("the programs of {kind:?} are not here")) {
             return None;
         }
         let directory = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
