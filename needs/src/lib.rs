@@ -5,7 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod port;
+
 use std::{env, fs::File, io::Write, thread};
+
+pub use port::Port;
 
 /// Where skipped tests are noted, a line each: the test, a tab, and why. `cargo xtask test` sets it.
 pub const NOTED_IN: &str = "CLOAKROOM_TEST_SKIPPED";

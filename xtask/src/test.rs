@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn no_test_relies_on_an_idle_machine_or_on_a_port_that_another_may_take() {
+        let directories = ["cloakroom/tests", "cloakroom-server/tests", "bench/tests"];
+        for file in directories.iter().flat_map(|directory| documents::files(directory, "rs")) {
+            let text = fs::read_to_string(&file).unwrap();
+            let lets_go = text.contains("bind(\"127.0.0.1:0\").unwrap().local_addr()");
+            assert!(!lets_go, "{}: a port is let go of before it is used (needs::Port is not)", file.display());
+            // Where time is paused, none of it passes while the machine is busy.
+            for line in text.lines().filter(|_| !text.contains("start_paused")) {
+                let is_tight =
+                    line.contains("elapsed() <") && !line.contains("from_mins(") && !line.contains("PATIENCE");
+                assert!(!is_tight, "{}: not on a busy machine: {line}", file.display());
+            }
+        }
+    }
+
+    #[test]
     fn what_fails_without_a_test_is_a_failure_too() {
         let outcome = Outcome { failed: vec!["it does not build".into()], ..Outcome::default() };
         assert!(outcome.verdict().unwrap_err().to_string().contains("it does not build"));

@@ -191,10 +191,12 @@ fn what_is_not_http_is_refused() {
 #[test]
 fn those_who_dawdle_are_cut_off() {
     let short = Duration::from_millis(50);
-    let server = TestServer::with_bounds(Bounds { head_timeout: short, body_timeout: short, ..Bounds::default() });
+    let server = TestServer::with_bounds(Bounds { head_timeout: short, ..Bounds::default() });
     // Reading to the end returns only because the server closes.
     let unfinished = raw(&server, b"GET /healthz HTTP/1.1\r\nhost: x\r\n");
     assert!(unfinished.is_empty() || unfinished.starts_with("HTTP/1.1 408 "), "{unfinished}");
+    // A server of its own, so that a head which is late on a busy machine is none of its worries.
+    let server = TestServer::with_bounds(Bounds { body_timeout: short, ..Bounds::default() });
     let request = format!(
         "POST /v1/sessions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
          content-length: 10\r\n\r\n{{",

@@ -4,6 +4,7 @@ use std::{fs, net::TcpListener};
 
 use crate::common::binary::{Directory, Done, is_whole};
 use http::Method;
+use needs::Port;
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -137,7 +138,7 @@ fn a_database_that_cannot_be_used_is_told_and_left_alone() {
     }
     assert_eq!(fs::read_to_string(directory.path("notes.db")).unwrap(), garbage);
     assert!(!directory.path("cloakroom.key").exists());
-    let refused = directory.run(&["serve", "--store", "mongodb://db"]).expect(2);
+    let refused = directory.run(&["serve", "--store", "mongodb://db", "--listen", "127.0.0.1:0"]).expect(2);
     assert!(refused.err.contains("sqlite:FILE"), "{refused:?}");
 }
 
@@ -203,14 +204,14 @@ fn settings_come_from_flags_over_the_environment_over_the_file() {
 fn mistakes_in_settings_are_told_by_name() {
     let directory = Directory::new();
     fs::write(directory.path("cloakroom.toml"), "idel = '1:00'\n").unwrap();
-    let refused = directory.run(&["serve"]).expect(2);
+    let refused = directory.run(&["serve", "--listen", "127.0.0.1:0"]).expect(2);
     assert!(refused.err.contains("idel") && refused.err.contains("cloakroom.toml"), "{refused:?}");
     fs::remove_file(directory.path("cloakroom.toml")).unwrap();
 
-    directory.run(&["serve", "--config", "missing.toml"]).expect(2);
+    directory.run(&["serve", "--config", "missing.toml", "--listen", "127.0.0.1:0"]).expect(2);
     directory.run(&["serve", "--idle", "soon", "--store", "memory:", "--listen", "127.0.0.1:0"]).expect(2);
-    directory.run(&["serve", "--log", "cloakroom=loud"]).expect(2);
-    directory.run(&["serve", "--no-such-flag"]).expect(2);
+    directory.run(&["serve", "--log", "cloakroom=loud", "--listen", "127.0.0.1:0"]).expect(2);
+    directory.run(&["serve", "--no-such-flag", "--listen", "127.0.0.1:0"]).expect(2);
     let weak = directory
         .command(&["serve", "--store", "memory:", "--listen", "127.0.0.1:0"])
         .env("CLOAKROOM_API_KEY", "secret")
@@ -223,8 +224,8 @@ fn mistakes_in_settings_are_told_by_name() {
 #[test]
 fn a_server_that_is_not_there_is_told_with_what_to_do() {
     let directory = Directory::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{free}");
+    let free = Port::take().unwrap();
+    let url = format!("http://127.0.0.1:{}", free.number());
     let refused = directory.run(&["list", "--server", &url, "--api-key", &"k".repeat(40)]).expect(3);
     assert!(refused.err.contains(&url) && refused.err.contains("cloakroom serve"), "{refused:?}");
     let refused = directory.run(&["list", "--server", &url]).expect(2);

@@ -1,17 +1,15 @@
 //! `cloakroom doctor`, and servers whose clock is off.
 
-use std::{
-    net::TcpListener,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
 use crate::common::{agent, binary::Directory, send};
 use cloakroom::{Clock, Sessions, SystemClock, Timestamp, store};
 use cloakroom_server::{ApiKeys, Server};
 use http::Method;
+use needs::Port;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -55,8 +53,8 @@ fn doctor_finds_names_and_repairs_what_is_wrong() {
 #[test]
 fn t7_a_store_that_cannot_be_reached_is_told_and_no_password_is() {
     let directory = Directory::new();
-    // A port that nobody listens on any more.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = Port::take().unwrap();
+    let port = free.number();
     for store in [
         format!("postgres://app:s3cr3t@127.0.0.1:{port}/db"),
         format!("postgres://127.0.0.1:{port}/db?user=app&password=s3cr3t"),

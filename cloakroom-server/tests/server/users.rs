@@ -372,6 +372,6 @@ fn validate_user_lets_only_known_users_in_where_that_is_set() {
     };
     assert_eq!((ask("10.1.2.3"), ask("192.0.2.1")), (200, 403));
 
-    let wrong = directory.run(&["serve", "--trusted-proxies", "10.0.0.0/33"]).expect(2);
+    let wrong = directory.run(&["serve", "--trusted-proxies", "10.0.0.0/33", "--listen", "127.0.0.1:0"]).expect(2);
     assert!(wrong.err.contains("trusted_proxies") && wrong.err.contains("10.0.0.0/33"), "{}", wrong.err);
 }

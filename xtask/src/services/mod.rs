@@ -7,9 +7,10 @@
 //! A test that needs a service reads the service's variable, with the crate `needs`. Where it is unset the test is
 //! skipped; with CI=true it fails instead.
 
-use std::{env, fs, net::TcpListener, path::Path, thread, time::Duration};
+use std::{env, fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use needs::Port;
 use nix::unistd::geteuid;
 
 use crate::{
@@ -219,14 +220,13 @@ fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Ports that were free a moment ago, all different.
+/// Ports that neither tests nor other runs are given until this program ends.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0").context("no port of 127.0.0.1 is free")?;
-        *port = listener.local_addr()?.port();
-        listeners.push(listener);
+        let taken = Port::take()?;
+        *port = taken.number();
+        std::mem::forget(taken);
     }
     Ok(ports)
 }

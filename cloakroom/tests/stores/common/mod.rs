@@ -3,6 +3,7 @@
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
 pub(crate) mod proxy;
+mod waiting;
 
 use std::{
     env,
@@ -10,6 +11,8 @@ use std::{
     path::Path,
     process::Command,
 };
+
+pub(crate) use waiting::{eventually, until};
 
 /// Where a service is, from its variable; a test that was mounted [only where it is there](is_there) may ask.
 pub(crate) fn service(variable: &str) -> String {

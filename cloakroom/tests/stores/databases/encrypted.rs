@@ -7,12 +7,8 @@ use cloakroom::{
     store::{self, Loaded},
 };
 
-use super::{
-    Kind, NOW, begin, is_here,
-    private::{PrivateServer, eventually},
-    private_address, with_parameter,
-};
-use crate::common::certificates::Authority;
+use super::{Kind, NOW, begin, is_here, private::PrivateServer, private_address, with_parameter};
+use crate::common::{certificates::Authority, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_is_trusted_by_its_certificate_alone() {

@@ -10,7 +10,8 @@ use cloakroom::{
     store::{Loaded, Store, Updated},
 };
 
-use super::{NOW, begin, private::eventually, set};
+use super::{NOW, begin, set};
+use crate::common::eventually;
 
 /// Writers that set keys of their own, and what was acknowledged to them.
 pub(super) struct Load {

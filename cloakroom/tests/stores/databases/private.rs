@@ -2,13 +2,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
+use needs::Port;
 use tempfile::TempDir;
 
 /// Which server.
@@ -21,7 +20,7 @@ pub(crate) enum Kind {
 /// A server that dies with this.
 pub(crate) struct PrivateServer {
     kind: Kind,
-    port: u16,
+    port: Port,
     settings: Vec<String>,
     directory: TempDir,
     process: Option<Child>,
@@ -35,7 +34,7 @@ impl PrivateServer {
             return None;
         }
         let directory = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::take().unwrap();
         let settings = settings.iter().map(ToString::to_string).collect();
         let mut server = Self { kind, port, settings, directory, process: None };
         server.initialise();
@@ -44,7 +43,7 @@ impl PrivateServer {
     }
 
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.port.number())
     }
 
     /// Starts it again after [`kill`](Self::kill).
@@ -53,7 +52,7 @@ impl PrivateServer {
         let mut command = self.kind.command(self.kind.server());
         match self.kind {
             Kind::Postgres => {
-                command.arg("-D").arg(&data).args(["-p", &self.port.to_string()]);
+                command.arg("-D").arg(&data).args(["-p", &self.port.number().to_string()]);
                 for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "timezone=Asia/Kathmandu"] {
                     command.args(["-c", setting]);
                 }
@@ -62,7 +61,7 @@ impl PrivateServer {
             Kind::MariaDb => {
                 command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
                 command.args(["--bind-address=127.0.0.1", "--default-time-zone=+05:45", "--socket=socket"]);
-                command.args(["--user=root", &format!("--port={}", self.port), "--init-file=../setup.sql"]);
+                command.args(["--user=root", &format!("--port={}", self.port.number()), "--init-file=../setup.sql"]);
                 command.args(self.settings.iter().map(|setting| format!("--{setting}")));
             }
         }
@@ -210,18 +209,6 @@ impl Kind {
 fn make_enterable(directory: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// Tries again and again until it works, for a minute.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = attempt().await {
-            return value;
-        }
-        assert!(started.elapsed() < Duration::from_mins(1), "it did not work within a minute");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Whether a process is there, and not only its memory.

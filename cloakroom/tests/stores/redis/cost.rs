@@ -11,9 +11,9 @@ use futures_util::future::join_all;
 
 use super::{
     load::{NOW, anonymous, begin, new_secret, setting, sign_in},
-    servers::{Server, is_here, until},
+    servers::{Server, is_here},
 };
-use crate::common::proxy::Proxy;
+use crate::common::{proxy::Proxy, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i9_every_call_is_one_script() {

@@ -9,8 +9,9 @@ use cloakroom::{
 
 use super::{
     load::{NOW, anonymous, begin, live, setting, sign_in},
-    servers::{Cluster, Server, is_here, until},
+    servers::{Cluster, Server, is_here},
 };
+use crate::common::until;
 
 /// What is wrong before the repair. Afterwards nothing is.
 async fn repaired(store: &RedisStore) -> Vec<Finding> {

@@ -1,11 +1,10 @@
 //! Servers reached over TLS.
 
-use std::net::TcpListener;
-
 use cloakroom::{
     Error,
     store::{RedisStore, Store},
 };
+use needs::Port;
 
 use super::{
     load::{NOW, begin, live, setting, sign_in},
@@ -14,15 +13,15 @@ use super::{
 use crate::common::certificates::Authority;
 
 /// A server with a port for TLS, on which clients show a certificate too if it `asks` for one.
-fn start(authority: &Authority, asks: bool) -> (Server, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+fn start(authority: &Authority, asks: bool) -> (Server, Port, String) {
+    let port = Port::take().unwrap();
     authority.sign("server");
     let [certificate, key, ca] =
         [authority.certificate("server"), authority.key("server"), authority.certificate("authority")];
     let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let server = Server::start(&[
         "--tls-port",
-        &port.to_string(),
+        &port.number().to_string(),
         "--tls-cert-file",
         &path(&certificate),
         "--tls-key-file",
@@ -32,7 +31,8 @@ fn start(authority: &Authority, asks: bool) -> (Server, String) {
         "--tls-auth-clients",
         if asks { "yes" } else { "no" },
     ]);
-    (server, format!("rediss://localhost:{port}"))
+    let address = format!("rediss://localhost:{}", port.number());
+    (server, port, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +40,7 @@ async fn a_server_is_trusted_by_its_certificate_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (true, Some(authority)) = (is_here(), Authority::new(directory.path(), "right")) else { return };
     let other = Authority::new(directory.path(), "wrong").unwrap();
-    let (server, address) = start(&authority, false);
+    let (server, _port, address) = start(&authority, false);
     let trusting = |authority: &Authority| format!("tls_ca={}", authority.certificate("authority").display());
 
     let right = format!("{address}?{}", trusting(&authority));
@@ -70,7 +70,7 @@ async fn a_server_is_trusted_by_its_certificate_alone() {
 async fn a_server_that_asks_for_a_certificate_is_shown_one() {
     let directory = tempfile::tempdir().unwrap();
     let (true, Some(authority)) = (is_here(), Authority::new(directory.path(), "both")) else { return };
-    let (_server, address) = start(&authority, true);
+    let (_server, _port, address) = start(&authority, true);
     authority.sign("client");
     let address = format!("{address}?timeout_ms=1000&tls_ca={}", authority.certificate("authority").display());
     let shown =

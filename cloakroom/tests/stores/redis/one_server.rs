@@ -1,6 +1,6 @@
 //! One server that is killed, restarted, cut off, stopped or full.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloakroom::{
     Ending, Error, Reason,
@@ -11,7 +11,7 @@ use super::{
     load::{Load, NOW, anonymous, begin, live, setting, settle, sign_in},
     servers::{Server, is_here},
 };
-use crate::common::proxy::Proxy;
+use crate::common::{eventually, proxy::Proxy, until};
 
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -75,10 +75,15 @@ async fn i1_many_writers_of_one_session_repeat_nothing_when_connections_are_cut(
             })
         })
         .collect();
+    // As often as answers come: a machine that is slow is cut less often.
     let cutting = tokio::spawn(async move {
+        let mut cut_at = 0;
         loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            proxy.cut_all();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if proxy.exchanges() >= cut_at + 20 {
+                cut_at = proxy.exchanges();
+                proxy.cut_all();
+            }
         }
     });
     for writer in writers {
@@ -105,38 +110,49 @@ async fn a_server_that_forgets_its_scripts_is_told_them_again() {
     assert_eq!(settle(&store, load.stop().await, true).await.len(), 0);
 }
 
+/// A store that gives up soon. On a busy machine too soon to be opened at once.
+async fn impatient(address: &str) -> RedisStore {
+    eventually(|| async { RedisStore::open(&format!("{address}?timeout_ms=400")).await.ok() }).await
+}
+
+/// Whether a call was given up when the time was up that an [`impatient`] store has for it.
+fn gave_up_in_time<T>(answer: &cloakroom::Result<T>) -> bool {
+    matches!(answer, Err(Error::Unavailable { message, .. }) if message.contains("within 400ms"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i13_a_server_that_does_not_answer_is_an_error_and_never_an_empty_session() {
     if !is_here() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&format!("{}?timeout_ms=400", server.address())).await.unwrap();
-    let id = begin(&store, sign_in(&store, "anna")).await;
+    let patient = RedisStore::open(&server.address()).await.unwrap();
+    let store = impatient(&server.address()).await;
+    let id = begin(&patient, sign_in(&patient, "anna")).await;
     let change = setting("a", 1);
     let ending = Ending::new(Reason::SignedOut);
-    let other = begin(&store, anonymous()).await;
+    let other = begin(&patient, anonymous()).await;
     let which = Which::Ids(vec![other]);
 
     server.signal("STOP");
-    let begun = Instant::now();
     let (loaded, updated, ended, created) =
         tokio::join!(store.load(id, NOW), store.update(id, &change, NOW), store.end(&which, &ending, NOW), async {
             store.create(&sign_in(&store, "anna"), NOW).await
         },);
-    assert!(begun.elapsed() < Duration::from_secs(2), "they waited {:?}", begun.elapsed());
-    assert!(matches!(loaded, Err(Error::Unavailable { .. })), "{loaded:?}");
+    assert!(gave_up_in_time(&loaded), "{loaded:?}");
     assert!(matches!(updated, Err(Error::OutcomeUnknown { .. })), "{updated:?}");
     assert!(matches!(ended, Err(Error::OutcomeUnknown { .. })), "{ended:?}");
     assert!(matches!(created, Err(Error::OutcomeUnknown { .. })), "{created:?}");
 
     server.signal("CONT");
     // What was under way may have happened; asked again, it has happened once.
-    let again = store.update(id, &change, NOW).await.unwrap();
+    let again = patient.update(id, &change, NOW).await.unwrap();
     assert!(matches!(again, Updated::Applied(record) if record.info.version == 1));
-    assert_eq!(live(&store, id).await.info.version, 1);
-    store.end(&Which::Ids(vec![other]), &ending, NOW).await.unwrap();
-    assert!(matches!(store.load(other, NOW).await.unwrap(), Loaded::Ended(_)));
+    assert_eq!(live(&patient, id).await.info.version, 1);
+    patient.end(&Which::Ids(vec![other]), &ending, NOW).await.unwrap();
+    assert!(matches!(patient.load(other, NOW).await.unwrap(), Loaded::Ended(_)));
+    // The one that gave up goes on as well.
+    eventually(|| async { store.load(id, NOW).await.ok() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,15 +161,13 @@ async fn a_server_that_is_not_there_is_unavailable_after_the_timeout() {
         return;
     }
     let mut server = Server::start(&[]);
-    let store = RedisStore::open(&format!("{}?timeout_ms=300", server.address())).await.unwrap();
+    let store = impatient(&server.address()).await;
     server.kill();
-    let begun = Instant::now();
     let updated = store.update(anonymous().record.info.id, &setting("a", 1), NOW).await;
     // It was never sent, or the connection broke as it was: both may be said, and neither is an answer.
     assert!(updated.unwrap_err().is_retryable());
     let loaded = store.load(anonymous().record.info.id, NOW).await;
-    assert!(matches!(loaded, Err(Error::Unavailable { .. })), "{loaded:?}");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(gave_up_in_time(&loaded), "{loaded:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,17 +212,19 @@ async fn what_too_few_replicas_have_is_said_to_be_in_doubt() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&format!("{}?wait_replicas=1&timeout_ms=300", server.address())).await.unwrap();
+    // What is in doubt is so before the time for a call is up, which is long enough for any machine.
+    let store = RedisStore::open(&format!("{}?wait_replicas=1&timeout_ms=60000", server.address())).await.unwrap();
     let create = sign_in(&store, "anna");
     let created = store.create(&create, NOW).await;
-    assert!(matches!(created, Err(Error::OutcomeUnknown { .. })), "{created:?}");
+    let Err(Error::OutcomeUnknown { after }) = &created else { panic!("{created:?}") };
+    assert!(*after < Duration::from_mins(1), "it waited for an answer: {after:?}");
     // It is there, but who answers for it?
     let id = create.record.info.id;
     assert_eq!(live(&store, id).await.info.user.as_deref(), Some("anna"));
     assert!(matches!(store.update(id, &setting("a", 1), NOW).await, Ok(Updated::Applied(_))), "changes do not wait");
 
     let replica = Server::start(&["--replicaof", "127.0.0.1", &server.port.to_string()]);
-    super::servers::until(|| replica.ask(&["INFO", "replication"]).contains("master_link_status:up"));
+    until(|| replica.ask(&["INFO", "replication"]).contains("master_link_status:up"));
     begin(&store, sign_in(&store, "anna")).await;
     let ended = store.end(&Which::Ids(vec![id]), &Ending::new(Reason::SignedOut), NOW).await;
     assert!(ended.is_ok(), "{ended:?}");

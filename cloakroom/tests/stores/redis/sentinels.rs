@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
@@ -10,16 +9,19 @@ use cloakroom::{
     Error,
     store::{RedisStore, Store},
 };
+use needs::Port;
 use tempfile::TempDir;
 
 use super::{
     load::{Load, settle},
-    servers::{Server, ask, is_here, until},
+    servers::{Server, ask, is_here},
 };
+use crate::common::until;
 
 /// Three sentinels that watch one primary.
 struct Sentinels {
     ports: Vec<u16>,
+    _ports: Vec<Port>,
     processes: Vec<Child>,
     _directory: TempDir,
 }
@@ -27,9 +29,10 @@ struct Sentinels {
 impl Sentinels {
     fn watch(primary: &Server) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (mut ports, mut processes) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let taken: Vec<_> = (0..3).map(|_| Port::take().unwrap()).collect();
+        let ports: Vec<_> = taken.iter().map(Port::number).collect();
+        let mut processes = Vec::new();
+        for port in &ports {
             let file = directory.path().join(format!("{port}.conf"));
             let watched = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor shop.primary 127.0.0.1 {} 2\n\
@@ -40,12 +43,11 @@ impl Sentinels {
             let mut sentinel = Command::new("redis-server");
             sentinel.arg(&file).arg("--sentinel").current_dir(directory.path());
             processes.push(sentinel.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-            ports.push(port);
         }
         for port in &ports {
             until(|| ask(*port, &["PING"]) == "PONG");
         }
-        Self { ports, processes, _directory: directory }
+        Self { ports, _ports: taken, processes, _directory: directory }
     }
 
     /// Waits until each knows the replica and the two others.
@@ -88,7 +90,7 @@ async fn a_primary_that_is_killed_is_replaced_and_nothing_answered_is_lost() {
     let replica = replica_of(&primary);
     let mut sentinels = Sentinels::watch(&primary);
     sentinels.settle();
-    let address = format!("{}?wait_replicas=1&timeout_ms=20000", sentinels.address());
+    let address = format!("{}?wait_replicas=1&timeout_ms=180000", sentinels.address());
     let store = RedisStore::open(&address).await.unwrap();
     assert_eq!(format!("{store:?}"), "RedisStore(sentinels, prefix \"cloakroom:\")");
     let load = Load::start(&store, 8);
@@ -118,7 +120,7 @@ async fn a_primary_that_lives_on_as_a_replica_is_left() {
     let replica = replica_of(&primary);
     let sentinels = Sentinels::watch(&primary);
     sentinels.settle();
-    let address = format!("{}?wait_replicas=1&timeout_ms=20000", sentinels.address());
+    let address = format!("{}?wait_replicas=1&timeout_ms=180000", sentinels.address());
     let store = RedisStore::open(&address).await.unwrap();
     let load = Load::start(&store, 8);
     load.answers(50).await;

@@ -1,18 +1,20 @@
 //! Servers of a test's own, which it may kill.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
+use needs::Port;
 use tempfile::TempDir;
+
+use crate::common::until;
 
 /// A Redis. Dropping it ends it.
 pub(crate) struct Server {
     pub(crate) port: u16,
+    _port: Port,
     arguments: Vec<String>,
     directory: TempDir,
     process: Child,
@@ -23,15 +25,11 @@ impl Server {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-        for _ in 0..10 {
-            // Somebody else may take the port before the server does.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut process = spawn(port, &arguments, directory.path());
-            if answers(port, &mut process) {
-                return Self { port, arguments, directory, process };
-            }
-        }
-        panic!("redis-server does not start");
+        let taken = Port::take().unwrap();
+        let port = taken.number();
+        let mut process = spawn(port, &arguments, directory.path());
+        assert!(answers(port, &mut process), "redis-server does not start");
+        Self { port, _port: taken, arguments, directory, process }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -75,22 +73,21 @@ impl Drop for Server {
 /// Three primaries, each with a replica.
 pub(crate) struct Cluster {
     pub(crate) servers: Vec<Server>,
+    _buses: Vec<Port>,
 }
 
 impl Cluster {
     pub(crate) fn start() -> Self {
         let enabled = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--appendonly", "yes"];
-        let servers: Vec<_> = (0..6)
-            .map(|_| {
-                let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-                Server::start(&[&enabled[..], &["--cluster-port", &bus]].concat())
-            })
-            .collect();
+        let buses: Vec<_> = (0..6).map(|_| Port::take().unwrap()).collect();
+        let start =
+            |bus: &Port| Server::start(&[&enabled[..], &["--cluster-port", &bus.number().to_string()]].concat());
+        let servers: Vec<_> = buses.iter().map(start).collect();
         let hosts = servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
         let mut create = Command::new("redis-cli");
         create.args(["--cluster", "create"]).args(hosts).args(["--cluster-replicas", "1", "--cluster-yes"]);
         run(&mut create);
-        let cluster = Self { servers };
+        let cluster = Self { servers, _buses: buses };
         cluster.wait(|info| info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:6"));
         for server in &cluster.servers {
             until(|| !server.ask(&["INFO", "replication"]).contains("master_link_status:down"));
@@ -125,15 +122,6 @@ impl Cluster {
         for server in &self.servers {
             until(|| says(&server.ask(&["CLUSTER", "INFO"])));
         }
-    }
-}
-
-/// Waits for something that will be true before long.
-pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_mins(1), "it never came to be");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     load::{NOW, anonymous, begin, live, setting, sign_in},
     servers::{Server, is_here},
 };
+use crate::common::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i3_a_sign_in_that_a_crash_cut_short_is_finished_by_reaping() {
@@ -35,7 +36,7 @@ async fn i3_a_sign_in_that_a_crash_cut_short_is_finished_by_reaping() {
     assert_eq!((tombstone.ended.reason, tombstone.ended.by.as_deref()), (Reason::Replaced, Some("gateway")));
     assert_eq!(tombstone.ended.at, NOW.after(Duration::from_millis(5)), "it ended when the other began");
     assert_eq!(live(&store, successor).await.info.user.as_deref(), Some("anna"));
-    super::servers::until(|| server.ask(&["--scan", "--pattern", "cloakroom:todo:*"]).is_empty());
+    until(|| server.ask(&["--scan", "--pattern", "cloakroom:todo:*"]).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +67,7 @@ async fn i4_nothing_is_left_of_sessions_that_are_over() {
     let all = Reap { limit: 1000, tombstones_before: later, audit_before: later };
     store.reap(&all, later).await.unwrap();
     assert!(!store.reap(&all, later).await.unwrap().more);
-    super::servers::until(|| {
+    until(|| {
         let left = server.ask(&["--scan", "--pattern", "*"]);
         // Streams stay, so that their numbers go on.
         left.lines().all(|key| key == "cloakroom:meta" || key.starts_with("cloakroom:audit:"))

@@ -4,8 +4,9 @@ use cloakroom::store::{RedisStore, Store};
 
 use super::{
     load::{Load, settle},
-    servers::{Cluster, is_here, until},
+    servers::{Cluster, is_here},
 };
+use crate::common::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_killed_takes_nothing_answered_with_it() {
@@ -13,7 +14,7 @@ async fn a_primary_that_is_killed_takes_nothing_answered_with_it() {
         return;
     }
     let mut cluster = Cluster::start();
-    let address = format!("{}&wait_replicas=1&timeout_ms=8000", cluster.address());
+    let address = format!("{}&wait_replicas=1&timeout_ms=180000", cluster.address());
     let store = RedisStore::open(&address).await.unwrap();
     let load = Load::start(&store, 8);
     load.answers(100).await;
