@@ -174,7 +174,7 @@ impl Session {
             return Err(Error::HeadSent);
         }
         match &state.stage {
-            Stage::Anonymous { lapsed: Some(ended) } if self.0.sessions.has_fresh_successor(ended) => {
+            Stage::Anonymous { lapsed: Some(ended), .. } if self.0.sessions.has_fresh_successor(ended) => {
                 Err(ended.clone().into())
             }
             Stage::Anonymous { .. } | Stage::Stored { .. } | Stage::LetGo { .. } => Ok(()),

@@ -2,17 +2,17 @@
 
 use std::{
     fmt,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::HeaderValue;
-
 use crate::{
     Client, Data, Ended, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lock, Reason, Record, Result,
-    Returned, RotatedToken, SessionId, SessionInfo, Sessions, SignIn, Start, Started, Token, store::Touch,
+    Returned, RotatedToken, SessionId, SessionInfo, Sessions, SignIn, Start, Started, Token,
+    store::{EndAnswer, Touch},
+    web::SEVERAL,
 };
 
+mod arrival;
 mod commit;
 mod csrf;
 mod dict;
@@ -24,6 +24,8 @@ mod step_up;
 pub use dict::Entry;
 pub use key::{Key, ValueKey};
 pub use lock::SessionLock;
+
+pub(crate) use arrival::{Arrival, Origin};
 
 use pending::Pending;
 
@@ -82,6 +84,8 @@ enum Stage {
     Anonymous {
         /// Why the token that the request came with opens nothing.
         lapsed: Option<Ended>,
+        /// The sessions whose tokens the request came with, of which none is believed because there are several.
+        rivals: Vec<SessionId>,
     },
     /// There is a record.
     Stored {
@@ -105,88 +109,7 @@ pub(crate) enum CookieOrder {
     Delete,
 }
 
-/// What a request came with.
-pub(crate) enum Arrival {
-    /// No cookie, or none that can be believed.
-    Nothing,
-    /// A cookie that opens nothing.
-    Unknown,
-    /// The token of an ended session.
-    Ended(Ended),
-    /// The token of a living session.
-    Live(Arc<Record>, Token),
-}
-
-impl Arrival {
-    /// With this token, which opens what was found.
-    pub(crate) fn with(token: Token, found: Found) -> Self {
-        match found {
-            Found::Live(record) => Self::Live(record, token),
-            Found::Ended(ended) => Self::Ended(ended),
-            Found::Unknown => Self::Unknown,
-        }
-    }
-}
-
-/// Where a request comes from, as it said: made a [`Client`] when a session starts.
-#[derive(Default)]
-pub(crate) struct Origin {
-    pub(crate) ip: Option<IpAddr>,
-    pub(crate) user_agent: Option<HeaderValue>,
-}
-
-impl Origin {
-    fn client(&self) -> Client {
-        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
-        Client { ip: self.ip, user_agent: user_agent.map(Into::into), device: None, country: None }
-    }
-}
-
 impl Session {
-    /// The session of a visitor who came without one.
-    pub fn anonymous(sessions: &Sessions) -> Self {
-        Self::arrive(sessions, Arrival::Nothing, Origin::default())
-    }
-
-    /// The session that a token opens, for a framework without an integration of its own: what the layer does when a
-    /// handler asks. The caller [commits](Self::commit) and carries tokens itself.
-    pub async fn resume(sessions: &Sessions, token: &Token) -> Result<Self> {
-        Self::resume_from(sessions, token, None).await
-    }
-
-    /// As [`resume`](Self::resume), for a request from this address. A session that it starts is recorded as from there.
-    pub async fn resume_from(sessions: &Sessions, token: &Token, ip: Option<IpAddr>) -> Result<Self> {
-        let found = sessions.resume_from(token, ip).await?;
-        let origin = Origin { ip, user_agent: None };
-        Ok(Self::arrive(sessions, Arrival::with(token.clone(), found), origin))
-    }
-
-    pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, origin: Origin) -> Self {
-        let (stage, cookie) = match arrival {
-            Arrival::Nothing => (Stage::Anonymous { lapsed: None }, CookieOrder::Keep),
-            Arrival::Unknown => (Stage::Anonymous { lapsed: None }, CookieOrder::Delete),
-            Arrival::Ended(ended) => {
-                let keep = sessions.has_fresh_successor(&ended);
-                let cookie = if keep { CookieOrder::Keep } else { CookieOrder::Delete };
-                (Stage::Anonymous { lapsed: Some(ended) }, cookie)
-            }
-            Arrival::Live(record, token) => (Stage::Stored { record, token }, CookieOrder::Keep),
-        };
-        let pending = Pending::new(sessions.max_data_bytes());
-        let state = State {
-            stage,
-            pending,
-            in_flight: None,
-            lease: None,
-            releasing: None,
-            cookie,
-            signed_out: false,
-            head_sent: false,
-        };
-        let (state, turn) = (Mutex::new(state), tokio::sync::Mutex::new(()));
-        Self(Arc::new(Shared { sessions: sessions.clone(), origin, state, turn }))
-    }
-
     /// The service this session belongs to.
     pub fn sessions(&self) -> &Sessions {
         &self.0.sessions
@@ -211,7 +134,7 @@ impl Session {
     /// finds themselves signed out.
     pub fn lapsed(&self) -> Option<Ended> {
         match &self.state().stage {
-            Stage::Anonymous { lapsed } => lapsed.clone(),
+            Stage::Anonymous { lapsed, .. } => lapsed.clone(),
             Stage::Stored { .. } | Stage::LetGo { .. } => None,
         }
     }
@@ -245,8 +168,26 @@ impl Session {
         if start.client == Client::default() {
             start.client = self.0.origin.client();
         }
+        let rivals = self.rivals();
         let started = self.0.sessions.start(start).await?;
-        Ok(self.state().become_stored(started))
+        let mut ended = self.state().become_stored(started);
+        if !rivals.is_empty() {
+            ended.extend(self.end_rivals(rivals).await);
+        }
+        Ok(ended)
+    }
+
+    /// Ends sessions whose tokens the browser holds beside that of the one that started: as long as they live, none would be
+    /// believed.
+    async fn end_rivals(&self, rivals: Vec<SessionId>) -> Vec<Ended> {
+        let ending = Ending::new(Reason::Replaced).note(SEVERAL);
+        match self.0.sessions.end_many(rivals, &ending).await {
+            Ok(answers) => answers.into_iter().filter_map(EndAnswer::ended_now).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "sessions of other cookies of a browser are left, and will be in the way there");
+                Vec::new()
+            }
+        }
     }
 
     /// Signs out: the session ends, and what is pending is dropped with it. The visitor is anonymous afterwards.
@@ -274,14 +215,20 @@ impl Session {
 
     async fn end_and_start_with(&self, kept: Data) -> Result<()> {
         let _turn = self.0.turn.lock().await;
-        if let Some((id, original)) = self.with_info(|info| (info.id, info.returns_to)) {
-            // Who acts as another signs out of both: nobody could open their own session any more.
-            let ids = [Some(id), original].into_iter().flatten().collect();
-            self.0.sessions.end_many(ids, &Ending::new(Reason::SignedOut)).await?;
+        let own = self.with_info(|info| (info.id, info.returns_to));
+        // Who acts as another signs out of both: nobody could open their own session any more.
+        let own = own.into_iter().flat_map(|(id, original)| [Some(id), original]).flatten();
+        let ids: Vec<_> = own.chain(self.rivals()).collect();
+        if !ids.is_empty() {
+            let mut ending = Ending::new(Reason::SignedOut);
+            if self.0.origin.several {
+                ending = ending.note("the browser held several session cookies");
+            }
+            self.0.sessions.end_many(ids, &ending).await?;
         }
         {
             let mut state = self.state();
-            state.stage = Stage::Anonymous { lapsed: None };
+            state.stage = Stage::ANONYMOUS;
             state.pending.discard();
             state.in_flight = None;
             state.cookie = CookieOrder::Delete;
@@ -329,6 +276,14 @@ impl Session {
     /// Who really acts, where somebody acts as the signed-in user.
     pub fn impersonator(&self) -> Option<Arc<str>> {
         self.with_info(|info| info.impersonated_by.clone()).flatten()
+    }
+
+    /// The sessions whose tokens the request came with, where none is believed because there are several.
+    pub(crate) fn rivals(&self) -> Vec<SessionId> {
+        match &self.state().stage {
+            Stage::Anonymous { rivals, .. } => rivals.clone(),
+            Stage::Stored { .. } | Stage::LetGo { .. } => Vec::new(),
+        }
     }
 
     /// What the client holds, if the response can still bring it something else.
@@ -460,6 +415,8 @@ impl State {
 }
 
 impl Stage {
+    const ANONYMOUS: Self = Self::Anonymous { lapsed: None, rivals: Vec::new() };
+
     fn record(&self) -> Option<&Arc<Record>> {
         match self {
             Self::Anonymous { .. } | Self::LetGo { .. } => None,
@@ -493,7 +450,7 @@ impl fmt::Debug for Session {
         let state = self.state();
         let mut shown = f.debug_struct("Session");
         match &state.stage {
-            Stage::Anonymous { lapsed } => shown.field("anonymous", &true).field("lapsed", lapsed),
+            Stage::Anonymous { lapsed, .. } => shown.field("anonymous", &true).field("lapsed", lapsed),
             Stage::Stored { record, .. } => shown.field("id", &record.info.id).field("user", &record.info.user),
             Stage::LetGo { token } => shown.field("id", &token.id()),
         };

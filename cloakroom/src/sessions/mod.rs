@@ -54,6 +54,7 @@ pub use start::{SignIn, Start, Started};
 pub use update::RotatedToken;
 pub use users::StoredUsers;
 
+pub(crate) use resume::refused;
 pub(crate) use start::check_text;
 
 /// The session service. Cheap to clone: clones share the store and its upkeep.

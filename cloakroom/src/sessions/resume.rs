@@ -175,7 +175,7 @@ impl Sessions {
     }
 }
 
-pub(super) fn refused(token: &Token, why: &'static str) -> Found {
+pub(crate) fn refused(token: &Token, why: &'static str) -> Found {
     tracing::warn!(session = %token.id(), why, "token refused");
     Found::Unknown
 }

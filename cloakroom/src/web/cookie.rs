@@ -195,39 +195,49 @@ impl CookieConfig {
         self.write("", Some(0), path)
     }
 
-    /// The token in a request's cookies.
+    /// What a request's cookies hold, for [`Sessions::recognise`](crate::Sessions::recognise).
     ///
-    /// The name is compared exactly, capitals included. Cookies of that name with one and the same value count as one;
-    /// with different values none is believed, because the browser does not say which of them this site set.
+    /// The name is compared exactly, capitals included. Cookies of that name with one and the same value count as one.
     pub fn read(&self, headers: &HeaderMap) -> Presented {
         self.read_from(headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes))
     }
 
     /// The token in a request's `Cookie` headers.
     pub(super) fn read_from<'a>(&self, headers: impl Iterator<Item = &'a [u8]>) -> Presented {
-        let mut found: Option<&[u8]> = None;
+        let mut first: Option<&[u8]> = None;
+        let mut others: Vec<(&[u8], Token)> = Vec::new();
+        let mut differ = false;
         for header in headers {
             let mut rest = header;
             while !rest.is_empty() {
-                let (pair, others) = split_at_byte(rest, b';');
-                rest = others.unwrap_or_default();
+                let (pair, behind) = split_at_byte(rest, b';');
+                rest = behind.unwrap_or_default();
                 let (name, Some(value)) = split_at_byte(pair, b'=') else { continue };
                 let (name, value) = (name.trim_ascii(), value.trim_ascii());
-                if name != self.name.as_bytes() {
+                if name != self.name.as_bytes() || first == Some(value) {
                     continue;
                 }
-                if found.is_some_and(|found| found != value) {
-                    return Presented::Ambiguous;
+                if first.is_none() {
+                    first = Some(value);
+                    continue;
                 }
-                found = Some(value);
+                differ = true;
+                if others.len() < Presented::MOST
+                    && let Some(token) = Token::parse_bytes(value)
+                    && !others.iter().any(|(other, _)| *other == value)
+                {
+                    others.push((value, token));
+                }
             }
         }
-        match found {
-            None => Presented::Nothing,
-            Some(value) => match Token::parse_bytes(value) {
-                Some(token) => Presented::Token(token),
-                None => Presented::Malformed,
-            },
+        let Some(first) = first else { return Presented::Nothing };
+        match (Token::parse_bytes(first), differ) {
+            (Some(token), false) => Presented::Token(token),
+            (None, _) if others.is_empty() => Presented::Malformed,
+            (first, _) => {
+                let others = others.into_iter().map(|(_, token)| token);
+                Presented::Several(first.into_iter().chain(others).take(Presented::MOST).collect())
+            }
         }
     }
 
@@ -242,10 +252,42 @@ impl CookieConfig {
         Some(path).filter(|path| is_path(path))
     }
 
+    /// The `Set-Cookie` values that delete other cookies of the name in the browser of a request for this host and path: those
+    /// of its parent domains and of the paths above it, as earlier settings or another application may have left them. What
+    /// does not belong to the host, the browser leaves alone. At most 24.
+    pub fn delete_strays(&self, host: Option<&str>, request_path: &str, path: Option<&str>) -> Vec<String> {
+        let own_path = path.unwrap_or(&self.path);
+        let mut paths = vec![own_path];
+        let mut domains = vec![None];
+        if !Prefix::of(&self.name).needs_host() {
+            let ends =
+                request_path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([request_path.len()]);
+            paths.push("/");
+            paths.extend(ends.map(|end| &request_path[..end]).filter(|path| is_path(path)).take(2));
+            paths.sort_unstable();
+            paths.dedup();
+            domains.extend(self.domain.as_deref().map(Some));
+            domains.extend(host.map(with_parents).unwrap_or_default().into_iter().map(Some));
+            domains.sort_unstable();
+            domains.dedup();
+        }
+        let others = domains.into_iter().flat_map(|domain| paths.iter().map(move |path| (domain, *path)));
+        let others = others.filter(|place| *place != (self.domain.as_deref(), own_path));
+        let mut strays: Vec<_> = others.map(|(domain, path)| self.write_at(domain, path, "", Some(0))).collect();
+        if self.secure {
+            let twin = Self { partitioned: !self.partitioned, ..self.clone() };
+            strays.push(twin.delete(path));
+        }
+        strays
+    }
+
     fn write(&self, value: &str, max_age: Option<u64>, path: Option<&str>) -> String {
-        let path = path.unwrap_or(&self.path);
+        self.write_at(self.domain.as_deref(), path.unwrap_or(&self.path), value, max_age)
+    }
+
+    fn write_at(&self, domain: Option<&str>, path: &str, value: &str, max_age: Option<u64>) -> String {
         let mut cookie = format!("{}={value}; Path={path}", self.name);
-        if let Some(domain) = &self.domain {
+        if let Some(domain) = domain {
             cookie.push_str("; Domain=");
             cookie.push_str(domain);
         }
@@ -273,12 +315,18 @@ impl CookieConfig {
 pub enum Presented {
     /// No cookie of the name.
     Nothing,
-    /// A cookie of the name whose value is not a token.
+    /// Cookies of the name, and the value of none is a token.
     Malformed,
-    /// Cookies of the name with different values.
-    Ambiguous,
-    /// A token. Whether it opens anything is for [`Sessions::resume`](crate::Sessions::resume) to say.
+    /// A token. Whether it opens anything is for [`Sessions::recognise`](crate::Sessions::recognise) to say.
     Token(Token),
+    /// Cookies of the name with different values, and those that are tokens: at least one, and at most
+    /// [`MOST`](Self::MOST).
+    Several(Vec<Token>),
+}
+
+impl Presented {
+    /// How many different tokens of one request are looked at.
+    pub const MOST: usize = 4;
 }
 
 /// Name and value together may have as many bytes (RFC 6265bis, section 5.6).
@@ -341,6 +389,20 @@ fn is_path(path: &str) -> bool {
     path.starts_with('/')
         && path.len() <= 1024
         && path.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b';')
+}
+
+/// A host, without its port, and the domains above it, as far as each may have cookies: at most 4. None of an address.
+fn with_parents(host: &str) -> Vec<&str> {
+    let host = host.split_once(':').map_or(host, |(host, _)| host).trim_end_matches('.');
+    let is_name = is_domain(host) && host.parse::<std::net::Ipv4Addr>().is_err();
+    let mut domains: Vec<_> = Some(host).filter(|host| is_name && host.contains('.')).into_iter().collect();
+    while let Some((_, parent)) = domains.last().and_then(|domain: &&str| domain.split_once('.'))
+        && parent.contains('.')
+        && domains.len() < 4
+    {
+        domains.push(parent);
+    }
+    domains
 }
 
 fn is_domain(domain: &str) -> bool {

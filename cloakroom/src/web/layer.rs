@@ -212,7 +212,7 @@ fn depart<B>(visit: &Arc<Visit<Tower>>, response: Response<B>, stored: Result<()
         (None, None) => response.map(SessionBody::plain),
     };
     let headers = response.headers_mut();
-    if let Some(set_cookie) = leaving.set_cookie {
+    for set_cookie in leaving.set_cookies {
         let mut value = HeaderValue::try_from(set_cookie).expect("the settings were checked to be printable");
         value.set_sensitive(true);
         headers.append(header::SET_COOKIE, value);

@@ -15,12 +15,15 @@ pub mod csrf;
 mod fresh;
 mod layer;
 mod problem;
+mod recognise;
 #[cfg(any(feature = "actix", feature = "axum"))]
 mod signed_in;
 #[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
 mod tower_sessions;
 mod visit;
 mod watch;
+
+pub(crate) use recognise::SEVERAL;
 
 #[cfg(feature = "actix")]
 pub use self::actix::{CsrfMiddleware, SessionMiddleware};
@@ -32,6 +35,7 @@ pub use csrf::CsrfLayer;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use fresh::Fresh;
 pub use layer::{SessionLayer, SessionService};
+pub use recognise::Recognised;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use signed_in::SignedIn;
 #[cfg(any(feature = "axum-login", feature = "tower-sessions"))]

@@ -58,7 +58,14 @@ impl Asking<'_> {
     pub(super) fn sign_in(&self, session: &Session) -> Response<Bytes> {
         self.redirect(None).unwrap_or_else(|| match session.lapsed() {
             Some(ended) => problem::response(&Error::from(ended)),
-            None => problem::plain(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first."),
+            None if session.rivals().is_empty() => {
+                problem::plain(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first.")
+            }
+            None => problem::plain(
+                StatusCode::UNAUTHORIZED,
+                "not_signed_in",
+                "The browser holds the cookies of several sessions, so none is believed. Sign in again.",
+            ),
         })
     }
 

@@ -155,6 +155,17 @@ macro_rules! settings {
 }
 pub(super) use settings;
 
+/// The host, and the port if there is one, that a request is for.
+pub(super) fn host<F: Framework>(request: &F::Request) -> Option<&str> {
+    let mut hosts = F::header_values(request, &header::HOST);
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => str::from_utf8(host).ok(),
+        (Some(_), Some(_)) => None,
+        // HTTP/2 has it in the request's line.
+        (None, _) => F::authority(request),
+    }
+}
+
 /// One request's visit: its session, once somebody asks for it.
 pub(super) struct Visit<F: Framework> {
     config: Arc<Config<F>>,
@@ -165,6 +176,8 @@ struct Arrived {
     session: Session,
     /// Where the application is mounted, if a header says so.
     path: Option<Box<str>>,
+    /// What deletes the other cookies of the name, where there are any.
+    strays: Vec<String>,
     lock: Option<Mutex<Option<SessionLock>>>,
 }
 
@@ -172,9 +185,9 @@ struct Arrived {
 pub(super) struct Leaving<A> {
     /// What takes the response's place: what was pending could not be stored.
     pub(super) instead: Option<A>,
-    /// A cookie to set. The response must not be cached then, whatever the application says: a shared cache would hand
+    /// Cookies to set. The response must not be cached then, whatever the application says: a shared cache would hand
     /// one visitor's token to another.
-    pub(super) set_cookie: Option<String>,
+    pub(super) set_cookies: Vec<String>,
     /// The `Clear-Site-Data` to send.
     pub(super) clear_site_data: Option<&'static str>,
     /// Goes with the body, which may still change the session.
@@ -202,7 +215,8 @@ impl<F: Framework> Visit<F> {
         if let Some(arrived) = self.arrived.get() {
             return Ok(&arrived.session);
         }
-        let session = self.load(request).await?;
+        let presented = self.config.sessions.cookie().read_from(F::header_values(request, &header::COOKIE));
+        let session = self.load(request, &presented).await?;
         let lock = match self.config.locking {
             Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => {
                 Some(Mutex::new(Some(session.lock().await?)))
@@ -212,29 +226,23 @@ impl<F: Framework> Visit<F> {
         };
         let cookie = self.config.sessions.cookie();
         let path = cookie.mounted_by(|name| F::header_values(request, name).next()).map(Into::into);
+        let strays = match presented {
+            Presented::Several(_) => cookie.delete_strays(host::<F>(request), F::path(request), path.as_deref()),
+            _ => Vec::new(),
+        };
         // Of two who loaded it at the same time both get the first one's.
-        Ok(&self.arrived.get_or_init(|| Arrived { session, path, lock }).session)
+        Ok(&self.arrived.get_or_init(|| Arrived { session, path, strays, lock }).session)
     }
 
-    async fn load(&self, request: &F::Request) -> Result<Session> {
+    async fn load(&self, request: &F::Request, presented: &Presented) -> Result<Session> {
         let sessions = &self.config.sessions;
         let ip = self.config.client_ip.as_ref().and_then(|ip| ip(request));
-        let arrival = match sessions.cookie().read_from(F::header_values(request, &header::COOKIE)) {
+        let several = matches!(presented, Presented::Several(_));
+        let origin = Origin { ip, user_agent: F::user_agent(request), several };
+        let arrival = match presented {
             Presented::Nothing => Arrival::Nothing,
-            Presented::Malformed => {
-                tracing::warn!("a session cookie that is not a token was refused");
-                Arrival::Unknown
-            }
-            Presented::Ambiguous => {
-                tracing::warn!("several session cookies with different values were refused");
-                Arrival::Nothing
-            }
-            Presented::Token(token) => {
-                let found = sessions.resume_from(&token, ip).await?;
-                Arrival::with(token, found)
-            }
+            presented => sessions.recognise(presented, ip).await?.into(),
         };
-        let origin = Origin { ip, user_agent: F::user_agent(request) };
         Ok(Session::arrive(sessions, arrival, origin))
     }
 
@@ -259,7 +267,7 @@ impl<F: Framework> Visit<F> {
 
     /// What becomes of the response once what is pending was `stored`.
     pub(super) fn depart(&self, status: StatusCode, held: bool, stored: Result<()>) -> Option<Leaving<F::Answer>> {
-        let Arrived { session, path, lock } = self.arrived.get()?;
+        let Arrived { session, path, strays, lock } = self.arrived.get()?;
         let config = &self.config;
         if self.failed(status) {
             session.discard();
@@ -288,8 +296,12 @@ impl<F: Framework> Visit<F> {
         {
             cookie = CookieOrder::Keep;
         }
-        let set_cookie = self.set_cookie(cookie, path.as_deref());
-        Some(Leaving { instead, set_cookie, clear_site_data: signed_out.then(|| self.clear_site_data()), watch })
+        let mut set_cookies: Vec<_> = self.set_cookie(cookie, path.as_deref()).into_iter().collect();
+        if !set_cookies.is_empty() {
+            // Last the one that counts.
+            set_cookies.splice(0..0, strays.iter().cloned());
+        }
+        Some(Leaving { instead, set_cookies, clear_site_data: signed_out.then(|| self.clear_site_data()), watch })
     }
 
     fn failed(&self, status: StatusCode) -> bool {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::{
-    Session, SignIn,
+    Event, Found, Partition, Reason, RotatedToken, Session, SessionId, SignIn, Start, Token,
+    store::AuditQuery,
     web::{CookieConfig, SameSite, cookie::Presented},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 
 use super::{
-    framework::{Router, get, layer, send},
-    world::{Browser, NAME, world, world_with},
+    framework::{App, Router, get, layer, send},
+    world::{Browser, NAME, Reply, World, spied, world, world_with},
 };
 
 fn cookies(values: &[&str]) -> HeaderMap {
@@ -187,18 +188,202 @@ async fn timeout_a_remembered_cookie_lasts_as_long_as_its_session() {
 }
 
 #[test]
-fn t9_several_cookies_of_the_name_are_believed_only_if_they_agree() {
+fn t9_cookies_of_one_value_count_as_one_and_differing_ones_are_told_apart() {
     let cookie = CookieConfig::new("s");
-    let token = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-    let one = format!("s={token}");
-    let twice = format!("{one}; other=1; {one}");
-    let differing = format!("{one}; s=else");
+    let tokens: Vec<_> = (0..6).map(|_| fresh_token().reveal()).collect();
+    let one = format!("s={}", tokens[0]);
+    let several = |lines: &[&str]| match cookie.read(&cookies(lines)) {
+        Presented::Several(found) => found.iter().map(Token::reveal).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
     assert!(matches!(cookie.read(&cookies(&[&one])), Presented::Token(_)));
-    assert!(matches!(cookie.read(&cookies(&[&twice])), Presented::Token(_)));
-    assert!(matches!(cookie.read(&cookies(&[&differing])), Presented::Ambiguous));
-    assert!(matches!(cookie.read(&cookies(&[&one, "s=else"])), Presented::Ambiguous));
-    assert!(matches!(cookie.read(&cookies(&["s=x"])), Presented::Malformed));
+    assert!(matches!(cookie.read(&cookies(&[&format!("{one}; other=1; {one}"), &one])), Presented::Token(_)));
+    assert!(matches!(cookie.read(&cookies(&["s=x", "s=y; s="])), Presented::Malformed));
     assert!(matches!(cookie.read(&cookies(&["S=x", "", "=", ";;", "s"])), Presented::Nothing));
+    for lines in [&[&*format!("{one}; s=else")][..], &["s=else", &one], &["s=", &format!("s=else; {one}; {one}")]] {
+        assert_eq!(several(lines), tokens[..1], "{lines:?}");
+    }
+    let all: Vec<_> = tokens.iter().map(|token| format!("s={token}")).collect();
+    assert_eq!(several(&[&all.join("; ")]), tokens[..Presented::MOST]);
+    let lines: Vec<_> = all.iter().chain(&all).map(String::as_str).collect();
+    assert_eq!(several(&lines), tokens[..Presented::MOST]);
+}
+
+#[test]
+fn t9_strays_are_deleted_wherever_the_host_may_have_cookies() {
+    let places = |cookie: &CookieConfig, host, path| {
+        let strays = cookie.delete_strays(host, path, None);
+        assert!(strays.len() <= 24 && strays.iter().all(|stray| stray.contains("; Max-Age=0")), "{strays:?}");
+        let place = |stray: &String| {
+            let attribute =
+                |name: &str| stray.split("; ").find_map(|part| part.strip_prefix(name)).unwrap_or("-").to_owned();
+            format!("{}{}", attribute("Domain="), attribute("Path="))
+        };
+        strays.iter().map(place).collect::<Vec<_>>()
+    };
+    let secure = CookieConfig::new("__Secure-s").domain("example.com");
+    let deleted = places(&secure, Some("shop.example.com:8443"), "/a/b/c?next=/d");
+    for place in ["-/", "shop.example.com/", "-/a", "example.com/a", "shop.example.com/a/b"] {
+        assert!(deleted.iter().any(|deleted| deleted == place), "{place}: {deleted:?}");
+    }
+    assert!(!deleted.iter().any(|deleted| deleted.starts_with("com")), "{deleted:?}");
+    // The one of the settings is set or deleted beside these; its partitioned twin belongs to them.
+    assert_eq!(deleted.iter().filter(|deleted| *deleted == "example.com/").count(), 1);
+    assert!(secure.delete_strays(None, "/", None).last().unwrap().ends_with("; Partitioned"));
+    // Browsers take the name for a promise: there are no others.
+    assert_eq!(places(&CookieConfig::default(), Some("shop.example.com"), "/a"), ["-/"]);
+    for host in
+        ["localhost:3000", "192.0.2.7", "[2001:db8::1]:80", "", "a;Domain=evil.example", "evil\r\n.example", ".."]
+    {
+        let deleted = places(&CookieConfig::new("s").secure(false), Some(host), "/");
+        assert!(deleted.iter().all(|deleted| deleted.starts_with('-')), "{host:?}: {deleted:?}");
+    }
+}
+
+fn fresh_token() -> Token {
+    Token::generate(SessionId::generate(Partition::random().unwrap()).unwrap()).unwrap()
+}
+
+/// A request with these session cookies, in the order of the header.
+async fn with_cookies(app: &App, path: &str, values: &[&str]) -> Reply {
+    let pairs: Vec<_> = values.iter().map(|value| format!("sid={value}")).collect();
+    let request = Request::get(path).header(header::HOST, "shop.example.com").header(header::COOKIE, pairs.join("; "));
+    send(app, request.body(Bytes::new()).unwrap()).await
+}
+
+fn set_cookies(reply: &Reply) -> Vec<&str> {
+    reply.headers.get_all(header::SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+/// As with `--cookie-domain`: the browser may hold cookies of several domains.
+fn shared_domain() -> World {
+    world_with(|builder| builder.cookie(CookieConfig::new("sid").domain("example.com")))
+}
+
+#[tokio::test]
+async fn t9_beside_stale_cookies_the_living_session_is_believed_and_sign_out_ends_it() {
+    let world = shared_domain();
+    let ended = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    world.sessions.end(ended.id(), &Reason::SignedOut.into()).await.unwrap();
+    for stale in [ended.reveal(), fresh_token().reveal(), "garbage".into()] {
+        let living = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+        let (stale, token) = (stale.as_str(), living.reveal());
+        for values in [[stale, &token], [&token, stale]] {
+            let reply = with_cookies(&world.app, "/me", &values).await;
+            assert_eq!((reply.body.as_str(), set_cookies(&reply).len()), ("anna", 0), "{reply:?}");
+        }
+        let reply = with_cookies(&world.app, "/sign-out", &[stale, &token]).await;
+        let deleted = set_cookies(&reply);
+        assert!(
+            deleted.iter().all(|cookie| cookie.starts_with("sid=; ") && cookie.contains("Max-Age=0")),
+            "{deleted:?}"
+        );
+        for domain in ["Domain=example.com", "Domain=shop.example.com", "Path=/; Max-Age=0"] {
+            assert!(deleted.iter().any(|cookie| cookie.contains(domain)), "{domain}: {deleted:?}");
+        }
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+        assert!(matches!(world.sessions.resume(&living).await.unwrap(), Found::Ended(_)));
+        let query = AuditQuery { session: Some(living.id()), user: None };
+        let log = world.sessions.audit(&query, None, 10).await.unwrap().items;
+        let note = log.last().unwrap().entry.note.clone();
+        assert_eq!(note.as_deref(), Some("the browser held several session cookies"));
+    }
+}
+
+#[tokio::test]
+async fn t9_of_several_living_sessions_none_is_believed_and_signing_in_or_out_ends_them() {
+    let world = shared_domain();
+    for leave in ["/sign-out", "/sign-in?user=ben"] {
+        let [own, planted] = ["anna", "mallory"].map(SignIn::new);
+        let own = world.sessions.start(own).await.unwrap().token;
+        let planted = world.sessions.start(planted).await.unwrap().token;
+        let values = [own.reveal(), planted.reveal()];
+        let values = [values[0].as_str(), values[1].as_str()];
+        let reply = with_cookies(&world.app, "/who", &values).await;
+        assert_eq!((reply.body.as_str(), set_cookies(&reply).len()), ("nobody", 0), "{reply:?}");
+        let refused = with_cookies(&world.app, "/me", &values).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+        let detail = refused.problem()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("several sessions"), "{detail}");
+        for token in [&own, &planted] {
+            let query = AuditQuery { session: Some(token.id()), user: None };
+            let log = world.sessions.audit(&query, None, 10).await.unwrap().items;
+            let entry = &log.last().unwrap().entry;
+            assert_eq!(entry.event, Event::Refused);
+            assert!(entry.note.as_deref().unwrap().contains("several living sessions"), "{entry:?}");
+            assert!(
+                matches!(world.sessions.get(token.id()).await.unwrap(), Found::Live(_)),
+                "it is refused, not ended"
+            );
+        }
+
+        let reply = with_cookies(&world.app, leave, &values).await;
+        assert_eq!(reply.status, StatusCode::OK);
+        assert!(set_cookies(&reply).len() > 1, "{reply:?}");
+        for token in [&own, &planted] {
+            assert!(matches!(world.sessions.get(token.id()).await.unwrap(), Found::Ended(_)), "{leave}");
+        }
+        // Even where the browser keeps the others, the new session is believed.
+        if let Some(cookie) =
+            set_cookies(&reply).last().unwrap().strip_prefix("sid=").filter(|rest| !rest.starts_with(';'))
+        {
+            let token = cookie.split(';').next().unwrap();
+            assert_eq!(with_cookies(&world.app, "/me", &[values[0], token, values[1]]).await.body, "ben");
+        }
+    }
+}
+
+#[tokio::test]
+async fn t9_an_old_token_of_a_session_beside_its_new_one_is_no_theft() {
+    let world = shared_domain();
+    let old = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    let mut new = old.clone();
+    for _ in 0..2 {
+        let RotatedToken::Rotated { token, .. } = world.sessions.rotate(&new).await.unwrap() else {
+            panic!("no other")
+        };
+        new = token;
+        world.sessions.resume(&new).await.unwrap();
+        world.sessions.flush().await.unwrap();
+        world.clock.advance(Duration::from_mins(5));
+    }
+    for values in [[old.reveal(), new.reveal()], [new.reveal(), old.reveal()]] {
+        assert_eq!(with_cookies(&world.app, "/me", &[&values[0], &values[1]]).await.body, "anna");
+    }
+    // Alone it is.
+    let reply = with_cookies(&world.app, "/why", &[&old.reveal()]).await;
+    assert_eq!(reply.body, "token_reuse");
+}
+
+#[tokio::test]
+async fn t9_where_none_of_the_cookies_opens_a_session_the_last_reason_is_told() {
+    let world = shared_domain();
+    let mut tokens = Vec::new();
+    for reason in [Reason::SignedOut, Reason::RevokedByAdmin, Reason::UserDisabled] {
+        let token = world.sessions.start(Start::anonymous()).await.unwrap().token;
+        world.sessions.end(token.id(), &reason.into()).await.unwrap();
+        world.clock.advance(Duration::from_mins(1));
+        tokens.push(token.reveal());
+    }
+    tokens.rotate_left(1);
+    let values: Vec<_> = tokens.iter().map(String::as_str).collect();
+    let reply = with_cookies(&world.app, "/why", &values).await;
+    assert_eq!(reply.body, "user_disabled");
+    assert!(set_cookies(&reply).iter().any(|cookie| cookie.contains("Domain=shop.example.com")), "{reply:?}");
+}
+
+#[tokio::test]
+async fn t9_a_request_has_few_cookies_looked_up_however_many_it_brings() {
+    let (world, spy) = spied();
+    let app = world.app;
+    let tokens: Vec<_> = (0..60).map(|_| format!("{NAME}={}", fresh_token().reveal())).collect();
+    let request = Request::get("/who").header(header::COOKIE, tokens.join("; ")).body(Bytes::new()).unwrap();
+    assert_eq!(send(&app, request).await.body, "nobody");
+    assert!(
+        spy.counts().load <= 2 * Presented::MOST && spy.counts().total() == spy.counts().load,
+        "{:?}",
+        spy.counts()
+    );
 }
 
 #[tokio::test]

@@ -123,8 +123,19 @@ async fn o1_refusals_are_logged_without_what_was_refused() {
     log.expect(&["WARN", "token refused", "unknown session"], &[&unknown]);
     request(&world, &format!("{NAME}={}", &token.reveal()[1..])).await;
     log.expect(&["WARN", "not a token"], &[&token]);
-    request(&world, &format!("{NAME}={}; {NAME}={}", token.reveal(), guessed.reveal())).await;
-    log.expect(&["WARN", "several session cookies"], &[&token, &guessed]);
+    request(&world, &format!("{NAME}={}; {NAME}={}", unknown.reveal(), guessed.reveal())).await;
+    log.expect(&["WARN", "none of several session cookies"], &[&token, &guessed, &unknown]);
+
+    // Beside one that is believed, a guess is seen too.
+    let both = format!("{NAME}={}; {NAME}={}", token.reveal(), guessed.reveal());
+    let ask = || Request::get("/who").header(header::COOKIE, &both).body(Bytes::new()).unwrap();
+    assert_eq!(send(&world.app, ask()).await.body, "anna");
+    log.expect(&["WARN", "token refused", "wrong secret", &token.id().to_string()], &[&token, &guessed]);
+    assert_eq!(send(&world.app, ask()).await.body, "anna");
+    log.expect(&["INFO", "of several session cookies", &token.id().to_string()], &[&token, &guessed]);
+    let other = world.sessions.start(SignIn::new("carl")).await.unwrap().token;
+    request(&world, &format!("{NAME}={}; {NAME}={}", token.reveal(), other.reveal())).await;
+    log.expect(&["WARN", "several living sessions: none was believed", &other.id().to_string()], &[&token, &other]);
 
     // A rotation with a wrong secret is a refused token too.
     world.sessions.rotate(&guessed).await.unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom::{Ended, Error, Found, Record, SessionInfo, web::cookie::Presented};
+use cloakroom::{Ended, Error, Found, Record, SessionInfo};
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -76,14 +76,10 @@ pub(super) async fn decide(app: &App, policy: &str, visitor: &Visitor<'_>) -> De
 
 /// The session of the visitor's cookie.
 async fn recognise(app: &App, visitor: &Visitor<'_>) -> Result<Found, Error> {
-    match app.sessions.cookie().read(visitor.headers) {
-        Presented::Token(token) => {
-            let proxies = app.trusted_proxies.as_ref().zip(visitor.peer);
-            let ip = proxies.and_then(|(proxies, Peer(peer))| proxies.client(peer, visitor.headers));
-            app.sessions.resume_from(&token, ip).await
-        }
-        Presented::Nothing | Presented::Malformed | Presented::Ambiguous => Ok(Found::Unknown),
-    }
+    let proxies = app.trusted_proxies.as_ref().zip(visitor.peer);
+    let ip = proxies.and_then(|(proxies, Peer(peer))| proxies.client(peer, visitor.headers));
+    let presented = app.sessions.cookie().read(visitor.headers);
+    Ok(app.sessions.recognise(&presented, ip).await?.found)
 }
 
 pub(super) fn no_such_policy() -> Problem {

@@ -220,3 +220,29 @@ fn r7_forward_auth_asks_for_a_fresh_and_a_strong_sign_in() {
     ask("/auth:fresh", &strong).expect_problem(403, "requirement_not_met");
     ask("/auth:aal2", &strong).expect(200);
 }
+
+#[test]
+fn t9_among_several_cookies_exactly_one_living_session_is_believed() {
+    let server = server();
+    let (token, id) = server.start_session(r#"{"user":"anna"}"#);
+    let (other, other_id) = server.start_session(r#"{"user":"mallory"}"#);
+    let (stale, stale_id) = server.start_session(r#"{"user":"anna"}"#);
+    server.call(&server.admin, Method::DELETE, &format!("/v1/sessions/{stale_id}"), "").expect(200);
+    let ask = |cookies: &[&String]| {
+        let cookies: Vec<_> = cookies.iter().map(|token| cookie(token)).collect();
+        server.plain("/auth", &[("cookie", &cookies.join("; "))])
+    };
+    for cookies in [[&stale, &token], [&token, &stale]] {
+        let answer = ask(&cookies);
+        assert_eq!((answer.status, answer.header("x-user")), (200, "anna"), "{cookies:?}");
+    }
+    assert_eq!(ask(&[&stale, &stale, &"garbage".to_owned()]).header("x-session-ended"), "signed_out");
+    let answer = ask(&[&other, &token]);
+    assert_eq!((answer.status, answer.header("x-user")), (401, ""));
+    for id in [id, other_id] {
+        let audit = server.get(&format!("/v1/audit?session={id}")).expect(200).at("/entries");
+        let refused = audit.as_array().unwrap().last().unwrap();
+        assert_eq!(refused["event"], "refused");
+        assert!(refused["note"].as_str().unwrap().contains("several living sessions"), "{refused}");
+    }
+}

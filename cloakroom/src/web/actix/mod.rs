@@ -218,7 +218,7 @@ impl Guest {
         let status = http_status(error.as_response_error().status_code());
         let Some(mut leaving) = self.visit.leave(status, false).await else { return error };
         let instead = leaving.instead.take();
-        if instead.is_none() && leaving.set_cookie.is_none() && leaving.clear_site_data.is_none() {
+        if instead.is_none() && leaving.set_cookies.is_empty() && leaving.clear_site_data.is_none() {
             return error;
         }
         let mut response = instead.unwrap_or_else(|| error.error_response());
@@ -228,7 +228,7 @@ impl Guest {
 }
 
 fn write_head(headers: &mut HeaderMap, leaving: Leaving<HttpResponse>) {
-    if let Some(set_cookie) = leaving.set_cookie {
+    for set_cookie in leaving.set_cookies {
         let mut value = HeaderValue::try_from(set_cookie).expect("the settings were checked to be printable");
         value.set_sensitive(true);
         headers.append(SET_COOKIE, value);

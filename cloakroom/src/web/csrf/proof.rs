@@ -3,7 +3,7 @@
 use http::{HeaderName, header};
 
 use super::{Guard, HEADER, origin::WebOrigin};
-use crate::web::visit::Framework;
+use crate::web::visit::{Framework, host};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -42,7 +42,7 @@ impl Guard {
             };
         }
         match origin {
-            Some(origin) if target::<F>(request).is_some_and(|host| origin.is_at(host)) => Verdict::Pass,
+            Some(origin) if host::<F>(request).is_some_and(|host| origin.is_at(host)) => Verdict::Pass,
             _ if has::<F>(request, &header::ORIGIN) => Verdict::Foreign,
             _ => Verdict::Unproven,
         }
@@ -55,15 +55,6 @@ pub(super) fn token_in_header<F: Framework>(request: &F::Request) -> Option<Vec<
     let token = tokens.next()?;
     // Two are one too many: neither is looked at.
     Some(if tokens.next().is_some() { Vec::new() } else { token.to_vec() })
-}
-
-/// The host and port that a request is for.
-fn target<F: Framework>(request: &F::Request) -> Option<&str> {
-    if has::<F>(request, &header::HOST) {
-        return single::<F>(request, &header::HOST);
-    }
-    // HTTP/2 has it in the request's line.
-    F::authority(request)
 }
 
 fn has<F: Framework>(request: &F::Request, name: &HeaderName) -> bool {
