@@ -1,4 +1,4 @@
-//! What tests need beside cargo: databases and tools.
+//! What tests need beside cargo: databases, proxies and tools.
 //!
 //! Databases are private instances on free ports, in a directory of this run alone, so that runs at the same time do not
 //! meet. They stop and their files go when the run ends, however it ends; what a killed run left is cleared by
@@ -21,6 +21,7 @@ use crate::{
 mod install;
 mod mariadb;
 mod postgres;
+mod proxies;
 mod redis;
 mod run_directory;
 mod tools;
@@ -29,8 +30,18 @@ pub(crate) use install::Consent;
 use run_directory::RunDirectory;
 
 /// Every service there is.
-pub(crate) const ALL: &[&dyn Service] =
-    &[&tools::Valgrind, &tools::Chromium, &postgres::Postgres, &mariadb::MariaDb, &redis::Redis, &redis::RedisCluster];
+pub(crate) const ALL: &[&dyn Service] = &[
+    &tools::Valgrind,
+    &tools::Chromium,
+    &postgres::Postgres,
+    &mariadb::MariaDb,
+    &redis::Redis,
+    &redis::RedisCluster,
+    &proxies::Nginx,
+    &proxies::Caddy,
+    &proxies::HaProxy,
+    &proxies::Envoy,
+];
 
 /// Something tests need.
 pub(crate) trait Service: Sync {

@@ -25,3 +25,28 @@ pub(super) fn headers(session: Option<&SessionInfo>, ended: Option<&Ended>) -> [
     let mut values = values.into_iter();
     HEADERS.map(|name| (name, percent::encoded(values.next().flatten().unwrap_or_default())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s1_every_documented_proxy_strips_and_passes_on_every_header() {
+        let page = include_str!("../../../../docs/forward-auth.md").to_lowercase();
+        for (proxy, strips, passes_on) in [
+            ("nginx", "proxy_set_header NAME $", "$upstream_http_VARIABLE;"),
+            ("caddy", "request_header -NAME\n", " NAME"),
+            ("haproxy", "del-header NAME\n", "\"NAME\""),
+            ("envoy", "remove: NAME\n", "exact: NAME\n"),
+            ("traefik", " NAME: \"\"\n", "- NAME\n"),
+        ] {
+            let section = page.split("\n## ").find(|section| section.lines().next() == Some(proxy)).unwrap();
+            for name in HEADERS {
+                for line in [strips, passes_on] {
+                    let line = line.replace("NAME", name).replace("VARIABLE", &name.replace('-', "_"));
+                    assert!(section.contains(&line), "{proxy} has no {line:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Forward authentication, asked as proxies ask.
 
+mod application;
 mod direct;
+mod proxies;
+mod site;
 
 use std::time::Duration;
 
