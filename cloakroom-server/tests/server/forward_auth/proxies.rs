@@ -59,7 +59,12 @@ fn s1_no_url_lets_a_visitor_in_who_is_not_signed_in(site: &Site) {
             assert!(reply.status == 401 && reply.seen.is_none(), "{path}{query}: {reply:?}");
         }
     }
-    assert_eq!(site.visit("/public", &[]).seen.map(|seen| seen.path), None);
+    // Nor does a visitor reach the session server itself.
+    for path in ["/public", "/_cloakroom/public", "/_cloakroom/default", "/_cloakroom/public/", "/healthz", "/metrics"]
+    {
+        let reply = site.visit(path, &[]);
+        assert!(reply.status != 200 && reply.seen.is_none(), "{path}: {reply:?}");
+    }
     assert_eq!(site.visit("/public/?page=2", &[]).seen().path, "/public/?page=2");
     assert_eq!(site.visit("/public/auth", &[]).seen().path, "/public/auth");
 }
@@ -269,13 +274,14 @@ fn restrict_ip_a_user_comes_from_where_the_proxy_says(site: &Site) {
 
 /// A name with each dash as it is or as an underscore.
 fn spellings(name: &str) -> Vec<String> {
-    let mut spelt = vec![String::new()];
-    for char in name.chars() {
-        let others: Vec<_> = spelt.iter().filter(|_| char == '-').map(|start| format!("{start}_")).collect();
-        spelt.iter_mut().for_each(|start| start.push(char));
-        spelt.extend(others);
-    }
-    spelt
+    let parts: Vec<_> = name.split('-').collect();
+    let ways = 0..1_usize << (parts.len() - 1);
+    let spelt = |way: usize| {
+        let parts = parts.iter().enumerate();
+        let separator = |at: usize| if at == 0 { "" } else { ["-", "_"][(way >> (at - 1)) & 1] };
+        parts.fold(String::new(), |name, (at, part)| name + separator(at) + part)
+    };
+    ways.map(spelt).collect()
 }
 
 /// The paths that an application may take a path for: decoded or not, backslashes as slashes or not, path
