@@ -1,10 +1,10 @@
 //! A site: the session server, a real proxy as `docs/forward-auth.md` sets it up, and an application.
 
 use std::{
-    env, fs,
+    fs,
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use crate::common::{
     binary::{Directory, Running},
 };
 use http::Method;
+use needs::Port;
 use tokio::net::TcpSocket;
 
 /// A proxy of the page.
@@ -65,6 +66,7 @@ pub(crate) struct Site {
     pub(crate) server: Running,
     address: SocketAddr,
     _proxy: Program,
+    _port: Port,
     // Last: the others work in it.
     directory: Directory,
 }
@@ -80,20 +82,21 @@ impl Drop for Program {
 }
 
 impl Site {
-    /// `None` where the proxy is not here; with CI=true that is a failure.
+    /// `None` where the proxy is not here: skip the test.
     pub(crate) fn start(proxy: &Proxy) -> Option<Self> {
-        let Ok(program) = env::var(proxy.variable) else {
-            assert!(env::var("CI").as_deref() != Ok("true"), "{} is not set", proxy.variable);
-            println!("skipped: {} is not set", proxy.variable);
-            return None;
-        };
+        let program = needs::variable(proxy.variable)?;
         let directory = Directory::new();
         fs::write(directory.path("cloakroom.toml"), block("Policies", "toml")).unwrap();
         let server = directory.serve(&["--trusted-proxies", "127.0.0.1"]);
-        let (address, running) = (0..3)
-            .find_map(|_| start(proxy, &program, &directory, &server))
-            .unwrap_or_else(|| panic!("{program} did not start: {}", log(&directory)));
-        Some(Self { server, address, _proxy: running, directory })
+        let port = Port::take().unwrap();
+        let proxy = start(proxy, &program, &directory, &server, port.number());
+        Some(Self {
+            server,
+            address: SocketAddr::from(([127, 0, 0, 1], port.number())),
+            _proxy: proxy,
+            _port: port,
+            directory,
+        })
     }
 
     /// Starts a session: the cookie, and its id.
@@ -144,13 +147,11 @@ impl Reply {
     }
 }
 
-/// Fails if somebody else took a port meanwhile.
-fn start(proxy: &Proxy, program: &str, directory: &Directory, server: &Running) -> Option<(SocketAddr, Program)> {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+fn start(proxy: &Proxy, program: &str, directory: &Directory, server: &Running, port: u16) -> Program {
     let application = application::start().port();
     let server: SocketAddr = server.url.trim_start_matches("http://").parse().unwrap();
-    let ports = [(7600, server.port()), (8000, application), (8080, address.port())];
     for (language, name) in proxy.files {
+        let ports = [(7600, server.port()), (8000, application), (8080, port)];
         let text = ports.iter().fold(block(proxy.heading, language), |text, (documented, real)| {
             let text = text.replace(&format!(":{documented}"), &format!(":{real}"));
             text.replace(&format!("port_value: {documented}"), &format!("port_value: {real}"))
@@ -163,14 +164,13 @@ fn start(proxy: &Proxy, program: &str, directory: &Directory, server: &Running) 
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     let mut running = Program(command.spawn().unwrap());
     let limit = Instant::now() + Duration::from_mins(1);
-    while Instant::now() < limit && running.0.try_wait().unwrap().is_none() {
-        if TcpStream::connect(address).is_ok() {
-            return Some((address, running));
-        }
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let ended = running.0.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < limit, "{program} did not start: {}", log(directory));
         // Another process is waited for.
         thread::sleep(Duration::from_millis(5));
     }
-    None
+    running
 }
 
 /// One answer. The proxy may keep the connection open for a while.
