@@ -4,7 +4,7 @@ use actix_web::{
     App, HttpServer,
     web::{Html, Redirect, get, post},
 };
-use cloakroom::{Key, Result, Session, Sessions, SignIn, SignedIn, web::CsrfMiddleware};
+use cloakroom::{Key, Next, Result, Session, Sessions, SignIn, SignedIn, web::CsrfMiddleware};
 
 const VISITS: Key<u32> = Key::new("visits");
 
@@ -12,14 +12,14 @@ async fn home(session: Session) -> Result<Html> {
     // Stored at once: parallel requests answer 1, 2, 3, each once, whichever workers they meet.
     let visits = session.modify_now(VISITS, |n| n.unwrap_or(0) + 1).await?;
     Ok(Html::new(format!(
-        r#"visit {visits} <form method="post" action="/sign-in"><button>Sign in as Anna</button></form>"#
+        r#"visit {visits} <form method="post" action="/sign-in?next=/account"><button>Sign in as Anna</button></form>"#
     )))
 }
 
-async fn sign_in(session: Session) -> Result<Redirect> {
+async fn sign_in(session: Session, next: Next) -> Result<Redirect> {
     // Check a password first. Then: a new session, a new token, the visitor's data carried over.
     session.sign_in(SignIn::new("anna").full_name("Anna Berg")).await?;
-    Ok(Redirect::to("/account").see_other())
+    Ok(Redirect::to(next.to_string()).see_other()) // A path of this site, whatever the address says.
 }
 
 async fn account(user: SignedIn) -> String {

@@ -24,13 +24,13 @@ use argon2::{
 };
 use axum::{
     Form, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Query, State},
+    extract::{ConnectInfo, DefaultBodyLimit, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use cloakroom::{
-    Client, Ended, Error, Impersonate, Key, Reason, Session, SessionId, SessionInfo, Sessions, SignIn, SignedIn,
+    Client, Ended, Error, Impersonate, Key, Next, Reason, Session, SessionId, SessionInfo, Sessions, SignIn, SignedIn,
     Timestamp, web::CsrfLayer,
 };
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,8 @@ async fn cart(session: Session) -> Answer {
 struct CartChange {
     product: String,
     by: i32,
-    next: String,
+    /// Checked as it is read: `/` where it leads elsewhere.
+    next: Next,
 }
 
 async fn change_cart(session: Session, Form(change): Form<CartChange>) -> Answer {
@@ -126,7 +127,7 @@ async fn change_cart(session: Session, Form(change): Form<CartChange>) -> Answer
     if change.by > 0 {
         say(&session, &format!("{} is in your cart.", product.name))?;
     }
-    go(own_path(&change.next))
+    go(change.next.as_str())
 }
 
 /// Whoever is not signed in is sent to the sign-in page, and comes back here.
@@ -173,16 +174,11 @@ fn lines(session: &Session, page: &str) -> Result<Option<String>, Trouble> {
 // Signing in and out
 
 #[derive(Deserialize)]
-struct Next {
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Credentials {
     user: String,
     password: String,
     remember: Option<String>,
-    next: String,
+    next: Next,
 }
 
 /// How often this visitor tried to sign in.
@@ -197,10 +193,10 @@ impl Attempts {
     const WINDOW: Duration = Duration::from_mins(1);
 }
 
-async fn sign_in_page(session: Session, Query(query): Query<Next>) -> Answer {
-    let next = own_path(query.next.as_deref().unwrap_or("/"));
+/// Where the visitor goes on is in the address, which anyone can write: [`Next`] lets paths of this shop through alone.
+async fn sign_in_page(session: Session, next: Next) -> Answer {
     if session.user().is_some() {
-        return go(next);
+        return go(next.as_str());
     }
     let form = format!(
         r#"<form class="card" method="post" action="/sign-in"><input type="hidden" name="next" value="{}">
@@ -209,13 +205,12 @@ async fn sign_in_page(session: Session, Query(query): Query<Next>) -> Answer {
         <label class="row"><input name="remember" type="checkbox"> Keep me signed in on this device</label>
         <button>Sign in</button></form>
         <p class="hint">This is a demo: sign in as <b>anna</b>, <b>ben</b> or <b>rita</b>, who runs the shop, password <b>{DEMO_PASSWORD}</b>.</p>"#,
-        Escaped(next)
+        Escaped(next.as_str())
     );
     page(&session, "Sign in", &form)
 }
 
 async fn sign_in(session: Session, State(users): State<Arc<Users>>, Form(form): Form<Credentials>) -> Answer {
-    let next = own_path(&form.next);
     let now = session.sessions().now();
     // Counted before the password is looked at, and stored at once: tries at the same time count one by one. This slows
     // people down; robots drop their cookie, so a real shop also counts by user and address.
@@ -232,14 +227,14 @@ async fn sign_in(session: Session, State(users): State<Arc<Users>>, Form(form): 
         let wait = Attempts::WINDOW.saturating_sub(now.since(attempts.since)).as_secs() + 1;
         return try_again(
             &session,
-            next,
+            &form.next,
             &format!("These were many tries. Please wait {wait} seconds, then try again."),
         );
     }
     // It would hold up every other request of this thread.
     let check = tokio::task::spawn_blocking(move || users.check(&form.user, &form.password));
     let Some(user) = check.await.expect("checking a password does not panic") else {
-        return try_again(&session, next, "Name or password is wrong.");
+        return try_again(&session, &form.next, "Name or password is wrong.");
     };
     session.remove(ATTEMPTS.name());
     // A new session with a new token; the cart moves into it.
@@ -247,12 +242,12 @@ async fn sign_in(session: Session, State(users): State<Arc<Users>>, Form(form): 
     let sign_in = sign_in.remember(form.remember.is_some()).methods("pwd");
     session.sign_in(sign_in).await?;
     say(&session, &format!("Welcome, {}.", user.full_name))?;
-    go(next)
+    go(form.next.as_str())
 }
 
-fn try_again(session: &Session, next: &str, why: &str) -> Answer {
+fn try_again(session: &Session, next: &Next, why: &str) -> Answer {
     say(session, why)?;
-    go(&format!("/sign-in?next={}", form_urlencoded(next)))
+    go(&format!("/sign-in?{}", next.to_query()))
 }
 
 async fn sign_out(session: Session) -> Answer {
@@ -480,23 +475,6 @@ fn button(action: &str, fields: &[(&str, &str)], label: &str) -> String {
 #[expect(clippy::unnecessary_wraps, reason = "most handlers end with it")]
 fn go(path: &str) -> Answer {
     Ok(Redirect::to(path).into_response())
-}
-
-/// `next`, if it leads to a page of ours and nowhere else.
-fn own_path(next: &str) -> &str {
-    let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
-    if is_plain && next.starts_with('/') && !next.starts_with("//") { next } else { "/" }
-}
-
-fn form_urlencoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || byte == b'/' {
-            encoded.push(byte.into());
-        } else {
-            write!(encoded, "%{byte:02X}").expect("a string takes all");
-        }
-        encoded
-    })
 }
 
 /// Keeps text from being read as markup.

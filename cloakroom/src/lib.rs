@@ -76,7 +76,7 @@
 //!
 //! | feature | default | |
 //! |---|---|---|
-//! | `axum` | on | the extractors [`Session`], [`SignedIn`] and [`Fresh`] |
+//! | `axum` | on | the extractors [`Session`], [`SignedIn`], [`Fresh`] and [`Next`] |
 //! | `actix` | off | the [middleware for actix-web](web::actix), and the same extractors |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
@@ -141,7 +141,7 @@ pub use sessions::{
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};
 #[cfg(any(feature = "actix", feature = "axum"))]
-pub use web::{Fresh, SignedIn};
+pub use web::{Fresh, Next, SignedIn};
 
 /// The programs in the project's own pages compile.
 #[cfg(all(doctest, feature = "axum", feature = "testing"))]

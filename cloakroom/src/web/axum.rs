@@ -1,6 +1,7 @@
-//! Extractors for axum: [`Session`] and [`SignedIn`].
+//! Extractors for axum: [`Session`], [`SignedIn`], [`Fresh`] and [`Next`].
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Once},
     time::Duration,
@@ -15,7 +16,7 @@ use axum_core::{
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
 
-use super::{Fresh, SessionLayer, SignedIn, layer::Tower, problem, signed_in::Asking, visit::Visit};
+use super::{Fresh, Next, SessionLayer, SignedIn, layer::Tower, problem, signed_in::Asking, visit::Visit};
 use crate::{Error, Session, TrustedProxies};
 
 impl<S: Sync> FromRequestParts<S> for Session {
@@ -74,6 +75,22 @@ impl<S: Sync> OptionalFromRequestParts<S> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Rejection> {
         Ok(SignedIn::of(visit(parts)?.session(parts).await?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Next {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self::of_query(parts.uri.query()).unwrap_or_default())
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for Next {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Infallible> {
+        Ok(Self::of_query(parts.uri.query()))
     }
 }
 

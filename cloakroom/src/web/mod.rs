@@ -14,6 +14,8 @@ pub mod csrf;
 #[cfg(any(feature = "actix", feature = "axum"))]
 mod fresh;
 mod layer;
+#[cfg(any(feature = "actix", feature = "axum"))]
+mod next;
 mod problem;
 mod recognise;
 #[cfg(any(feature = "actix", feature = "axum"))]
@@ -35,6 +37,8 @@ pub use csrf::CsrfLayer;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use fresh::Fresh;
 pub use layer::{SessionLayer, SessionService};
+#[cfg(any(feature = "actix", feature = "axum"))]
+pub use next::Next;
 pub use recognise::Recognised;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use signed_in::SignedIn;

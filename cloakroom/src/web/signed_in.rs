@@ -5,7 +5,7 @@ use std::{fmt::Write, ops::Deref, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::problem;
+use super::{next, problem};
 use crate::{Error, Session};
 
 /// The session of somebody who is signed in. Anybody else is answered with 401, or sent to the
@@ -78,15 +78,8 @@ impl Asking<'_> {
     fn redirect(&self, max_age: Option<u64>) -> Option<Response<Bytes>> {
         let page = self.sign_in_page.filter(|_| self.reads)?;
         let mut location = String::from(page);
-        location.push_str(if page.contains('?') { "&next=" } else { "?next=" });
-        for byte in self.wanted.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                    location.push(byte.into());
-                }
-                _ => write!(location, "%{byte:02X}").expect("writing to a string cannot fail"),
-            }
-        }
+        location.push(if page.contains('?') { '&' } else { '?' });
+        location.push_str(&next::query(self.wanted));
         if let Some(max_age) = max_age {
             write!(location, "&max_age={max_age}").expect("writing to a string cannot fail");
         }

@@ -29,6 +29,11 @@ fn f1_a_form_on_another_site_is_refused() {
 }
 
 #[test]
+fn no_link_to_the_sign_in_page_leads_elsewhere_afterwards() {
+    play("no_link_to_the_sign_in_page_leads_elsewhere_afterwards");
+}
+
+#[test]
 fn l1_the_token_from_before_the_sign_in_opens_nothing() {
     play("l1_the_token_from_before_the_sign_in_opens_nothing");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Ending, Error, Event, Found, Reason, Session, SignIn,
+    Ending, Error, Event, Found, Next, Reason, Session, SignIn,
     store::{AuditQuery, EndAnswer, Limit, Refusal},
 };
 use http::StatusCode;
@@ -257,6 +257,24 @@ async fn a_visitor_without_a_session_is_sent_to_the_sign_in_page() {
     let reply = Browser { app, cookie: None }.get("/account?tab=orders&x=%22").await;
     assert_eq!(reply.status, StatusCode::SEE_OTHER);
     assert_eq!(reply.header("location"), Some("/sign-in?next=/account%3Ftab%3Dorders%26x%3D%2522"));
+}
+
+#[tokio::test]
+async fn a_visitor_comes_back_to_what_they_asked_for_and_is_led_nowhere_else() {
+    let world = world();
+    let app = Router::new()
+        .route("/sign-in", get(|next: Next| async move { next.to_string() }))
+        .route("/account", get(|user: cloakroom::SignedIn| async move { user.user().to_owned() }));
+    let mut browser = Browser { app: app.layer(layer(&world.sessions).sign_in_page("/sign-in")), cookie: None };
+    for wanted in ["/account", "/account?tab=orders&x=%22&y=a+b", "/account?next=//evil.example"] {
+        let sent = browser.get(wanted).await.header("location").unwrap().to_owned();
+        assert_eq!(browser.text(&sent).await, wanted);
+    }
+    for hostile in ["//evil.example", "/%5Cevil.example", "%2F/evil.example", "https://evil.example", "", "/a&next=/b"]
+    {
+        assert_eq!(browser.text(&format!("/sign-in?next={hostile}")).await, "/", "{hostile}");
+    }
+    assert_eq!(browser.text("/sign-in").await, "/");
 }
 
 #[tokio::test]

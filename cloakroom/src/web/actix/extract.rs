@@ -1,6 +1,12 @@
 //! Extractors for actix-web: [`Session`] and [`SignedIn`].
 
-use std::{fmt, future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, Ready, ready},
+    pin::Pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
@@ -11,7 +17,7 @@ use actix_web::{
 
 use super::{Guest, SessionMiddleware, answer};
 use crate::{
-    Error, Fresh, Session, SignedIn, TrustedProxies,
+    Error, Fresh, Next, Session, SignedIn, TrustedProxies,
     web::{problem, signed_in::Asking},
 };
 
@@ -62,6 +68,16 @@ impl<const SECONDS: u64> FromRequest for Fresh<SECONDS> {
             })?;
             Ok(Self(user))
         })
+    }
+}
+
+/// `/` where the parameter is missing or leads elsewhere.
+impl FromRequest for Next {
+    type Error = actix_web::Error;
+    type Future = Ready<Result<Self, Self::Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Ok(Self::of_query(request.uri().query()).unwrap_or_default()))
     }
 }
 

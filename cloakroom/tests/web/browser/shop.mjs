@@ -59,6 +59,27 @@ const scenarios = {
     assert.equal(path(device.page), '/devices');
   },
 
+  async no_link_to_the_sign_in_page_leads_elsewhere_afterwards(devices) {
+    const foreign = url.replace('127.0.0.1', 'localhost');
+    const host = new URL(foreign).host;
+    const device = await devices.add();
+    for (const hostile of [foreign, `//${host}/`, `/\\${host}/`, `/\t/${host}/`, `\\\\${host}`, ` //${host}/`, `/.//${host}/`, `/%2F${host}`,
+      `/%5C${host}`, `/..//${host}/`, 'javascript:document.body.remove()', `https:${host}`, `/\n/${host}`, `@${host}/`, `.${host}`]) {
+      await device.page.goto(`/sign-in?next=${encodeURIComponent(hostile)}`);
+      await fillIn(device.page, 'anna');
+      assert.equal(new URL(device.page.url()).origin, url, hostile);
+      assert.equal(path(device.page), '/', hostile);
+      assert.equal(await note(device.page), 'Welcome, Anna Berg.');
+      await signOut(device.page);
+    }
+    for (const own of ['/cart', '/devices?a=1&b=%20c', '/checkout']) {
+      await device.page.goto(`/sign-in?next=${encodeURIComponent(own)}`);
+      await fillIn(device.page, 'anna');
+      assert.ok(path(device.page) === own || own === '/checkout', `${own}: ${path(device.page)}`);
+      await signOut(device.page);
+    }
+  },
+
   async l1_the_token_from_before_the_sign_in_opens_nothing(devices) {
     const [victim, thief] = [await devices.add(), await devices.add()];
     await victim.page.goto('/');
