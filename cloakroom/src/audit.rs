@@ -28,7 +28,7 @@ pub struct AuditEntry {
     pub ip: Option<IpAddr>,
     /// Why a session ended.
     pub reason: Option<Reason>,
-    /// Who did it, if not the session's user.
+    /// Who did it, if not the session's user, and [through what](crate::Sessions::acting_through).
     pub by: Option<Arc<str>>,
     /// A remark; for a refusal, what was refused.
     pub note: Option<Arc<str>>,
@@ -95,6 +95,16 @@ impl FromStr for Event {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let event = Self::ALL.iter().find(|event| event.code() == text);
         event.copied().ok_or_else(|| ParseEventError(text.into()))
+    }
+}
+
+/// How [`AuditEntry::by`] and [`Ended::by`] name what a call came through, beside the person it was made for: `key:shop`, or
+/// `key:shop for anna`. What comes first is what acted, whatever the caller says.
+pub(crate) fn attributed(through: Option<&str>, by: Option<Arc<str>>) -> Option<Arc<str>> {
+    match (through, by) {
+        (None, by) => by,
+        (Some(through), None) => Some(format!("key:{through}").into()),
+        (Some(through), Some(by)) => Some(format!("key:{through} for {by}").into()),
     }
 }
 

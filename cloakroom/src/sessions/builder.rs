@@ -336,7 +336,7 @@ impl Builder {
             Directory::Given(users) => Some(users),
         };
         let known_users = users.map(|users| users::Known::new(users, self.users_cache, self.only_known_users));
-        let sessions = Sessions(Arc::new(Inner {
+        let inner = Inner {
             store,
             clock: self.clock,
             config: self.config,
@@ -352,7 +352,8 @@ impl Builder {
             lanes: update::Lanes::default(),
             known_users,
             tasks: std::sync::Mutex::default(),
-        }));
+        };
+        let sessions = Sessions(Arc::new(inner), None);
         if self.upkeep {
             let problem = "call it within a Tokio runtime, or ask for no upkeep".to_owned();
             let runtime = tokio::runtime::Handle::try_current()

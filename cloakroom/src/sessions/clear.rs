@@ -42,12 +42,8 @@ impl Clear {
         self
     }
 
-    fn is_somebody_elses(&self) -> bool {
-        self.by.as_ref().is_some_and(|by| *by != self.user)
-    }
-
-    /// Why they end.
-    fn ending(&self) -> Ending {
+    /// Why they end, and by whom.
+    pub fn ending(&self) -> Ending {
         let reason = if self.is_somebody_elses() {
             Reason::RevokedByAdmin
         } else if self.force {
@@ -56,6 +52,10 @@ impl Clear {
             Reason::SignedInElsewhere
         };
         Ending { by: self.by.clone(), ..Ending::new(reason) }
+    }
+
+    fn is_somebody_elses(&self) -> bool {
+        self.by.as_ref().is_some_and(|by| *by != self.user)
     }
 
     /// Those of the user's living sessions that go, the latest used first.

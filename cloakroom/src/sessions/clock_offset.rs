@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Inner, Sessions};
+use super::{Inner, Sessions, upkeep::upgrade};
 use crate::{Error, Result, Timestamp};
 
 /// How far a node's clock is from its store's, as far as it can be told.
@@ -156,7 +156,7 @@ impl Sessions {
 
 pub(super) async fn keep_measuring(service: Weak<Inner>) {
     let mut failing = false;
-    while let Some(sessions) = service.upgrade().map(Sessions) {
+    while let Some(sessions) = upgrade(&service) {
         match sessions.measure_clock_offset().await {
             // There is no other clock.
             Ok(None) => return,

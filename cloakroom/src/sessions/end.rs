@@ -1,6 +1,6 @@
 //! Ending sessions, and finding them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{Found, Sessions};
 use crate::{
@@ -22,6 +22,12 @@ impl Sessions {
     /// Ends one session. Ending it again changes nothing and answers how it ended.
     pub async fn end(&self, id: SessionId, ending: &Ending) -> Result<EndAnswer> {
         let answers = self.end_many(vec![id], ending).await?;
+        Ok(answers.into_iter().next().unwrap_or(EndAnswer::Unknown(id)))
+    }
+
+    /// As another one ended: for the same reason, by the same hand.
+    pub(super) async fn end_as(&self, id: SessionId, ending: &Ending) -> Result<EndAnswer> {
+        let answers = self.end_attributed(&Which::Ids(vec![id]), ending).await?;
         Ok(answers.into_iter().next().unwrap_or(EndAnswer::Unknown(id)))
     }
 
@@ -60,10 +66,11 @@ impl Sessions {
         {
             return self.end_all_of(Arc::clone(user), except.to_vec(), ending).await;
         }
+        let except = except.iter().copied().collect();
         let mut ended = Vec::new();
         let mut after = None;
         loop {
-            let (ids, next) = self.page_of_ids(query, except, after.as_ref()).await?;
+            let (ids, next) = self.page_of_ids(query, &except, after.as_ref()).await?;
             let answers = self.end_many(ids, ending).await?;
             ended.extend(answers.into_iter().filter_map(EndAnswer::ended_now));
             after = next;
@@ -75,9 +82,10 @@ impl Sessions {
 
     /// Which sessions [`end_where`](Self::end_where) would end now.
     pub async fn ids_where(&self, query: &Query, except: &[SessionId]) -> Result<Vec<SessionId>> {
-        let (mut found, mut after) = self.page_of_ids(query, except, None).await?;
+        let except = except.iter().copied().collect();
+        let (mut found, mut after) = self.page_of_ids(query, &except, None).await?;
         while let Some(cursor) = after {
-            let (ids, next) = self.page_of_ids(query, except, Some(&cursor)).await?;
+            let (ids, next) = self.page_of_ids(query, &except, Some(&cursor)).await?;
             found.extend(ids);
             after = next;
         }
@@ -87,7 +95,7 @@ impl Sessions {
     async fn page_of_ids(
         &self,
         query: &Query,
-        except: &[SessionId],
+        except: &HashSet<SessionId>,
         after: Option<&Cursor>,
     ) -> Result<(Vec<SessionId>, Option<Cursor>)> {
         let page = self.find(query, after, 500).await?;
@@ -120,7 +128,8 @@ impl Sessions {
 
     /// Notes in the audit log that a request of this session was refused.
     pub(crate) async fn log_refused_request(&self, info: &SessionInfo, why: &str) {
-        let entry = AuditEntry { note: Some(why.into()), ..AuditEntry::about(info, Event::Refused, self.now()) };
+        let (by, note) = (self.attributed(None), Some(why.into()));
+        let entry = AuditEntry { by, note, ..AuditEntry::about(info, Event::Refused, self.now()) };
         self.log_refusal(&entry).await;
     }
 
@@ -150,7 +159,12 @@ impl Sessions {
     async fn end_which(&self, which: Which, ending: &Ending) -> Result<Vec<EndAnswer>> {
         super::check_text("by", ending.by.as_deref(), false)?;
         super::check_text("note", ending.note.as_deref(), false)?;
-        let answers = self.store_write(self.store().end(&which, ending, self.now())).await?;
+        let ending = Ending { by: self.attributed(ending.by.clone()), ..ending.clone() };
+        self.end_attributed(&which, &ending).await
+    }
+
+    async fn end_attributed(&self, which: &Which, ending: &Ending) -> Result<Vec<EndAnswer>> {
+        let answers = self.store_write(self.store().end(which, ending, self.now())).await?;
         for answer in &answers {
             if let EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) = answer {
                 self.watchers().tell(ended);

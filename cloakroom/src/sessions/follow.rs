@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
-use super::Sessions;
+use super::{Sessions, upkeep::upgrade};
 use crate::{
     Error, Result,
     store::{AuditQuery, BoxFuture, Cursor, Logged},
@@ -62,7 +62,7 @@ impl Sessions {
             let mut after = after;
             let mut failing = false;
             loop {
-                let Some(sessions) = service.upgrade().map(Sessions) else { break };
+                let Some(sessions) = upgrade(&service) else { break };
                 match sessions.pass_audit(&sink, &mut after).await {
                     Ok(()) => failing = false,
                     Err(error) if failing => tracing::debug!(%error, "audit entries still cannot be passed on"),

@@ -261,7 +261,8 @@ impl Sessions {
             "to act as {user}: {why}{}",
             if reason.is_empty() { String::new() } else { format!(" ({reason})") }
         );
-        let entry = AuditEntry { note: Some(note.into()), ..AuditEntry::about(actor, Event::Refused, now) };
+        let (by, note) = (self.attributed(None), Some(note.into()));
+        let entry = AuditEntry { by, note, ..AuditEntry::about(actor, Event::Refused, now) };
         self.log_refusal(&entry).await;
         tracing::warn!(session = %actor.id, actor = actor.user.as_deref(), %user, %why, "acting as another refused");
         Error::ImpersonationRefused(why)
@@ -311,8 +312,8 @@ impl Sessions {
             lease: Lease::default(),
             idempotency: None,
         };
-        let note = Some(impersonate.reason);
-        Ok((Create { record, limit: None, replaces: None, by: Some(actor), note }, token))
+        let (by, note) = (self.attributed(Some(actor)), Some(impersonate.reason));
+        Ok((Create { record, limit: None, replaces: None, by, note }, token))
     }
 
     /// Starts the new session, and withdraws every token of the original; where that fails, neither has happened.
@@ -352,7 +353,8 @@ impl Sessions {
     /// Makes a secret the only one of a session, in the place of its current one. A lost answer is asked for again: the same
     /// rotation is not made twice.
     async fn withdraw(&self, id: SessionId, current: Digest, successor: Digest, now: Timestamp) -> Result<Rotated> {
-        let rotation = Rotation { presented: current, successor, grace: Duration::ZERO, at_once: true, by: None };
+        let by = self.attributed(None);
+        let rotation = Rotation { presented: current, successor, grace: Duration::ZERO, at_once: true, by };
         match self.store_write(self.store().rotate(id, &rotation, now)).await {
             Err(Error::OutcomeUnknown { .. }) => self.store_write(self.store().rotate(id, &rotation, now)).await,
             answered => answered,
@@ -378,10 +380,11 @@ impl Sessions {
     /// token was presented, the actor must not have gone back either.
     pub(super) async fn while_actor_is_there(&self, record: Arc<Record>, now: Timestamp, look: Look) -> Result<Found> {
         let Some(id) = record.info.returns_to else { return Ok(Found::Live(record)) };
+        let is_over = || Ending { by: self.attributed(None), ..Ending::new(Reason::ImpersonationEnded) };
         let ending = match self.load(id, now).await? {
             // While the session is made there is no mark yet, and no token of it is out.
             Loaded::Live(original) if look != Look::ById && original.secrets.current != self.mark(record.info.id) => {
-                Ending::new(Reason::ImpersonationEnded)
+                is_over()
             }
             Loaded::Live(original) => {
                 if look == (Look::ByToken { counts: true }) {
@@ -393,10 +396,10 @@ impl Sessions {
                 let Ended { reason, by, note, .. } = tombstone.ended.clone();
                 Ending { reason, by, note }
             }
-            Loaded::Unknown => Ending::new(Reason::ImpersonationEnded),
+            Loaded::Unknown => is_over(),
         };
         let SessionInfo { id, user, .. } = &record.info;
-        match self.end(*id, &ending).await {
+        match self.end_as(*id, &ending).await {
             Ok(answer) => Ok(answer.into()),
             // It is over, even where nothing may be written.
             Err(Error::ReadOnly) => Ok(Found::Ended(ending.of(*id, user.clone(), now))),

@@ -22,7 +22,7 @@ impl Lock {
 
     /// Holds it for another lease from now. [`Error::LockLost`] if the lease had run out.
     pub async fn renew(&self) -> Result<()> {
-        let Sessions(inner) = &self.sessions;
+        let Sessions(inner, _) = &self.sessions;
         let renewal = inner.store.renew(self.id, self.number, inner.config.lock_lease, self.sessions.now());
         if self.sessions.store_write(renewal).await? { Ok(()) } else { Err(Error::LockLost) }
     }

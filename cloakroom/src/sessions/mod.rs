@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use self::builder::{AfterStart, Config};
 use crate::{
-    Boot, Clock, Ended, Error, Result, Timestamp,
+    Boot, Clock, Ended, Error, Result, Timestamp, audit,
     boot::BootCache,
     seal::Seals,
     store::{self, Store},
@@ -75,7 +75,7 @@ pub(crate) use start::check_text;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Sessions(Arc<Inner>);
+pub struct Sessions(Arc<Inner>, Option<Arc<str>>);
 
 /// On cache lines of its own: each request counts its handle beside this, and threads that only read must not wait for
 /// those that count.
@@ -109,6 +109,18 @@ impl Sessions {
     /// Serves sessions from a store, with other than default settings.
     pub fn builder(store: Arc<dyn Store>) -> Builder {
         Builder::new(store)
+    }
+
+    /// The same service, for calls that come through an API key of this name, or whatever else acts on behalf of others. Every
+    /// entry that these calls write into the audit log begins its [`by`](crate::AuditEntry::by) with `key:` and the name,
+    /// whatever they say who they are made for.
+    pub fn acting_through(&self, key: impl Into<Arc<str>>) -> Self {
+        Self(Arc::clone(&self.0), Some(key.into()))
+    }
+
+    /// How entries of the audit log name who a call was made for.
+    pub fn attributed(&self, by: Option<Arc<str>>) -> Option<Arc<str>> {
+        audit::attributed(self.1.as_deref(), by)
     }
 
     /// Writes what is still in memory (when sessions were last seen) and stops the upkeep. Sessions still work

@@ -6,7 +6,7 @@ use super::{Sessions, format_period, lifetimes::Asked};
 use crate::{
     Assurance, Client, Data, Device, Digest, Ended, Ending, Error, Lease, Partition, Reason, RecentChanges, Record,
     Result, Secrets, SessionId, SessionInfo, Timestamp, Token, data,
-    store::{Create, Created, Limit},
+    store::{Create, Created, Limit, Loaded, Query},
 };
 
 /// What a session starts with.
@@ -243,6 +243,23 @@ impl Sessions {
         self.start_with(start.into(), |partition| Token::generate(SessionId::generate(partition)?)).await
     }
 
+    /// The living session of an earlier start with the same [idempotency key](Start::idempotency_key), of the same user. What
+    /// it took from the session that it replaced lies there. Looks through the user's newest sessions; starts without a user
+    /// are not found.
+    pub async fn earlier_try(&self, start: &Start) -> Result<Option<Arc<Record>>> {
+        const LOOKED_AT: usize = 50;
+        let (Some(user), Some(digest)) = (&start.user, self.idempotency_digest(start)) else { return Ok(None) };
+        let newest = self.find(&Query::of_user(Arc::clone(user)), None, LOOKED_AT).await?;
+        for info in newest.items {
+            if let Loaded::Live(record) = self.load(info.id, self.now()).await?
+                && record.idempotency == Some(digest)
+            {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
     /// Starts a session whose token, in this partition, somebody else makes.
     pub(crate) async fn start_with(
         &self,
@@ -255,6 +272,7 @@ impl Sessions {
         let now = self.now();
         let hanging = start.ends_with_it;
         let (mut create, token) = self.prepare(start, token, now)?;
+        create.by = self.attributed(create.by.take());
         let created = match self.admit(&mut create, now).await? {
             Ok(()) => {
                 create.limit = create.limit.or(self.config().limit);
@@ -336,6 +354,7 @@ impl Sessions {
             idle: start.idle_timeout,
             ends_at: start.ends_at,
         };
+        let idempotency = self.idempotency_digest(&start);
         let parsed = start.client.user_agent.as_deref().map(Device::of);
         let is_mobile = parsed.as_ref().is_some_and(|device| device.kind.is_mobile());
         let (idle_timeout, mut ends_at) = config.lifetimes_of(is_mobile).deadlines(&asked, now)?;
@@ -346,12 +365,6 @@ impl Sessions {
         client.device = start.device.or(client.device).or_else(|| parsed?.name.map(Into::into));
         client.country = client.country.or_else(|| self.country_of(client.ip?));
 
-        let key = self.store().partition_key();
-        // The user is part of the digest: one key used for two people must not end the first one's session.
-        let idempotency = start.idempotency_key.as_deref().map(|text| {
-            let owner = start.user.as_deref().unwrap_or_default();
-            key.keyed_digest(format!("idempotency\0{owner}\0{text}").as_bytes())
-        });
         let token = token(self.partition(start.user.as_deref(), idempotency)?)?;
         let info = SessionInfo {
             id: token.id(),
@@ -385,6 +398,13 @@ impl Sessions {
             idempotency,
         };
         Ok((Create { record, limit, replaces: start.replaces, by: start.by, note: start.note }, token))
+    }
+
+    /// The user is part of the digest: one key used for two people must not end the first one's session.
+    fn idempotency_digest(&self, start: &Start) -> Option<Digest> {
+        let text = start.idempotency_key.as_deref()?;
+        let owner = start.user.as_deref().unwrap_or_default();
+        Some(self.store().partition_key().keyed_digest(format!("idempotency\0{owner}\0{text}").as_bytes()))
     }
 
     #[cfg(feature = "geoip")]

@@ -174,7 +174,8 @@ impl Sessions {
         for presented in self.digests(token) {
             let successor_digest = self.digest(&successor);
             let grace = self.config().rotation_grace;
-            let rotation = Rotation { presented, successor: successor_digest, grace, at_once: false, by: None };
+            let by = self.attributed(None);
+            let rotation = Rotation { presented, successor: successor_digest, grace, at_once: false, by };
             match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
                 Rotated::Rotated(record) => {
                     self.check_attended(&record, now).await?;

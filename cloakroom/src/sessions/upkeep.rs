@@ -186,8 +186,8 @@ impl Sessions {
 }
 
 /// Tasks hold the service weakly, so that dropping its last handle ends them.
-fn upgrade(service: &Weak<Inner>) -> Option<Sessions> {
-    service.upgrade().map(Sessions)
+pub(super) fn upgrade(service: &Weak<Inner>) -> Option<Sessions> {
+    service.upgrade().map(|inner| Sessions(inner, None))
 }
 
 async fn keep_flushing(touches: Arc<Touches>, service: Weak<Inner>) {

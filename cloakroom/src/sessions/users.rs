@@ -237,8 +237,8 @@ impl Sessions {
             let refusal = Refusal::NetworkNotAllowed;
             let from = ip.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
             tracing::warn!(session = %info.id, user = info.user.as_deref(), from, %refusal, "request refused");
-            let note = Some(format!("{refusal}: {from}").into());
-            self.log_refusal(&AuditEntry { note, ..AuditEntry::about(info, Event::Refused, now) }).await;
+            let (by, note) = (self.attributed(None), Some(format!("{refusal}: {from}").into()));
+            self.log_refusal(&AuditEntry { by, note, ..AuditEntry::about(info, Event::Refused, now) }).await;
             return Err(refusal.into());
         }
         Ok(Found::Live(record))
