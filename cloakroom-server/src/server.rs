@@ -23,7 +23,7 @@ use tokio::{
 use tower_service::Service;
 
 use crate::{
-    api::{self, App, ForwardAuth},
+    api::{self, App, ForwardAuth, Operations, Work},
     keys::ApiKeys,
     policy::Policies,
 };
@@ -37,6 +37,8 @@ pub struct Server {
     bounds: Bounds,
     trusted_proxies: Option<Arc<TrustedProxies>>,
     forward_auth: Arc<ForwardAuth>,
+    operations: Arc<Operations>,
+    work: Work,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -53,6 +55,8 @@ pub struct Bounds {
     pub shutdown_grace: Duration,
     /// How long the store has to answer a readiness check. Default 2 s.
     pub ping_timeout: Duration,
+    /// How long a call that ends sessions is waited for, before the answer is 202 and a job to ask about. Default 10 s.
+    pub answer_within: Duration,
     /// How often the store is asked for what is new, for each client of `/v1/events`. Default 1 s.
     pub events_interval: Duration,
 }
@@ -65,6 +69,7 @@ impl Default for Bounds {
             max_body: 1 << 20,
             shutdown_grace: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(2),
+            answer_within: Duration::from_secs(10),
             events_interval: Duration::from_secs(1),
         }
     }
@@ -79,6 +84,8 @@ impl Server {
             bounds: Bounds::default(),
             trusted_proxies: None,
             forward_auth: Arc::default(),
+            operations: Arc::default(),
+            work: Work::default(),
             closing: Arc::default(),
         }
     }
@@ -111,6 +118,8 @@ impl Server {
             metrics: Arc::default(),
             trusted_proxies: self.trusted_proxies.clone(),
             forward_auth: Arc::clone(&self.forward_auth),
+            operations: Arc::clone(&self.operations),
+            work: self.work.clone(),
             closing: Arc::clone(&self.closing),
         })
     }
@@ -146,8 +155,14 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
     drop(listener);
     server.closing.send_replace(true);
     tracing::info!("shutting down: finishing the requests in flight");
-    if tokio::time::timeout(server.bounds.shutdown_grace, connections.shutdown()).await.is_err() {
+    let finished = async {
+        connections.shutdown().await;
+        // Those whose clients have gone.
+        server.work.finish().await;
+    };
+    if tokio::time::timeout(server.bounds.shutdown_grace, finished).await.is_err() {
         tracing::warn!(after = ?server.bounds.shutdown_grace, "some requests did not finish in time");
+        server.work.cut_off().await;
     }
     server.sessions.shutdown().await;
 }

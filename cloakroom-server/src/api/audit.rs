@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use cloakroom::{
     SessionId,
     store::{AuditQuery, Cursor, Logged},
@@ -10,13 +10,7 @@ use cloakroom::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{
-    App,
-    guard::{Admin, May, Read},
-    json::{Params, Strict, ok},
-    problem::Problem,
-    sessions::page_size,
-};
+use super::{call::Call, json::ok, problem::Problem, sessions::page_size, strict::Nothing};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,27 +21,16 @@ pub(super) struct AuditParams {
     limit: Option<usize>,
 }
 
-pub(super) async fn list(
-    _: May<Read>,
-    State(app): State<App>,
-    Params(params): Params<AuditParams>,
-) -> Result<Response, Problem> {
+pub(super) async fn list(Call { app, params, .. }: Call<AuditParams>) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let after = params.after.map(Cursor::new);
     let query = AuditQuery { user: params.user, session: params.session };
-    let page = app.sessions.audit(&query, after.as_ref(), limit).await?;
+    let page = app.sessions.audit(&query, after.as_ref(), limit).await;
+    let page = page.map_err(|error| Problem::of_cursor("after", error))?;
     Ok(ok(&EntriesView { entries: &page.items, next: page.next.as_ref().map(Cursor::as_str) }))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
-
-pub(super) async fn reap(
-    _: May<Admin>,
-    State(app): State<App>,
-    Strict(Nothing {}): Strict<Nothing>,
-) -> Result<Response, Problem> {
+pub(super) async fn reap(Call { app, .. }: Call<Nothing, Nothing>) -> Result<Response, Problem> {
     let ended = app.sessions.reap().await?;
     Ok(ok(&json!({ "ended": ended })))
 }

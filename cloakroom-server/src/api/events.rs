@@ -2,12 +2,9 @@
 
 use std::{collections::VecDeque, convert::Infallible, future::ready, sync::Arc, time::Duration};
 
-use axum::{
-    extract::State,
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+use axum::response::{
+    IntoResponse, Response,
+    sse::{Event, KeepAlive, Sse},
 };
 use cloakroom::{
     Result, SessionId, Sessions,
@@ -18,12 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{
-    App,
-    guard::{May, Read},
-    json::Params,
-    problem::{Code, Problem},
-};
+use super::{call::Call, problem::Problem};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,10 +29,8 @@ pub(super) struct EventParams {
 const BATCH: usize = 500;
 
 pub(super) async fn follow(
-    _: May<Read>,
-    State(app): State<App>,
     headers: HeaderMap,
-    Params(params): Params<EventParams>,
+    Call { app, params, .. }: Call<EventParams>,
 ) -> Result<Response, Problem> {
     let after = last_event_id(&headers)?.or(params.after).map(Cursor::new);
     let mut follower = Follower {
@@ -52,14 +42,14 @@ pub(super) async fn follow(
         closing: app.closing.subscribe(),
     };
     // A wrong cursor is told before anything else, and so is a store that cannot be reached.
-    follower.read().await?;
+    follower.read().await.map_err(|error| Problem::of_cursor("after", error))?;
+    // A client sees at once that it is connected, though nothing may happen for hours.
+    let begun = stream::once(ready(Ok::<_, Infallible>(Event::default().comment("following"))));
     let events = stream::unfold(follower, async |mut follower| {
         let logged = follower.next().await?;
-        Some((Ok::<_, Infallible>(event(&logged)), follower))
+        Some((Ok(event(&logged)), follower))
     });
-    // A client sees at once that it is connected, though nothing may happen for hours.
-    let begin = stream::once(ready(Ok(Event::default().comment("following"))));
-    let mut response = Sse::new(begin.chain(events)).keep_alive(KeepAlive::default()).into_response();
+    let mut response = Sse::new(begun.chain(events)).keep_alive(KeepAlive::default()).into_response();
     // nginx would hold events back until its buffer is full.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
@@ -68,7 +58,7 @@ pub(super) async fn follow(
 /// Where a client was when its connection broke: the cursor of the last entry that it got.
 fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| Problem::new(Code::InvalidParameter, "Last-Event-ID: it is not ASCII"))?;
+    let text = value.to_str().map_err(|_| Problem::parameter("Last-Event-ID", "it is not ASCII"))?;
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
@@ -103,7 +93,7 @@ impl Follower {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "audit entries cannot be read: somebody who follows them is cut off");
+                    tracing::warn!(%error, "audit entries cannot be read: a client that follows them is cut off");
                     return None;
                 }
             }

@@ -1,41 +1,72 @@
-//! What stands before every call that needs an API key: the key, and a bound on the body.
+//! What stands before every call: the API key and its scope, and a bound on the body.
 
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequestParts, Request, State},
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt, Limited};
 
 use super::{
-    App,
+    App, call,
     problem::{Code, Problem},
+    routes::{self, Route},
+    work,
 };
 use crate::keys::{Caller, Scope};
 
-/// Lets those with a key in, with their whole body in memory.
+/// Lets those in whose key may make this call, with their whole body in memory.
 pub(super) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    // Without one, the answer is that the path does not take the method.
+    let Some(route) = routes::of(&request) else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
-    let Some(caller) = app.keys.caller(&parts.headers) else {
-        discard(&parts.headers, body, app.bounds.body_timeout).await;
-        let detail = "Send the header Authorization: Bearer KEY with an API key of this server.";
-        return Problem::new(Code::Unauthorized, detail).into_response();
-    };
-    let mut response = match read(&parts.headers, body, app.bounds.max_body, app.bounds.body_timeout).await {
-        Ok(body) => {
-            parts.extensions.insert(caller.clone());
-            next.run(Request::from_parts(parts, Body::from(body))).await
+    let caller = route.scope.and_then(|_| app.keys.caller(&parts.headers));
+    let mut response = match check(route, caller.as_ref(), &parts.headers) {
+        Ok(()) => match read(&parts.headers, body, app.bounds.max_body, app.bounds.body_timeout).await {
+            Ok(body) => {
+                if let Some(caller) = &caller {
+                    parts.extensions.insert(caller.clone());
+                }
+                let request = work::Request { route, caller: caller.clone(), parts, body };
+                work::carry_out(&app, request, next).await
+            }
+            Err(problem) => problem.into_response(),
+        },
+        Err(problem) => {
+            discard(&parts.headers, body, app.bounds.body_timeout).await;
+            problem.into_response()
         }
-        Err(problem) => problem.into_response(),
     };
-    response.extensions_mut().insert(caller);
+    if let Some(caller) = caller {
+        response.extensions_mut().insert(caller);
+    }
     // Answers hold tokens and personal data.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+fn check(route: &Route, caller: Option<&Caller>, headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(scope) = route.scope {
+        require(caller, scope)?;
+    }
+    call::check_encoding(headers)
+}
+
+fn require(caller: Option<&Caller>, scope: Scope) -> Result<(), Problem> {
+    let Some(caller) = caller else {
+        let detail = "Send the header Authorization: Bearer KEY with an API key of this server.";
+        return Err(Problem::new(Code::Unauthorized, detail));
+    };
+    if caller.scope < scope {
+        let (has, needed) = (caller.scope.name(), scope.name());
+        let detail = format!("This call needs a key of scope {needed}; {:?} has scope {has}.", caller.name);
+        return Err(Problem::new(Code::ScopeMissing, detail).with("scope", &needed));
+    }
+    Ok(())
 }
 
 async fn read(headers: &HeaderMap, mut body: Body, limit: usize, timeout: Duration) -> Result<Bytes, Problem> {
@@ -75,50 +106,4 @@ pub(super) async fn discard(headers: &HeaderMap, body: Body, timeout: Duration) 
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// A caller whose key has a scope. Each handler takes one, so that none can be reached without.
-#[derive(Debug)]
-pub(super) struct May<P> {
-    pub(super) caller: Caller,
-    scope: PhantomData<P>,
-}
-
-/// A scope, as a type.
-pub(super) trait Permission {
-    const SCOPE: Scope;
-}
-
-macro_rules! permissions {
-    ($($name:ident)+) => {$(
-        #[derive(Debug)]
-        pub(super) struct $name;
-
-        impl Permission for $name {
-            const SCOPE: Scope = Scope::$name;
-        }
-    )+};
-}
-
-permissions!(Read Write Admin);
-
-impl<P: Permission, S: Send + Sync> FromRequestParts<S> for May<P> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let caller = require(parts.extensions.get(), P::SCOPE)?;
-        Ok(Self { caller, scope: PhantomData })
-    }
-}
-
-fn require(caller: Option<&Caller>, scope: Scope) -> Result<Caller, Problem> {
-    let Some(caller) = caller else {
-        return Err(Problem::new(Code::Unauthorized, "This call needs an API key."));
-    };
-    if caller.scope < scope {
-        let (has, needed) = (caller.scope.name(), scope.name());
-        let detail = format!("This call needs a key of scope {needed}; {:?} has scope {has}.", caller.name);
-        return Err(Problem::new(Code::ScopeMissing, detail).with("scope", &needed));
-    }
-    Ok(caller.clone())
 }

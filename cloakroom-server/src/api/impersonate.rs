@@ -1,18 +1,19 @@
-//! Acting as somebody else, and going back.
+//! Acting as another user, and going back.
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use cloakroom::{Error, Impersonate, Record, Token};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
     App,
-    guard::{Admin, May},
-    json::{Strict, TokenText, answer},
+    call::Call,
+    json::{TokenText, answer},
     problem::Problem,
     sessions::ended_problem,
+    strict::Nothing,
     view::SessionView,
 };
 
@@ -41,9 +42,7 @@ struct HandedOver<'a> {
 }
 
 pub(super) async fn start(
-    _: May<Admin>,
-    State(app): State<App>,
-    Strict(request): Strict<ImpersonateRequest>,
+    Call { app, body: request, .. }: Call<Nothing, ImpersonateRequest>,
 ) -> Result<Response, Problem> {
     let ImpersonateRequest { token, user, reason, minutes, as_auditor } = request;
     let mut impersonate = Impersonate::new(user, reason);
@@ -57,11 +56,7 @@ pub(super) async fn start(
     Ok(hand_over(&app, &started.token, &started.record))
 }
 
-pub(super) async fn stop(
-    _: May<Admin>,
-    State(app): State<App>,
-    Strict(request): Strict<StopRequest>,
-) -> Result<Response, Problem> {
+pub(super) async fn stop(Call { app, body: request, .. }: Call<Nothing, StopRequest>) -> Result<Response, Problem> {
     let returned =
         app.sessions.stop_impersonating(request.token.token()?).await.map_err(|error| problem(&app, error))?;
     Ok(hand_over(&app, &returned.token, &returned.record))

@@ -1,105 +1,24 @@
-//! Strict JSON in, JSON out. What is not understood is refused by name, never ignored.
+//! JSON out, and what requests name in several calls.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    body::Body,
+    extract::{FromRequestParts, Path},
     response::{IntoResponse, Response},
 };
-use cloakroom::{Json, SessionId, Token};
+use cloakroom::{Json, SessionId, Sessions, Token};
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+    de::{Error as _, MapAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
-use super::problem::{Code, Problem};
-
-/// A request's body. An empty one counts as `{}`.
-pub(crate) struct Strict<T>(pub(crate) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Strict<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-        // The guard read the body already, so this cannot fail for its size or for the connection.
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|error| Problem::new(Code::BodyTooLarge, error.body_text()))?;
-        if body.is_empty() {
-            return parse(b"{}").map(Self);
-        }
-        if !content_type.as_ref().is_some_and(is_json) {
-            let detail = "Send the header Content-Type: application/json.";
-            return Err(Problem::new(Code::UnsupportedMediaType, detail));
-        }
-        parse(&body).map(Self)
-    }
-}
-
-fn is_json(content_type: &HeaderValue) -> bool {
-    let essence = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        describe(&path, &error.into_inner())
-    })?;
-    deserializer.end().map_err(|error| describe("", &error))?;
-    Ok(value)
-}
-
-fn describe(path: &str, error: &serde_json::Error) -> Problem {
-    let message = error.to_string();
-    if !error.is_data() {
-        return Problem::new(Code::MalformedJson, format!("The body is not JSON: {message}."))
-            .with("line", &error.line())
-            .with("column", &error.column());
-    }
-    let code = classify(&message);
-    // For these serde's path already ends with the field or stops above it; the message names it in any case.
-    let named = message.split('`').nth(1).filter(|_| code != Code::InvalidField);
-    let field = match (path, named) {
-        ("." | "", Some(name)) => name.to_owned(),
-        (path, Some(name)) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
-        (path, Some(name)) => format!("{path}.{name}"),
-        (path, None) => path.to_owned(),
-    };
-    Problem::field(code, &field, format!("{field}: {message}"))
-}
-
-/// Serde tells kinds of mistakes apart in its messages alone.
-fn classify(message: &str) -> Code {
-    [
-        ("unknown field", Code::UnknownField),
-        ("missing field", Code::MissingField),
-        ("duplicate field", Code::DuplicateField),
-    ]
-    .into_iter()
-    .find_map(|(start, code)| message.starts_with(start).then_some(code))
-    .unwrap_or(Code::InvalidField)
-}
-
-/// A request's query parameters.
-pub(crate) struct Params<T>(pub(crate) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(value)) => Ok(Self(value)),
-            Err(error) => {
-                let source = std::error::Error::source(&error).map_or_else(|| error.body_text(), ToString::to_string);
-                Err(Problem::new(Code::InvalidParameter, source))
-            }
-        }
-    }
-}
+use super::{
+    problem::{Code, Problem},
+    strict::RawObject,
+};
 
 /// The session that a path names. What is not an id names no session.
 pub(crate) struct PathId(pub(crate) SessionId);
@@ -145,49 +64,140 @@ impl<'de> Deserialize<'de> for TokenText {
     }
 }
 
-/// The entries of a JSON object, values byte for byte as they came. A key that comes twice is refused: which of its
-/// values was meant cannot be known.
-#[derive(Debug, Default)]
-pub(crate) struct Entries(pub(crate) Vec<(Arc<str>, Json)>);
+/// Keys and values in a request, not looked at before [`read`](Self::read).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Entries(RawObject);
 
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
+impl Entries {
+    /// How deep a value may nest. Answers put up to five levels around it, and many readers of JSON end at 128.
+    pub(crate) const MOST_LEVELS: usize = 120;
 
-        impl<'de> Visitor<'de> for Object {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+    /// The entries, values byte for byte as they came; `field` is what the request calls them.
+    ///
+    /// More than a session may hold is refused, before any of it is kept; so is a key that comes twice: which of its values
+    /// was meant cannot be known.
+    pub(crate) fn read(&self, field: &'static str, sessions: &Sessions) -> Result<Vec<(Arc<str>, Json)>, Problem> {
+        let limit = sessions.max_data_bytes();
+        let mut found = Found { limit, ..Found::default() };
+        let mut json = serde_json::Deserializer::from_str(self.0.text());
+        if let Err(error) = json.deserialize_map(&mut found) {
+            return Err(Problem::new(Code::MalformedJson, format!("The body is not JSON: {field}: {error}.")));
+        }
+        if found.size > limit {
+            let largest = found.largest.map(|(key, _)| key);
+            return Err(Problem::from(cloakroom::Error::TooLarge { key: largest, size: found.size, limit }));
+        }
+        let mut seen = HashSet::with_capacity(found.entries.len());
+        for (key, value) in &found.entries {
+            if !seen.insert(key) {
+                let name = format!("{field}.{key}");
+                return Err(Problem::field(Code::DuplicateField, &name, format!("{name}: it is given twice")));
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut seen = std::collections::HashSet::new();
-                let mut entries = Vec::new();
-                while let Some(key) = map.next_key::<Arc<str>>()? {
-                    if !seen.insert(Arc::clone(&key)) {
-                        return Err(A::Error::custom(format_args!("duplicate field `{key}`")));
-                    }
-                    entries.push((key, map.next_value()?));
-                }
-                Ok(Entries(entries))
+            let levels = levels(value.as_str());
+            if levels > Self::MOST_LEVELS {
+                let detail = format!("{field}.{key}: its {levels} levels are more than {}.", Self::MOST_LEVELS);
+                return Err(Problem::new(Code::NestedTooDeep, detail)
+                    .with("key", key)
+                    .with("limit", &Self::MOST_LEVELS));
             }
         }
-
-        deserializer.deserialize_map(Object)
+        Ok(found.entries)
     }
+}
+
+/// What was read of an object, and what it would count.
+#[derive(Default)]
+struct Found {
+    limit: usize,
+    size: usize,
+    largest: Option<(String, usize)>,
+    entries: Vec<(Arc<str>, Json)>,
+}
+
+impl<'de> Visitor<'de> for &mut Found {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(key) = members.next_key::<Key<'de>>()? {
+            let value: &RawValue = members.next_value()?;
+            let size = key.0.len() + value.get().len();
+            self.size = self.size.checked_add(size).ok_or_else(|| A::Error::custom("it is too large"))?;
+            if self.largest.as_ref().is_none_or(|(_, largest)| size > *largest) {
+                self.largest = Some((key.0.chars().take(40).collect(), size));
+            }
+            // What is too much is counted for the answer, and not kept.
+            if self.size > self.limit {
+                self.entries = Vec::new();
+            } else {
+                self.entries.push((key.0.into(), value.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// How many lists and objects lie within each other. The text is JSON.
+fn levels(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => {
+                while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
+                    if byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// An answer.
 pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(body))
-            .into_response(),
+        Ok(body) => written(status, body),
         Err(error) => Problem::new(Code::Internal, format!("the answer cannot be written: {error}")).into_response(),
     }
+}
+
+/// An answer that is JSON already.
+pub(crate) fn written(status: StatusCode, body: Vec<u8>) -> Response {
+    let content_type = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, content_type)], Body::from(body)).into_response()
 }
 
 /// An answer that all is well.
 pub(crate) fn ok(body: &impl Serialize) -> Response {
     answer(StatusCode::OK, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_those_outside_of_text() {
+        for (json, expected) in
+            [("1", 0), (r#""[[[""#, 0), (r#""\"[""#, 0), ("[]", 1), (r#"[{"a":[1],"b}":2},[]]"#, 3), ("[[],[[]]]", 3)]
+        {
+            assert_eq!(levels(json), expected, "{json}");
+        }
+    }
 }

@@ -7,39 +7,30 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use cloakroom::ClockOffset;
 use http::{StatusCode, header};
 
-use super::App;
+use super::{call::Call, forward_auth, routes::ROUTES};
 
-/// The routes that are counted one by one. All else is counted together.
-const ROUTES: [&str; 15] = [
-    "/v1/sessions",
-    "/v1/sessions/resume",
-    "/v1/sessions/resume-many",
-    "/v1/sessions/rotate",
-    "/v1/sessions/revoke",
-    "/v1/sessions/{id}",
-    "/v1/users",
-    "/v1/users/{user}",
-    "/v1/users/{user}/clear-sessions",
-    "/v1/audit",
-    "/v1/reap",
-    "/auth",
-    "/healthz",
-    "/readyz",
-    "other",
-];
+/// What is counted for each route: its path, and after those of the list forward authentication and all else together.
+#[derive(Debug)]
+pub(crate) struct Metrics(Vec<RouteMetrics>);
 
-#[derive(Debug, Default)]
-pub(crate) struct Metrics([RouteMetrics; ROUTES.len()]);
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.dedup();
+        paths.extend([forward_auth::ROUTE, OTHER]);
+        Self(paths.into_iter().map(|path| RouteMetrics { path, ..RouteMetrics::default() }).collect())
+    }
+}
+
+const OTHER: &str = "other";
 
 #[derive(Debug, Default)]
 struct RouteMetrics {
+    path: &'static str,
     /// By class of status, from 1xx.
     requests: [AtomicU64; 5],
     micros: AtomicU64,
@@ -47,8 +38,7 @@ struct RouteMetrics {
 
 impl Metrics {
     pub(super) fn count(&self, path: &str, status: StatusCode, took: Duration) {
-        let at = ROUTES.iter().position(|route| *route == path).unwrap_or(ROUTES.len() - 1);
-        let route = &self.0[at];
+        let Some(route) = self.0.iter().find(|route| route.path == path).or(self.0.last()) else { return };
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         route.requests[class].fetch_add(1, Relaxed);
         route.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
@@ -63,7 +53,8 @@ impl Metrics {
             "# HELP cloakroom_request_seconds_total Time spent on answering, by route.\n\
              # TYPE cloakroom_request_seconds_total counter\n",
         );
-        for (route, metrics) in ROUTES.iter().zip(&self.0) {
+        for metrics in &self.0 {
+            let route = metrics.path;
             for (class, count) in (1..).zip(&metrics.requests) {
                 let count = count.load(Relaxed);
                 if count > 0 {
@@ -79,7 +70,7 @@ impl Metrics {
     }
 }
 
-pub(super) async fn show(State(app): State<App>) -> Response {
+pub(super) async fn show(Call { app, .. }: Call) -> Response {
     let text = app.metrics.text() + &clock_offset(app.sessions.clock_offset());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
@@ -107,16 +98,33 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count("/v1/sessions", StatusCode::CREATED, Duration::from_millis(1500));
         metrics.count("/auth", StatusCode::UNAUTHORIZED, Duration::ZERO);
+        metrics.count("/v1/events", StatusCode::OK, Duration::ZERO);
         metrics.count("/made-up\"} 1", StatusCode::NOT_FOUND, Duration::ZERO);
         let text = metrics.text();
         for line in [
             "cloakroom_requests_total{route=\"/v1/sessions\",status=\"2xx\"} 1\n",
             "cloakroom_requests_total{route=\"/auth\",status=\"4xx\"} 1\n",
+            "cloakroom_requests_total{route=\"/v1/events\",status=\"2xx\"} 1\n",
             "cloakroom_requests_total{route=\"other\",status=\"4xx\"} 1\n",
             "cloakroom_request_seconds_total{route=\"/v1/sessions\"} 1.5\n",
         ] {
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains("made-up"));
+    }
+
+    #[test]
+    fn every_route_has_a_label_of_its_own() {
+        let metrics = Metrics::default();
+        for (count, route) in (1..).zip(ROUTES) {
+            metrics.count(route.path, StatusCode::OK, Duration::ZERO);
+            let counted: u64 = metrics.0.iter().map(|metrics| metrics.requests[1].load(Relaxed)).sum();
+            assert_eq!(counted, count);
+        }
+        assert_eq!(metrics.0.last().unwrap().requests[1].load(Relaxed), 0, "none counts as other");
+        let mut paths: Vec<_> = metrics.0.iter().map(|metrics| metrics.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), metrics.0.len());
     }
 }

@@ -7,7 +7,6 @@ use axum::{
     extract::{Request, State},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use cloakroom::{Sessions, TrustedProxies};
 use tokio::sync::watch;
@@ -15,26 +14,36 @@ use tokio::sync::watch;
 use crate::{Bounds, keys::ApiKeys};
 
 mod audit;
+mod call;
 mod events;
 mod forward_auth;
 mod guard;
 mod health;
 mod impersonate;
+mod jobs;
 mod json;
 mod metrics;
 mod number;
+mod operation;
 mod patch;
 mod problem;
 mod request_log;
 mod revoke;
+mod routes;
 mod sessions;
 mod start;
+mod strict;
+#[cfg(test)]
+mod tests;
 mod users;
 mod view;
+mod work;
 
 pub(crate) use forward_auth::ForwardAuth;
 pub(crate) use metrics::Metrics;
+pub(crate) use operation::Operations;
 use problem::{Code, Problem};
+pub(crate) use work::Work;
 
 /// What every handler works on.
 #[derive(Clone, Debug)]
@@ -45,36 +54,19 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
     pub(crate) forward_auth: Arc<ForwardAuth>,
+    /// What callers may ask about again, and what goes on without them.
+    pub(crate) operations: Arc<Operations>,
+    pub(crate) work: Work,
     /// Becomes true when the server shuts down: what would go on for ever ends then.
     pub(crate) closing: Arc<watch::Sender<bool>>,
 }
 
 /// All paths of the server.
 pub(crate) fn router(app: App) -> Router {
-    let keyed = Router::new()
-        .route("/v1/sessions", get(sessions::list).post(start::start))
-        .route("/v1/sessions/resume", post(sessions::resume))
-        .route("/v1/sessions/resume-many", post(sessions::resume_many))
-        .route("/v1/sessions/rotate", post(sessions::rotate))
-        .route("/v1/sessions/revoke", post(revoke::revoke))
-        .route("/v1/sessions/impersonate", post(impersonate::start))
-        .route("/v1/sessions/impersonate/stop", post(impersonate::stop))
-        .route("/v1/sessions/{id}", get(sessions::show).patch(patch::patch).delete(sessions::end))
-        .route("/v1/users", get(users::list))
-        .route("/v1/users/{user}", get(users::show).patch(users::patch).delete(users::delete))
-        .route("/v1/users/{user}/clear-sessions", post(users::clear_sessions))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/events", get(events::follow))
-        .route("/v1/reap", post(audit::reap))
-        .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(from_fn_with_state(app.clone(), guard::admit));
-    let open = Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::show))
-        .method_not_allowed_fallback(method_not_allowed);
-    let log = from_fn_with_state(app.clone(), request_log::log);
-    keyed.merge(open).fallback(elsewhere).layer(log).with_state(app)
+    let (admit, log) =
+        (from_fn_with_state(app.clone(), guard::admit), from_fn_with_state(app.clone(), request_log::log));
+    let listed = routes::router().method_not_allowed_fallback(method_not_allowed).route_layer(admit);
+    listed.fallback(elsewhere).layer(log).with_state(app)
 }
 
 /// Forward authentication takes every method and paths of every form, and answers none of them with 404 or 405.

@@ -2,17 +2,18 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use cloakroom::{Change, Found, Json, JsonRef, Record, SessionId, Sessions, store::Updated};
 use serde::Deserialize;
 
 use super::{
-    App,
-    guard::{May, Write},
-    json::{Entries, PathId, Strict, ok},
+    call::Call,
+    json::{Entries, PathId, ok},
     number::{NoSum, sum},
+    operation::Attempt,
     problem::{Code, Problem},
     sessions::Shown,
+    strict::{AtMost, Nothing},
     view::SessionView,
 };
 
@@ -20,38 +21,48 @@ use super::{
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PatchRequest {
     set: Entries,
-    remove: Vec<Arc<str>>,
+    remove: AtMost<Arc<str>, 10_000>,
     add: Entries,
     if_version: Option<u64>,
 }
 
+/// What is asked for, looked at.
+struct Patch {
+    set: Vec<(Arc<str>, Json)>,
+    remove: Vec<Arc<str>>,
+    add: Vec<(Arc<str>, Json)>,
+    if_version: Option<u64>,
+    /// The same for a repeat, which the session recognises by it.
+    id: Option<u64>,
+}
+
 pub(super) async fn patch(
-    _: May<Write>,
-    State(app): State<App>,
     PathId(id): PathId,
-    Strict(request): Strict<PatchRequest>,
+    Call { app, attempt, body: request, .. }: Call<Nothing, PatchRequest>,
 ) -> Result<Response, Problem> {
-    request.check()?;
-    let record = if request.add.0.is_empty() {
-        request.apply(&app.sessions, id).await?
+    let PatchRequest { set, remove: AtMost(remove), add, if_version } = request;
+    let (set, add) = (set.read("set", &app.sessions)?, add.read("add", &app.sessions)?);
+    let patch = Patch { set, remove, add, if_version, id: attempt.as_ref().map(Attempt::number) };
+    patch.check()?;
+    let record = if patch.add.is_empty() {
+        patch.apply(&app.sessions, id).await?
     } else {
-        request.apply_with_sums(&app.sessions, id).await?
+        patch.apply_with_sums(&app.sessions, id).await?
     };
     Ok(ok(&Shown { session: SessionView::from(&*record) }))
 }
 
-impl PatchRequest {
+impl Patch {
     fn check(&self) -> Result<(), Problem> {
         let mut seen = HashSet::new();
-        let named =
-            self.set.0.iter().map(|(key, _)| key).chain(&self.remove).chain(self.add.0.iter().map(|(key, _)| key));
+        let named = self.set.iter().map(|(key, _)| key).chain(&self.remove).chain(self.add.iter().map(|(key, _)| key));
         for key in named {
             if !seen.insert(key) {
                 let detail = format!("{key:?} comes twice: each key can be set, removed or added to, once");
                 return Err(Problem::new(Code::DuplicateField, detail).with("key", key));
             }
         }
-        let not_a_number = self.add.0.iter().find(|(_, value)| sum(&zero(), value) == Err(NoSum::NotANumber));
+        let not_a_number = self.add.iter().find(|(_, value)| sum(&zero(), value) == Err(NoSum::NotANumber));
         match not_a_number {
             Some((key, _)) => {
                 let detail = format!("add.{key}: only a number can be added");
@@ -63,7 +74,8 @@ impl PatchRequest {
 
     fn change(&self, sessions: &Sessions) -> Change {
         let mut change = sessions.change();
-        for (key, value) in &self.set.0 {
+        change.id = self.id.unwrap_or(change.id);
+        for (key, value) in &self.set {
             change.set(Arc::clone(key), value.clone());
         }
         for key in &self.remove {
@@ -105,7 +117,7 @@ impl PatchRequest {
             return Err(conflict(record));
         }
         let mut change = self.change(sessions);
-        for (key, addend) in &self.add.0 {
+        for (key, addend) in &self.add {
             let stored = record.data.get(key).map(JsonRef::to_json);
             let total = sum(stored.as_ref().unwrap_or(&zero()), addend).map_err(|why| no_sum(key, why))?;
             change.relied_on.insert(Arc::clone(key), stored);

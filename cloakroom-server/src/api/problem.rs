@@ -1,5 +1,7 @@
 //! What goes wrong, as clients see it: `application/problem+json` with a stable `code`.
 
+use std::io;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -43,6 +45,7 @@ codes! {
     PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
     SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
     UserUnknown, NOT_FOUND, "user_unknown", "There is no such user";
+    JobUnknown, NOT_FOUND, "job_unknown", "There is no such job";
     MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method";
     RequestTimeout, REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive";
     VersionConflict, CONFLICT, "version_conflict", "The session was changed meanwhile";
@@ -52,12 +55,14 @@ codes! {
     BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
     DataTooLarge, PAYLOAD_TOO_LARGE, "data_too_large", "The session's data would be too large";
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON";
+    UnexpectedBody, UNPROCESSABLE_ENTITY, "unexpected_body", "The call takes no body";
     UnknownField, UNPROCESSABLE_ENTITY, "unknown_field", "A field is not known";
     MissingField, UNPROCESSABLE_ENTITY, "missing_field", "A field is missing";
     DuplicateField, UNPROCESSABLE_ENTITY, "duplicate_field", "A field or key is given twice";
     InvalidField, UNPROCESSABLE_ENTITY, "invalid_field", "A field has a wrong value";
     InvalidParameter, UNPROCESSABLE_ENTITY, "invalid_parameter", "A query parameter is wrong";
     InvalidKey, UNPROCESSABLE_ENTITY, "invalid_key", "A session key cannot be used";
+    NestedTooDeep, UNPROCESSABLE_ENTITY, "nested_too_deep", "A value nests too deep";
     NotANumber, UNPROCESSABLE_ENTITY, "not_a_number", "Only numbers can be added to";
     NumberOverflow, UNPROCESSABLE_ENTITY, "number_overflow", "The sum is too large";
     QueryEmpty, UNPROCESSABLE_ENTITY, "query_empty", "Nothing says which sessions are meant";
@@ -68,6 +73,9 @@ codes! {
     OutcomeUnknown, SERVICE_UNAVAILABLE, "outcome_unknown", "Whether it was done is unknown";
     ReadOnly, SERVICE_UNAVAILABLE, "read_only", "Sessions are read-only for now";
     ClockSkew, SERVICE_UNAVAILABLE, "clock_skew", "This server's clock is off";
+    NotReady, SERVICE_UNAVAILABLE, "not_ready", "The server cannot work";
+    OutOfFiles, SERVICE_UNAVAILABLE, "out_of_files", "The server has too many files open";
+    ShuttingDown, SERVICE_UNAVAILABLE, "shutting_down", "The server shuts down";
 }
 
 /// A problem: its kind, what happened this time, and what a program may want to know about it.
@@ -93,6 +101,23 @@ impl Problem {
 
     pub(crate) fn field(code: Code, field: &str, detail: impl Into<String>) -> Self {
         Self::new(code, detail).with("field", &field)
+    }
+
+    pub(crate) fn parameter(name: &str, problem: &str) -> Self {
+        Self::new(Code::InvalidParameter, format!("{name}: {problem}")).with("parameter", &name)
+    }
+
+    /// A cursor comes by different names.
+    pub(crate) fn of_cursor(name: &str, error: Error) -> Self {
+        match error {
+            Error::InvalidArgument { what: "cursor", problem } => Self::parameter(name, &problem),
+            error => error.into(),
+        }
+    }
+
+    /// The same under another code.
+    pub(crate) fn retold_as(self, code: Code) -> Self {
+        Self { code, ..self }
     }
 
     pub(crate) fn unknown_session() -> Self {
@@ -144,7 +169,8 @@ impl IntoResponse for Problem {
             Code::RequestTimeout => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            // Of the others it is an operator who must do something.
+            Code::Contended | Code::StoreUnavailable | Code::OutcomeUnknown | Code::OutOfFiles | Code::ShuttingDown => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -170,10 +196,18 @@ impl From<Error> for Problem {
             Error::TooLarge { key, size, limit } => {
                 Self::new(Code::DataTooLarge, detail).with("key", &key).with("size", &size).with("limit", &limit)
             }
-            Error::InvalidArgument { what: "cursor", .. } => Self::new(Code::InvalidParameter, detail),
-            Error::InvalidArgument { what, .. } => Self::field(Code::InvalidField, what, detail),
+            Error::InvalidArgument { what: "cursor", problem } => Self::parameter("cursor", &problem),
+            Error::InvalidArgument { what, problem } => {
+                let field = field_of(what);
+                Self::field(Code::InvalidField, field, format!("{field}: {problem}"))
+            }
             Error::Contended { .. } | Error::Locked { .. } => Self::new(Code::Contended, detail),
             Error::ReadOnly => Self::new(Code::ReadOnly, detail),
+            Error::Unavailable { .. } | Error::Store { .. } if is_out_of_files(&error) => {
+                let detail = "The server has as many files and connections open as it may: raise its limit of open files \
+                              (ulimit -n; LimitNOFILE with systemd).";
+                Self { detail: detail.into(), ..failed(Code::OutOfFiles, &error) }
+            }
             Error::Unavailable { .. } => failed(Code::StoreUnavailable, &error),
             Error::OutcomeUnknown { .. } => failed(Code::OutcomeUnknown, &error),
             Error::Store { .. } => failed(Code::StoreFailed, &error),
@@ -182,11 +216,35 @@ impl From<Error> for Problem {
     }
 }
 
+/// What the API calls an argument of the library.
+fn field_of(argument: &'static str) -> &'static str {
+    match argument {
+        "idle timeout" => "idle_seconds",
+        "absolute lifetime" => "ends_at",
+        "idempotency key" => "Idempotency-Key",
+        "limit" => "limit.max",
+        same => same,
+    }
+}
+
 /// What the operator must hear of too.
 fn failed(code: Code, error: &Error) -> Problem {
     let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::error!(%error, source, "a request failed");
     Problem::new(code, error.to_string())
+}
+
+/// Whether a file or connection could not be opened because too many are. Some databases do not pass the cause on, so that
+/// opening one more tells.
+fn is_out_of_files(error: &Error) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let told = causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_about_files));
+    told || cfg!(unix) && std::fs::File::open("/").is_err_and(|error| is_about_files(&error))
+}
+
+/// EMFILE and ENFILE, which have these numbers on every Unix.
+fn is_about_files(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! Ending many sessions at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use axum::{extract::State, response::Response};
-use cloakroom::{ClientIp, Reason, SessionId, Timestamp, store::Query};
+use axum::{Extension, response::Response};
+use cloakroom::{
+    ClientIp, Ending, Reason, SessionId, Sessions, Timestamp,
+    store::{Cursor, EndAnswer, Query},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    App,
-    guard::{Admin, May},
-    json::{Strict, ok},
+    call::Call,
+    json::ok,
+    operation::Operation,
     problem::{Code, Problem},
-    sessions::ending,
+    strict::{AtMost, Nothing},
 };
 
 #[derive(Debug, Deserialize)]
@@ -25,37 +28,78 @@ pub(super) struct RevokeRequest {
     #[serde(default)]
     all: bool,
     #[serde(default)]
-    except: Vec<SessionId>,
+    except: AtMost<SessionId, 1000>,
     reason: Option<String>,
     note: Option<Arc<str>>,
     #[serde(default)]
     dry_run: bool,
 }
 
+/// What a call that ends many sessions answers.
 #[derive(Debug, Serialize)]
-struct RevokedView {
+pub(super) struct EndedView {
     matched: usize,
     ended: Vec<SessionId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     would_end: Option<Vec<SessionId>>,
 }
 
+impl EndedView {
+    pub(super) fn of(operation: &Operation) -> Self {
+        let ended = operation.ended();
+        Self { matched: ended.len(), ended, would_end: None }
+    }
+
+    pub(super) fn preview(ids: Vec<SessionId>) -> Self {
+        Self { matched: ids.len(), ended: Vec::new(), would_end: Some(ids) }
+    }
+}
+
 pub(super) async fn revoke(
-    May { caller, .. }: May<Admin>,
-    State(app): State<App>,
-    Strict(request): Strict<RevokeRequest>,
+    Extension(operation): Extension<Arc<Operation>>,
+    Call { app, body: request, .. }: Call<Nothing, RevokeRequest>,
 ) -> Result<Response, Problem> {
     request.check()?;
-    let ending = ending(request.reason()?, request.note.clone(), &caller);
+    let ending = Ending { reason: request.reason()?, by: None, note: request.note.clone() };
     let query = request.query(app.sessions.now());
-    let (ended, would_end) = if request.dry_run {
-        (Vec::new(), Some(app.sessions.ids_where(&query, &request.except).await?))
-    } else {
-        let ended = app.sessions.end_where(&query, &request.except, &ending).await?;
-        (ended.iter().map(|ended| ended.id).collect(), None)
-    };
-    let matched = would_end.as_ref().unwrap_or(&ended).len();
-    Ok(ok(&RevokedView { matched, ended, would_end }))
+    let except = request.except.0;
+    if request.dry_run {
+        return Ok(ok(&EndedView::preview(app.sessions.ids_where(&query, &except).await?)));
+    }
+    operation.settle(&app.sessions, &ending).await?;
+    match query {
+        Query { user: Some(user), impersonated_by: None, ip: None, device: None, last_seen_before: None } => {
+            let except = except.into_iter().collect();
+            operation.may_end_all_of(&app.sessions, &user, &except).await?;
+            let ended = app.sessions.end_all_of(user, except.into_iter().collect(), &ending).await?;
+            operation.has_ended(ended.iter().map(|ended| ended.id));
+        }
+        query => end_where(&app.sessions, &query, &except.into_iter().collect(), &ending, &operation).await?,
+    }
+    Ok(ok(&EndedView::of(&operation)))
+}
+
+/// In portions, each noted as soon as it is done.
+async fn end_where(
+    sessions: &Sessions,
+    query: &Query,
+    except: &HashSet<SessionId>,
+    ending: &Ending,
+    operation: &Operation,
+) -> cloakroom::Result<()> {
+    const PORTION: usize = 500;
+    let mut after: Option<Cursor> = None;
+    loop {
+        let page = sessions.find(query, after.as_ref(), PORTION).await?;
+        let ids: Vec<_> = page.items.iter().map(|info| info.id).filter(|id| !except.contains(id)).collect();
+        operation.is_about_to_end(&ids);
+        let answers = sessions.end_many(ids, ending).await?;
+        operation.has_ended(answers.into_iter().filter_map(EndAnswer::ended_now).map(|ended| ended.id));
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 impl RevokeRequest {

@@ -2,22 +2,24 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::{extract::State, response::Response};
+use axum::{Extension, response::Response};
 use cloakroom::{
-    ClientIp, Ended, Ending, Found, Reason, RotatedToken, Sessions,
+    ClientIp, Ended, Ending, Found, ParseReasonError, Reason, RotatedToken, Sessions,
     store::{Cursor, EndAnswer, Query},
 };
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    App,
-    guard::{May, Read, Write},
-    json::{Params, PathId, Strict, TokenText, ok},
+    call::Call,
+    json::{self, PathId, TokenText, ok},
+    operation::Operation,
     problem::{Code, Problem},
     start::ClientRequest,
+    strict::{AtMost, Nothing},
     view::SessionView,
 };
-use crate::keys::Caller;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Shown<'a> {
@@ -37,11 +39,7 @@ fn yes() -> bool {
     true
 }
 
-pub(super) async fn resume(
-    _: May<Read>,
-    State(app): State<App>,
-    Strict(request): Strict<ResumeRequest>,
-) -> Result<Response, Problem> {
+pub(super) async fn resume(Call { app, body: request, .. }: Call<Nothing, ResumeRequest>) -> Result<Response, Problem> {
     let ip = request.client.as_ref().and_then(ClientRequest::ip);
     let found = find(&app.sessions, &request.token, ip, request.touch).await?;
     Ok(ok(&Shown { session: living(&app.sessions, &found)? }))
@@ -78,13 +76,8 @@ fn clear_cookie(sessions: &Sessions, reason: Reason) -> Option<String> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResumeManyRequest {
-    tokens: Vec<TokenText>,
+    tokens: AtMost<TokenText, 100>,
     client: Option<ClientRequest>,
-}
-
-#[derive(Debug, Serialize)]
-struct ResumedMany<'a> {
-    results: Vec<Resumed<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,33 +87,46 @@ enum Resumed<'a> {
     Problem(Problem),
 }
 
-const MOST_TOKENS: usize = 100;
+/// So many sessions are loaded at a time.
+const LOADED_AT_ONCE: usize = 16;
+/// After so many bytes of an answer others have their turn.
+const PAUSE_AFTER: usize = 256 << 10;
 
 pub(super) async fn resume_many(
-    _: May<Read>,
-    State(app): State<App>,
-    Strict(request): Strict<ResumeManyRequest>,
+    Call { app, body: request, .. }: Call<Nothing, ResumeManyRequest>,
 ) -> Result<Response, Problem> {
-    if request.tokens.len() > MOST_TOKENS {
-        let detail = format!("tokens: at most {MOST_TOKENS} at once, these are {}", request.tokens.len());
-        return Err(Problem::field(Code::InvalidField, "tokens", detail));
-    }
     let ip = request.client.as_ref().and_then(ClientRequest::ip);
-    let mut found = Vec::with_capacity(request.tokens.len());
-    for token in &request.tokens {
-        found.push(match find(&app.sessions, token, ip, true).await {
-            // One whose user is refused says nothing about the others.
-            Err(error @ cloakroom::Error::Refused(_)) => Err(Some(Problem::from(error))),
-            found => Ok(found?),
-        });
-    }
-    let resumed = found.iter_mut().map(|found| match found {
-        Ok(found) => {
-            living(&app.sessions, found).map_or_else(Resumed::Problem, |session| Resumed::Session(Box::new(session)))
+    let (sessions, AtMost(tokens)) = (&app.sessions, request.tokens);
+    let resume = |token: TokenText| async move { resumed(sessions, &token, ip).await };
+    let mut results = stream::iter(tokens).map(resume).buffered(LOADED_AT_ONCE);
+    let mut body = b"{\"results\":[".to_vec();
+    let mut paused_at = 0;
+    while let Some(result) = results.next().await {
+        if body.len() > b"{\"results\":[".len() {
+            body.push(b',');
         }
-        Err(problem) => Resumed::Problem(problem.take().unwrap_or_else(Problem::unknown_session)),
-    });
-    Ok(ok(&ResumedMany { results: resumed.collect() }))
+        body.extend(result?);
+        if body.len() - paused_at > PAUSE_AFTER {
+            paused_at = body.len();
+            tokio::task::yield_now().await;
+        }
+    }
+    body.extend(b"]}");
+    Ok(json::written(StatusCode::OK, body))
+}
+
+/// One of the results, as text.
+async fn resumed(sessions: &Sessions, token: &TokenText, ip: Option<IpAddr>) -> Result<Vec<u8>, Problem> {
+    let found = find(sessions, token, ip, true).await;
+    let view = match &found {
+        Ok(found) => {
+            living(sessions, found).map_or_else(Resumed::Problem, |session| Resumed::Session(Box::new(session)))
+        }
+        // One whose user is refused says nothing about the others.
+        Err(cloakroom::Error::Refused(refusal)) => Resumed::Problem(cloakroom::Error::Refused(*refusal).into()),
+        Err(_) => return Err(found.err().map_or_else(Problem::unknown_session, Problem::from)),
+    };
+    serde_json::to_vec(&view).map_err(|error| Problem::new(Code::Internal, error.to_string()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,11 +143,7 @@ struct RotatedView<'a> {
     session: SessionView<'a>,
 }
 
-pub(super) async fn rotate(
-    _: May<Write>,
-    State(app): State<App>,
-    Strict(request): Strict<RotateRequest>,
-) -> Result<Response, Problem> {
+pub(super) async fn rotate(Call { app, body: request, .. }: Call<Nothing, RotateRequest>) -> Result<Response, Problem> {
     let presented = request.token.token()?;
     let ip = request.client.as_ref().and_then(ClientRequest::ip);
     let rotated = app.sessions.rotate_from(presented, ip).await.map_err(|error| match error {
@@ -159,7 +161,7 @@ pub(super) async fn rotate(
     Ok(ok(&RotatedView { token, set_cookie, session: SessionView::from(&*record) }))
 }
 
-pub(super) async fn show(_: May<Read>, State(app): State<App>, PathId(id): PathId) -> Result<Response, Problem> {
+pub(super) async fn show(PathId(id): PathId, Call { app, .. }: Call) -> Result<Response, Problem> {
     match app.sessions.get(id).await? {
         Found::Live(record) => Ok(ok(&Shown { session: SessionView::from(&*record) })),
         Found::Ended(ended) => Err(Problem::ended(&ended)),
@@ -182,28 +184,26 @@ struct EndedView {
 }
 
 pub(super) async fn end(
-    May { caller, .. }: May<Write>,
-    State(app): State<App>,
     PathId(id): PathId,
-    Params(params): Params<EndParams>,
+    Extension(operation): Extension<Arc<Operation>>,
+    Call { app, params, .. }: Call<EndParams>,
 ) -> Result<Response, Problem> {
     let reason = match params.reason.as_deref() {
-        Some(text) => text.parse().map_err(|error| Problem::new(Code::InvalidParameter, format!("reason: {error}")))?,
+        Some(text) => {
+            text.parse().map_err(|error: ParseReasonError| Problem::parameter("reason", &error.to_string()))?
+        }
         None => Reason::SignedOut,
     };
-    let (ended_now, ended) = match app.sessions.end(id, &ending(reason, params.note, &caller)).await? {
+    let ending = Ending { reason, by: None, note: params.note };
+    operation.settle(&app.sessions, &ending).await?;
+    operation.is_about_to_end(&[id]);
+    let (ended_now, ended) = match app.sessions.end(id, &ending).await? {
         EndAnswer::EndedNow(ended) => (true, ended),
-        EndAnswer::EndedBefore(ended) => (false, ended),
+        EndAnswer::EndedBefore(ended) => (operation.ended().contains(&id), ended),
         EndAnswer::Unknown(_) => return Err(Problem::unknown_session()),
     };
     let clear_cookie = clear_cookie(&app.sessions, ended.reason);
     Ok(ok(&EndedView { ended_now, reason: ended.reason.code(), clear_cookie }))
-}
-
-/// An ending on behalf of an API key. What people do themselves is not put down to the key that carried it.
-pub(super) fn ending(reason: Reason, note: Option<Arc<str>>, caller: &Caller) -> Ending {
-    let by_the_user = matches!(reason, Reason::SignedOut | Reason::SignedOutElsewhere);
-    Ending { reason, by: (!by_the_user).then(|| Arc::clone(&caller.name)), note }
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,11 +224,7 @@ struct ListView<'a> {
     next: Option<&'a str>,
 }
 
-pub(super) async fn list(
-    _: May<Read>,
-    State(app): State<App>,
-    Params(params): Params<ListParams>,
-) -> Result<Response, Problem> {
+pub(super) async fn list(Call { app, params, .. }: Call<ListParams>) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let ListParams { user, impersonated_by, ip, device, .. } = params;
     let query = Query { user, impersonated_by, ip: ip.map(ClientIp::get), device, last_seen_before: None };
@@ -242,6 +238,6 @@ pub(super) async fn list(
 pub(super) fn page_size(asked: Option<usize>) -> Result<usize, Problem> {
     match asked.unwrap_or(50) {
         limit @ 1..=500 => Ok(limit),
-        limit => Err(Problem::new(Code::InvalidParameter, format!("limit: {limit} is not between 1 and 500"))),
+        limit => Err(Problem::parameter("limit", &format!("{limit} is not between 1 and 500"))),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use cloakroom::{
-    Assurance, Client, ClientIp, Data, Found, Record, SessionId, Start, Timestamp,
+    Assurance, Client, ClientIp, Data, Ended, Found, Json, JsonRef, Reason, Record, SessionId, Start, Timestamp,
     store::{Limit, WhenFull},
 };
 use http::{HeaderMap, StatusCode};
@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     App,
-    guard::{May, Write},
-    json::{Entries, Strict, TokenText, answer},
-    problem::{Code, Problem},
+    call::Call,
+    json::{Entries, TokenText, answer},
+    operation::{Attempt, IDEMPOTENCY_KEY},
+    problem::Problem,
+    strict::Nothing,
     view::SessionView,
 };
 
@@ -22,7 +24,8 @@ use super::{
 #[serde(deny_unknown_fields)]
 pub(super) struct StartRequest {
     user: Option<Arc<str>>,
-    data: Option<Entries>,
+    #[serde(default)]
+    data: Entries,
     full_name: Option<Arc<str>>,
     user_type: Option<Arc<str>>,
     idle_seconds: Option<u64>,
@@ -88,18 +91,31 @@ struct StartedView<'a> {
 }
 
 pub(super) async fn start(
-    _: May<Write>,
-    State(app): State<App>,
     headers: HeaderMap,
-    Strict(request): Strict<StartRequest>,
+    Call { app, attempt, body: request, .. }: Call<Nothing, StartRequest>,
 ) -> Result<Response, Problem> {
-    let replaced = match &request.replaces {
-        Some(text) => replaced(&app, text, request.client.as_ref().and_then(ClientRequest::ip)).await?,
-        None => None,
+    let given = request.data.read("data", &app.sessions)?;
+    let replaced = replaced(&app, request.replaces.as_ref(), request.ip()).await?;
+    let fresh_data = request.fresh_data;
+    // A call that has one is recognised by it, so that it was found to be text.
+    let key = attempt.and_then(|_| headers.get(IDEMPOTENCY_KEY)?.to_str().ok());
+    let mut start = request.into_start();
+    if let Some(key) = key {
+        start = start.idempotency_key(key);
+    }
+    let before = match &replaced {
+        Replaced::Nothing => None,
+        Replaced::Living(record) => Some(Arc::clone(record)),
+        // The first try took its place, and has what was in it.
+        Replaced::Taken => first_try(&app, attempt.as_ref(), &start).await?,
     };
-    let idempotency_key = idempotency_key(&headers)?;
-    let start = request.into_start(replaced.as_deref(), idempotency_key);
+    let carried = before.filter(|record| !fresh_data && start.may_carry_over(&record.info));
+    start = start.data(merged(carried.as_deref(), given));
+    if let Replaced::Living(record) = &replaced {
+        start = start.in_place_of(&record.info);
+    }
     let started = app.sessions.start(start).await?;
+    app.operations.hand(attempt, started.record.info.id);
     let view = StartedView {
         set_cookie: app.sessions.cookie().set(&started.token, &started.record.info, app.sessions.now(), None),
         token: started.token.reveal(),
@@ -109,28 +125,51 @@ pub(super) async fn start(
     Ok(answer(StatusCode::CREATED, &view))
 }
 
-/// The living session that the new one takes the place of. One that ended has no place to take; a token that opens
-/// nothing is a mistake that would otherwise leave a session behind.
-async fn replaced(app: &App, text: &TokenText, ip: Option<IpAddr>) -> Result<Option<Arc<Record>>, Problem> {
+/// What became of the session that the new one takes the place of.
+enum Replaced {
+    /// There is none, or it has no place to take.
+    Nothing,
+    Living(Arc<Record>),
+    /// Another session took its place.
+    Taken,
+}
+
+/// A token that opens nothing is a mistake that would otherwise leave a session behind.
+async fn replaced(app: &App, text: Option<&TokenText>, ip: Option<IpAddr>) -> Result<Replaced, Problem> {
+    let Some(text) = text else { return Ok(Replaced::Nothing) };
     let unknown = || Problem::unknown_session().with("field", &"replaces");
     let token = text.token().map_err(|_| unknown())?;
     match app.sessions.resume_without_touch_from(token, ip).await? {
-        Found::Live(record) => Ok(Some(record)),
-        Found::Ended(_) => Ok(None),
+        Found::Live(record) => Ok(Replaced::Living(record)),
+        Found::Ended(Ended { reason: Reason::Replaced, .. }) => Ok(Replaced::Taken),
+        Found::Ended(_) => Ok(Replaced::Nothing),
         Found::Unknown => Err(unknown()),
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| {
-        Problem::field(Code::InvalidField, "Idempotency-Key", "Idempotency-Key: only visible ASCII is allowed")
-    })?;
-    Ok(Some(text.to_owned()))
+/// The living session that an earlier try of this very call started, by this process or by another.
+async fn first_try(app: &App, attempt: Option<&Attempt>, start: &Start) -> Result<Option<Arc<Record>>, Problem> {
+    if let Some(id) = app.operations.handed(attempt)
+        && let Found::Live(record) = app.sessions.get(id).await?
+    {
+        return Ok(Some(record));
+    }
+    Ok(app.sessions.earlier_try(start).await?)
+}
+
+/// What was there before, and over it what is given: built in one go.
+fn merged(carried: Option<&Record>, given: Vec<(Arc<str>, Json)>) -> Data {
+    let own = |(key, value): (&str, JsonRef<'_>)| (Arc::from(key), value.to_json());
+    carried.into_iter().flat_map(|record| record.data.iter()).map(own).chain(given).collect()
 }
 
 impl StartRequest {
-    fn into_start(self, replaced: Option<&Record>, idempotency_key: Option<String>) -> Start {
+    fn ip(&self) -> Option<IpAddr> {
+        self.client.as_ref().and_then(ClientRequest::ip)
+    }
+
+    /// All but its data, and what it replaces.
+    fn into_start(self) -> Start {
         let client = self.client.map(|ClientRequest { ip, user_agent, device, country }| Client {
             ip: ip.map(ClientIp::get),
             user_agent,
@@ -166,18 +205,6 @@ impl StartRequest {
         }
         if let Some(LimitRequest { max, when_full }) = self.limit {
             start = start.limit(Limit { max, when_full });
-        }
-        let carried = replaced.filter(|record| !self.fresh_data && start.may_carry_over(&record.info));
-        let mut data = carried.map_or_else(Data::new, |record| record.data.clone());
-        for (key, value) in self.data.unwrap_or_default().0 {
-            data.insert(key, value);
-        }
-        start = start.data(data);
-        if let Some(record) = replaced {
-            start = start.in_place_of(&record.info);
-        }
-        if let Some(key) = idempotency_key {
-            start = start.idempotency_key(key);
         }
         start
     }

@@ -1,24 +1,27 @@
 //! The directory of users, and clearing a user's sessions.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Path, State},
+    Extension,
+    extract::{FromRequestParts, Path},
     response::Response,
 };
 use cloakroom::{
-    Clear, DirectoryEntry, Ended, Network, SessionId, Timestamp, User, UserPatch,
-    store::{Cursor, WhenFull},
+    Clear, DirectoryEntry, Ending, Network, Reason, SessionId, Timestamp, User, UserPatch,
+    store::{Cursor, EndAnswer, WhenFull},
 };
 use http::request::Parts;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    App,
-    guard::{Admin, May, Write},
-    json::{Params, Strict, ok},
+    call::Call,
+    json::ok,
+    operation::Operation,
     problem::{Code, Problem},
+    revoke::EndedView,
     sessions::page_size,
+    strict::{Nothing, Nullable},
 };
 
 /// The user that a path names.
@@ -73,7 +76,7 @@ struct Shown<'a> {
     user: UserView<'a>,
 }
 
-pub(super) async fn show(_: May<Admin>, State(app): State<App>, PathUser(user): PathUser) -> Result<Response, Problem> {
+pub(super) async fn show(PathUser(user): PathUser, Call { app, .. }: Call) -> Result<Response, Problem> {
     let Some(entry) = app.sessions.user(&user).await? else {
         return Err(Problem::new(Code::UserUnknown, "The directory has no entry of this user. PATCH makes one."));
     };
@@ -94,11 +97,7 @@ struct ListView<'a> {
     next: Option<&'a str>,
 }
 
-pub(super) async fn list(
-    _: May<Admin>,
-    State(app): State<App>,
-    Params(params): Params<ListParams>,
-) -> Result<Response, Problem> {
+pub(super) async fn list(Call { app, params, .. }: Call<ListParams>) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let after = params.cursor.map(Cursor::new);
     let page = app.sessions.users(after.as_ref(), limit).await?;
@@ -107,30 +106,28 @@ pub(super) async fn list(
 }
 
 /// A field that is left out stays, and `null` empties it.
-#[expect(clippy::option_option, reason = "a field left out is not one that is null")]
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct PatchRequest {
     enabled: Option<bool>,
-    #[serde(default, deserialize_with = "given")]
-    full_name: Option<Option<Arc<str>>>,
-    #[serde(default, deserialize_with = "given")]
-    user_type: Option<Option<Arc<str>>>,
-    #[serde(default, deserialize_with = "given")]
-    session_limit: Option<Option<u32>>,
-    #[serde(default, deserialize_with = "given")]
-    when_full: Option<Option<WhenFull>>,
-    allowed_networks: Option<Vec<Network>>,
-}
-
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+    full_name: Nullable<Arc<str>>,
+    user_type: Nullable<Arc<str>>,
+    session_limit: Nullable<u32>,
+    when_full: Nullable<WhenFull>,
+    allowed_networks: Nullable<Vec<Network>>,
 }
 
 impl From<PatchRequest> for UserPatch {
     fn from(request: PatchRequest) -> Self {
         let PatchRequest { enabled, full_name, user_type, session_limit, when_full, allowed_networks } = request;
-        Self { enabled, full_name, user_type, session_limit, when_full, allowed_networks }
+        Self {
+            enabled,
+            full_name: full_name.0,
+            user_type: user_type.0,
+            session_limit: session_limit.0,
+            when_full: when_full.0,
+            allowed_networks: allowed_networks.0.map(Option::unwrap_or_default),
+        }
     }
 }
 
@@ -141,13 +138,17 @@ struct PatchedView<'a> {
 }
 
 pub(super) async fn patch(
-    May { caller, .. }: May<Admin>,
-    State(app): State<App>,
     PathUser(user): PathUser,
-    Strict(request): Strict<PatchRequest>,
+    Extension(operation): Extension<Arc<Operation>>,
+    Call { app, body: request, .. }: Call<Nothing, PatchRequest>,
 ) -> Result<Response, Problem> {
-    let (entry, ended) = app.sessions.patch_user(user, &request.into(), Some(caller.name)).await?;
-    Ok(ok(&PatchedView { user: UserView::from(&entry), ended: ids(&ended) }))
+    if request.enabled == Some(false) {
+        operation.settle(&app.sessions, &Ending::new(Reason::UserDisabled)).await?;
+        operation.may_end_all_of(&app.sessions, &user, &HashSet::new()).await?;
+    }
+    let (entry, ended) = app.sessions.patch_user(user, &request.into(), None).await?;
+    operation.has_ended(ended.iter().map(|ended| ended.id));
+    Ok(ok(&PatchedView { user: UserView::from(&entry), ended: operation.ended() }))
 }
 
 #[derive(Debug, Serialize)]
@@ -157,12 +158,15 @@ struct DeletedView {
 }
 
 pub(super) async fn delete(
-    May { caller, .. }: May<Admin>,
-    State(app): State<App>,
     PathUser(user): PathUser,
+    Extension(operation): Extension<Arc<Operation>>,
+    Call { app, .. }: Call,
 ) -> Result<Response, Problem> {
-    let (deleted, ended) = app.sessions.delete_user(user, Some(caller.name)).await?;
-    Ok(ok(&DeletedView { deleted, ended: ids(&ended) }))
+    operation.settle(&app.sessions, &Ending::new(Reason::UserDisabled)).await?;
+    operation.may_end_all_of(&app.sessions, &user, &HashSet::new()).await?;
+    let (deleted, ended) = app.sessions.delete_user(user, None).await?;
+    operation.has_ended(ended.iter().map(|ended| ended.id));
+    Ok(ok(&DeletedView { deleted, ended: operation.ended() }))
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,19 +180,10 @@ pub(super) struct ClearRequest {
     dry_run: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct ClearedView {
-    matched: usize,
-    ended: Vec<SessionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    would_end: Option<Vec<SessionId>>,
-}
-
 pub(super) async fn clear_sessions(
-    _: May<Write>,
-    State(app): State<App>,
     PathUser(user): PathUser,
-    Strict(request): Strict<ClearRequest>,
+    Extension(operation): Extension<Arc<Operation>>,
+    Call { app, body: request, .. }: Call<Nothing, ClearRequest>,
 ) -> Result<Response, Problem> {
     let mut clear = Clear::of(user).force(request.force);
     if let Some(current) = request.keep {
@@ -197,17 +192,14 @@ pub(super) async fn clear_sessions(
     if let Some(by) = request.by {
         clear = clear.by(by);
     }
-    let view = if request.dry_run {
-        let chosen = app.sessions.sessions_to_clear(&clear).await?;
-        let would_end = chosen.iter().map(|info| info.id).collect();
-        ClearedView { matched: chosen.len(), ended: Vec::new(), would_end: Some(would_end) }
-    } else {
-        let ended = app.sessions.clear_sessions(&clear).await?;
-        ClearedView { matched: ended.len(), ended: ids(&ended), would_end: None }
-    };
-    Ok(ok(&view))
-}
-
-fn ids(ended: &[Ended]) -> Vec<SessionId> {
-    ended.iter().map(|ended| ended.id).collect()
+    operation.settle(&app.sessions, &clear.ending()).await?;
+    let chosen = app.sessions.sessions_to_clear(&clear).await?;
+    let chosen: Vec<_> = chosen.iter().map(|info| info.id).collect();
+    if request.dry_run {
+        return Ok(ok(&EndedView::preview(chosen)));
+    }
+    operation.is_about_to_end(&chosen);
+    let answers = app.sessions.end_many(chosen, &clear.ending()).await?;
+    operation.has_ended(answers.into_iter().filter_map(EndAnswer::ended_now).map(|ended| ended.id));
+    Ok(ok(&EndedView::of(&operation)))
 }

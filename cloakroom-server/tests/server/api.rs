@@ -260,7 +260,7 @@ fn r4_an_administrator_ends_one_some_or_all() {
     let path = format!("/v1/sessions/{one_id}?reason=revoked_by_admin&note=stolen%20phone");
     server.call(&server.admin, Method::DELETE, &path, "").expect(200);
     let gone = server.resume(&one).expect(410);
-    assert_eq!((gone.at("/reason"), gone.at("/by")), (json!("revoked_by_admin"), json!("root")));
+    assert_eq!((gone.at("/reason"), gone.at("/by")), (json!("revoked_by_admin"), json!("key:root")));
     assert_eq!(gone.at("/note"), "stolen phone");
 
     let revoked = server.post("/v1/sessions/revoke", r#"{"ip":"192.0.2.1","device":"phone"}"#).expect(200);
