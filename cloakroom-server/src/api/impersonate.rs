@@ -11,6 +11,7 @@ use super::{
     App,
     call::Call,
     json::{TokenText, answer},
+    operation::Attempt,
     problem::Problem,
     sessions::ended_problem,
     strict::Nothing,
@@ -42,7 +43,7 @@ struct HandedOver<'a> {
 }
 
 pub(super) async fn start(
-    Call { app, body: request, .. }: Call<Nothing, ImpersonateRequest>,
+    Call { app, attempt, body: request, .. }: Call<Nothing, ImpersonateRequest>,
 ) -> Result<Response, Problem> {
     let ImpersonateRequest { token, user, reason, minutes, as_auditor } = request;
     let mut impersonate = Impersonate::new(user, reason);
@@ -52,14 +53,36 @@ pub(super) async fn start(
     if as_auditor {
         impersonate = impersonate.as_auditor();
     }
-    let started = app.sessions.impersonate(token.token()?, impersonate).await.map_err(|error| problem(&app, error))?;
+    let token = token.token()?;
+    if let Some(again) = handed_again(&app, attempt.as_ref(), token).await? {
+        return Ok(again);
+    }
+    let started = app.sessions.impersonate(token, impersonate).await.map_err(|error| problem(&app, error))?;
+    app.operations.hand(attempt, started.record.info.id);
     Ok(hand_over(&app, &started.token, &started.record))
 }
 
-pub(super) async fn stop(Call { app, body: request, .. }: Call<Nothing, StopRequest>) -> Result<Response, Problem> {
-    let returned =
-        app.sessions.stop_impersonating(request.token.token()?).await.map_err(|error| problem(&app, error))?;
+pub(super) async fn stop(
+    Call { app, attempt, body: request, .. }: Call<Nothing, StopRequest>,
+) -> Result<Response, Problem> {
+    let token = request.token.token()?;
+    if let Some(again) = handed_again(&app, attempt.as_ref(), token).await? {
+        return Ok(again);
+    }
+    let returned = app.sessions.stop_impersonating(token).await.map_err(|error| problem(&app, error))?;
+    app.operations.hand(attempt, returned.record.info.id);
     Ok(hand_over(&app, &returned.token, &returned.record))
+}
+
+/// The answer of a repeat: the first try spent the token, and the session that it was spent for has a new one. Where that is
+/// not so any more, the repeat is a call like any other.
+async fn handed_again(app: &App, attempt: Option<&Attempt>, spent: &Token) -> Result<Option<Response>, Problem> {
+    let Some(session) = app.operations.handed(attempt) else { return Ok(None) };
+    match app.sessions.hand_over_again(spent, session).await {
+        Ok(handed) => Ok(Some(hand_over(app, &handed.token, &handed.record))),
+        Err(Error::UnknownSession | Error::Ended(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn hand_over(app: &App, token: &Token, record: &Record) -> Response {

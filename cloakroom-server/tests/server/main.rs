@@ -7,6 +7,7 @@ mod bad_input;
 mod cli;
 mod common;
 mod doctor;
+mod endings;
 mod events;
 mod forward_auth;
 mod impersonation;

@@ -352,7 +352,13 @@ impl Sessions {
 
     /// Makes a secret the only one of a session, in the place of its current one. A lost answer is asked for again: the same
     /// rotation is not made twice.
-    async fn withdraw(&self, id: SessionId, current: Digest, successor: Digest, now: Timestamp) -> Result<Rotated> {
+    pub(super) async fn withdraw(
+        &self,
+        id: SessionId,
+        current: Digest,
+        successor: Digest,
+        now: Timestamp,
+    ) -> Result<Rotated> {
         let by = self.attributed(None);
         let rotation = Rotation { presented: current, successor, grace: Duration::ZERO, at_once: true, by };
         match self.store_write(self.store().rotate(id, &rotation, now)).await {
@@ -362,7 +368,7 @@ impl Sessions {
     }
 
     /// What stands for the secret of the actor's own session while they act in another: of no token is it the digest.
-    fn mark(&self, acting: SessionId) -> Digest {
+    pub(super) fn mark(&self, acting: SessionId) -> Digest {
         self.store().partition_key().keyed_digest(&[b"acting\0", &acting.as_bytes()[..]].concat())
     }
 

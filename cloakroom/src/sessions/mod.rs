@@ -29,6 +29,7 @@ mod clock_offset;
 mod directory;
 mod end;
 mod follow;
+mod handed;
 mod impersonate;
 mod lifetimes;
 mod lock;

@@ -313,7 +313,7 @@ fn decided<T>(outcome: Option<Result<T, Mistake>>, read: Result<(), serde_json::
 }
 
 /// The whole body was found to be JSON before, but escapes were not looked at.
-fn syntax(error: &serde_json::Error) -> Mistake {
+fn syntax(error: &impl fmt::Display) -> Mistake {
     Mistake::new(Code::MalformedJson, format!("The body is not JSON: {error}."))
 }
 
@@ -349,13 +349,13 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<'de, '_, A> {
     type Error = Mistake;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mistake> {
-        let Some(Name(name)) = self.members.next_key().map_err(from_inner)? else { return Ok(None) };
+        let Some(Name(name)) = self.members.next_key().map_err(|error| syntax(&error))? else { return Ok(None) };
         self.current = name;
         seed.deserialize(CowStrDeserializer::new(self.current.clone())).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Mistake> {
-        let value: &'de RawValue = self.members.next_value().map_err(from_inner)?;
+        let value: &'de RawValue = self.members.next_value().map_err(|error| syntax(&error))?;
         let path = Path::Field(self.path, &self.current);
         // Types that read text first and make something of it then have left the node when they find a mistake.
         seed.deserialize(Node::json(value.get(), &path)).map_err(|mistake| mistake.at(&path))
@@ -394,15 +394,13 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
     type Error = Mistake;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Mistake> {
-        let Some(value) = self.items.next_element::<&'de RawValue>().map_err(from_inner)? else { return Ok(None) };
+        let Some(value) = self.items.next_element::<&'de RawValue>().map_err(|error| syntax(&error))? else {
+            return Ok(None);
+        };
         let path = Path::Index(self.path, self.at);
         self.at += 1;
         seed.deserialize(Node::json(value.get(), &path)).map(Some).map_err(|mistake| mistake.at(&path))
     }
-}
-
-fn from_inner(error: impl de::Error) -> Mistake {
-    Mistake::new(Code::MalformedJson, format!("The body is not JSON: {error}."))
 }
 
 /// The query's parameters as the fields of a type.

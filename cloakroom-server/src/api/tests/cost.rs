@@ -21,7 +21,7 @@ async fn timed(api: &Api, method: &Method, path: &str, body: String) -> (Answer,
     let request = api.request(method, path, Some(body));
     let before = cpu_time();
     let answer = api.send(request).await;
-    (answer, cpu_time() - before)
+    (answer, cpu_time().saturating_sub(before))
 }
 
 async fn refused(api: &Api, method: Method, path: &str, body: String, status: u16, code: &str) -> Value {

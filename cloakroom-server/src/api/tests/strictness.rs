@@ -35,7 +35,7 @@ impl Case {
 }
 
 /// Each route, again in a fresh state.
-fn each(test: impl AsyncFn(&Case)) {
+fn each(test: &impl AsyncFn(&Case)) {
     block_on(async {
         for route in ROUTES {
             let api = Api::new().await;
@@ -51,7 +51,7 @@ fn takes_a_body(route: &Route) -> bool {
 
 #[test]
 fn s2_every_route_refuses_a_parameter_that_it_does_not_know() {
-    each(async |case| {
+    each(&async |case: &Case| {
         for query in ["zz=1", "dry_run=true", "zz"] {
             let request = case.request(&format!("{}?{query}", case.path), case.body.as_ref());
             let refused = case.refused(request).await.expect(422, "invalid_parameter", case.route.path);
@@ -62,7 +62,7 @@ fn s2_every_route_refuses_a_parameter_that_it_does_not_know() {
 
 #[test]
 fn s2_every_route_refuses_a_list_in_place_of_an_object() {
-    each(async |case| {
+    each(&async |case: &Case| {
         let by_position: Vec<_> =
             case.body.iter().flat_map(|body| body.as_object().unwrap().values()).cloned().collect();
         let code = if takes_a_body(case.route) { "invalid_field" } else { "unexpected_body" };
@@ -81,7 +81,7 @@ fn s2_every_route_refuses_a_list_in_place_of_an_object() {
 
 #[test]
 fn s2_calls_without_a_body_refuse_one() {
-    each(async |case| {
+    each(&async |case: &Case| {
         if !takes_a_body(case.route) {
             for body in [json!({}), json!({"reason": "signed_out"})] {
                 let request = case.request(&case.path, Some(&body));
@@ -93,7 +93,7 @@ fn s2_calls_without_a_body_refuse_one() {
 
 #[test]
 fn s2_every_route_refuses_a_field_that_it_does_not_know() {
-    each(async |case| {
+    each(&async |case: &Case| {
         let Some(sample) = &case.body else { return };
         let mut body = sample.clone();
         body["zz"] = 1.into();
@@ -111,7 +111,7 @@ fn s2_every_route_refuses_a_field_that_it_does_not_know() {
 
 #[test]
 fn s2_null_is_refused_by_name_wherever_it_does_not_empty_a_field() {
-    each(async |case| {
+    each(&async |case: &Case| {
         for field in case.body.iter().flat_map(|body| body.as_object().unwrap().keys()) {
             if (case.route.path, field.as_str()) == ("/v1/users/{user}", "session_limit") {
                 continue;
@@ -126,7 +126,7 @@ fn s2_null_is_refused_by_name_wherever_it_does_not_empty_a_field() {
 
 #[test]
 fn s2_every_route_refuses_what_is_not_plain_json_in_utf_8() {
-    each(async |case| {
+    each(&async |case: &Case| {
         for encoding in ["gzip", "br", "identity, gzip", ""] {
             let request = case.with_header(header::CONTENT_ENCODING, encoding);
             case.refused(request).await.expect(415, "unsupported_media_type", case.route.path);
@@ -149,7 +149,7 @@ fn s2_every_route_refuses_what_is_not_plain_json_in_utf_8() {
             case.refused(twice).await.expect(415, "unsupported_media_type", "twice");
         }
     });
-    each(async |case| {
+    each(&async |case: &Case| {
         let plain = case.with_header(header::CONTENT_TYPE, "Application/JSON; Charset=\"UTF-8\"");
         assert_ne!(case.api.send(plain).await.status, 415);
     });

@@ -206,7 +206,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn of(response: http::Response<ureq::Body>) -> Self {
+    pub(crate) fn of(response: http::Response<ureq::Body>) -> Self {
         Self::try_of(response).unwrap()
     }
 
