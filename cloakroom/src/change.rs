@@ -175,7 +175,7 @@ fn replace<T: Clone>(field: &mut T, change: Option<&T>) {
 
 /// Ids must differ between the few changes a record remembers, on all nodes: a random start for each thread, and a
 /// bijective mix of a counter from there.
-fn random_id() -> u64 {
+pub(crate) fn random_id() -> u64 {
     thread_local!(static NEXT: Cell<u64> = Cell::new(random_start()));
     // SplitMix64's step and finaliser.
     let mut z = NEXT.with(|next| next.replace(next.get().wrapping_add(0x9E37_79B9_7F4A_7C15)));

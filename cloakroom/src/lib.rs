@@ -108,6 +108,7 @@ mod error;
 mod lease;
 mod network;
 mod record;
+mod rules;
 mod seal;
 mod secrets;
 mod session;

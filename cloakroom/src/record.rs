@@ -7,7 +7,10 @@ use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, T
 /// Everything stored about one session.
 ///
 /// Stores never overwrite a record: they apply a [`Change`](crate::Change), a touch or a rotation to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Two are equal where they say the same of the session, whatever their store notes about them: which changes were the
+/// latest, the revision, the epoch of the user, what is still to be ended.
+#[derive(Clone, Debug, Eq)]
 #[repr(C)] // What every request reads comes first, beside the count of who holds it: data, secrets and the info's times.
 pub struct Record {
     /// What the application keeps in it.
@@ -39,6 +42,29 @@ pub struct Extra {
     pub sealed: Option<Arc<str>>,
     /// Fields that a newer version wrote and this one does not know.
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { data, secrets, info, recent_changes: _, lease, idempotency, revision: _, user_epoch: _, extra } =
+            self;
+        *info == other.info
+            && *data == other.data
+            && *secrets == other.secrets
+            && *lease == other.lease
+            && *idempotency == other.idempotency
+            && Extra::same(extra.as_deref(), other.extra.as_deref())
+    }
+}
+
+impl Extra {
+    /// Whether both say the same of the session.
+    fn same(one: Option<&Self>, other: Option<&Self>) -> bool {
+        let nothing = Self::default();
+        let Self { replaces: _, sealed, unknown } = one.unwrap_or(&nothing);
+        let other = other.unwrap_or(&nothing);
+        *sealed == other.sealed && *unknown == other.unknown
+    }
 }
 
 impl Record {

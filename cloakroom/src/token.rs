@@ -45,6 +45,11 @@ impl Partition {
         Self(u16::from_be_bytes([digest.0[0], digest.0[1]]))
     }
 
+    /// The partition's number: the first two bytes of the ids in it.
+    pub fn to_bytes(self) -> [u8; 2] {
+        self.0.to_be_bytes()
+    }
+
     /// The group a store keeps this partition in: `0 .. GROUPS`.
     pub fn group(self) -> u16 {
         self.0 % Self::GROUPS

@@ -94,7 +94,6 @@ impl Finding {
 }
 
 /// Things of one kind that are wrong: how many, and a few of them by name.
-#[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Damage {
     count: usize,
@@ -102,7 +101,6 @@ pub(crate) struct Damage {
     examples: Vec<String>,
 }
 
-#[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl Damage {
     const EXAMPLES: usize = 3;
 
@@ -150,7 +148,6 @@ mod tests {
         assert_eq!(format!("{:<8}|", Severity::Note), "note    |");
     }
 
-    #[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
     #[test]
     fn damage_is_counted_and_a_few_of_it_are_named() {
         let mut damage = Damage::default();

@@ -42,14 +42,13 @@ mod shared;
 pub mod slots;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
-mod transfer;
+pub(crate) mod transfer;
 
 pub use calls::{
     Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Locked, Reap, Reaped, Refusal, Rotated, Rotation,
     Tombstone, Touch, Updated, WhenFull, Which,
 };
 pub use directory::{Directory, LastSignIn, Put, PutUser, StoredUser};
-#[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) use examine::Damage;
 pub use examine::{Examine, Finding, Severity};
 #[cfg(feature = "file")]

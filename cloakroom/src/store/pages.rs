@@ -61,13 +61,14 @@ impl Cursor {
 
     /// The place behind a name, which may be any text.
     pub(crate) fn behind(name: &str) -> Self {
-        Self(URL_SAFE_NO_PAD.encode(name))
+        Self(format!("u{}", URL_SAFE_NO_PAD.encode(name)))
     }
 
     /// The name that [`behind`](Self::behind) was given.
     pub(crate) fn name(&self) -> Result<String> {
-        let bytes = URL_SAFE_NO_PAD.decode(&self.0).map_err(|_| Self::invalid())?;
-        String::from_utf8(bytes).ok().filter(|name| !name.is_empty()).ok_or_else(Self::invalid)
+        let name = self.0.strip_prefix('u').ok_or_else(Self::invalid)?;
+        let bytes = URL_SAFE_NO_PAD.decode(name).map_err(|_| Self::invalid())?;
+        String::from_utf8(bytes).map_err(|_| Self::invalid())
     }
 
     /// What a cursor that the store did not give is answered with.

@@ -65,8 +65,8 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     /// names, and all sessions that its audit entries tell of, are of one group.
     fn spans_groups(&self) -> bool;
 
-    /// Whether records lie in this process: then every answer to a commit holds them, and a caller that lets go of its own
-    /// before it commits has them changed in place.
+    /// Whether records lie in this process: then every answer to a change of data or head holds them, and a caller that
+    /// lets go of its own before it commits has them changed in place.
     fn shares_records(&self) -> bool;
 
     /// Looks at slots, in the order asked: one round trip, and one moment for all that is of one group.
@@ -75,8 +75,9 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     /// Commits transactions, each by itself, and answers in the order given. They may travel together, and with those of
     /// other callers.
     ///
-    /// With `again` each was sent before and its answer was lost: its id is looked for first, and one that is found is
-    /// answered as committed and not applied again. See [`Transaction::id`].
+    /// With `again` each was sent before and its answer was lost: its mark is looked for first, and one that is found is
+    /// answered as committed and not applied again. See [`Transaction::id`]. The ids of changes of data are looked for
+    /// without it too: callers repeat a change whose outcome they do not know.
     fn commit<'a>(&'a self, transactions: &'a [Transaction], again: bool) -> BoxFuture<'a, Result<Vec<Outcome>>>;
 
     /// Notes that sessions were used, each id at most once in a call; says of each whether its session
@@ -132,6 +133,16 @@ pub enum Slot {
     Ended(Arc<EndedSlot>),
 }
 
+impl Slot {
+    /// Whose slot it is.
+    pub fn id(&self) -> SessionId {
+        match self {
+            Self::Open(record) => record.info.id,
+            Self::Ended(slot) => slot.ended.id,
+        }
+    }
+}
+
 /// What is left of a session that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedSlot {
@@ -146,12 +157,13 @@ pub struct EndedSlot {
 /// A user's slot. There is one only where something is settled about the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserSlot {
-    /// What the rules keep about the user: one opaque text, made and read by [`head`](super::head).
+    /// What the rules keep about the user: one opaque text.
     pub text: Arc<str>,
     /// Random, new with each [`Write::User`], so that a slot which was deleted and made anew is another one. Never 0: that
     /// stands for no slot.
     pub revision: u64,
-    /// When the user last signed in: moved forward by [`Write::SignedIn`], which changes no revision.
+    /// When the user last signed in: moved forward by [`Write::SignedIn`], which changes no revision. In a [`Write::User`]
+    /// `None` forgets it, and otherwise the later one stays.
     pub last_sign_in: Option<LastSignIn>,
     /// When it is next to be looked at, if ever: lower bound, as for sessions.
     pub due_at: Option<Timestamp>,
@@ -305,8 +317,7 @@ pub enum Write {
     Import(Slot),
     /// Moves the due time of an open slot. Goes with [`Expect::Head`].
     Due(SessionId, Option<Timestamp>),
-    /// Puts a user's slot, its revision a new one; `None` deletes it. [`UserSlot::last_sign_in`] moves forward only. Goes with
-    /// [`Expect::User`].
+    /// Puts a user's slot, its revision a new one; `None` deletes it. Goes with [`Expect::User`].
     User(Arc<str>, Option<UserSlot>),
     /// Notes a sign-in of a user whose slot is there; otherwise nothing. Of two at one time the second stays.
     SignedIn(Arc<str>, LastSignIn),
@@ -352,7 +363,8 @@ pub enum Committed {
         /// When the session was last seen.
         seen: Timestamp,
     },
-    /// The whole slot as it is afterwards, for [`Write::Data`] where that is not so.
+    /// The whole slot as it is after the transaction, for [`Write::Data`] where that is not so. A store that
+    /// [shares](SlotStore::shares_records) its records answers it for [`Write::Head`] too.
     Record(Arc<Record>),
     /// Any other write.
     Done,

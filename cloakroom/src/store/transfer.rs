@@ -95,7 +95,7 @@ pub enum Imported {
 
 impl Imported {
     /// What becomes of a session that finds this under its id.
-    pub(super) fn of_session(record: &Record, there: &Loaded) -> Self {
+    pub(crate) fn of_session(record: &Record, there: &Loaded) -> Self {
         match there {
             Loaded::Unknown => Self::Added,
             Loaded::Ended(_) => Self::Kept,
@@ -106,7 +106,7 @@ impl Imported {
     }
 
     /// What becomes of a tombstone that finds this under its id.
-    pub(super) fn of_tombstone(tombstone: &Tombstone, there: &Loaded) -> Self {
+    pub(crate) fn of_tombstone(tombstone: &Tombstone, there: &Loaded) -> Self {
         match there {
             Loaded::Unknown => Self::Added,
             Loaded::Live(_) => Self::Updated,
@@ -116,7 +116,7 @@ impl Imported {
     }
 
     /// Whether the item must be written.
-    pub(super) fn writes(self) -> bool {
+    pub(crate) fn writes(self) -> bool {
         matches!(self, Self::Added | Self::Updated)
     }
 }
@@ -130,7 +130,7 @@ fn is_ahead(there: &Record, record: &Record) -> bool {
 
 impl UserFence {
     /// The fence there is when this one comes to `there`, and what that makes of this one.
-    pub(super) fn united_with(&self, there: Option<&Self>) -> (Self, Imported) {
+    pub(crate) fn united_with(&self, there: Option<&Self>) -> (Self, Imported) {
         let Some(there) = there else { return (self.clone(), Imported::Added) };
         let united = Self {
             user: Arc::clone(&self.user),
@@ -148,7 +148,7 @@ impl UserFence {
 
 impl Item {
     /// The session it is about, if it is about one.
-    pub(super) fn session_id(&self) -> Option<SessionId> {
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::Session(record) => Some(record.info.id),
             Self::Ended(tombstone) => Some(tombstone.ended.id),
@@ -158,7 +158,7 @@ impl Item {
 }
 
 /// Refuses sessions that this key would not have placed where they are.
-pub(super) fn check_places(items: &[Item], key: &PartitionKey) -> Result<()> {
+pub(crate) fn check_places(items: &[Item], key: &PartitionKey) -> Result<()> {
     for item in items {
         if let Item::Session(record) = item
             && let Some(user) = &record.info.user

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    AuditEntry, Result, Timestamp,
-    store::{AuditQuery, Cursor, Logged, Page},
+    Result, Timestamp,
+    store::{AuditQuery, Cursor, Logged, Page, slots::LogEntry},
 };
 
 /// The latest audit entries, numbered from the first one ever.
@@ -25,7 +25,7 @@ pub(super) struct Log {
 /// On cache lines of its own: the other strips' writers do not share it.
 #[derive(Default)]
 #[repr(align(128))]
-struct Strip(Mutex<VecDeque<(u64, AuditEntry)>>);
+struct Strip(Mutex<VecDeque<(u64, LogEntry)>>);
 
 /// The latest number.
 #[derive(Default)]
@@ -34,7 +34,7 @@ struct Counter(AtomicU64);
 
 /// One strip, locked: what is written through it appears to readers at once.
 pub(super) struct Writer<'a> {
-    entries: MutexGuard<'a, VecDeque<(u64, AuditEntry)>>,
+    entries: MutexGuard<'a, VecDeque<(u64, LogEntry)>>,
     counter: &'a Counter,
 }
 
@@ -59,12 +59,12 @@ impl Log {
             .iter()
             .flat_map(|entries| {
                 let start = entries.partition_point(|(number, _)| *number <= after.max(forgotten));
-                entries.range(start..).filter(|(_, entry)| query.matches(entry)).take(limit.saturating_add(1))
+                entries.range(start..).filter(|(_, logged)| query.matches(&logged.entry)).take(limit.saturating_add(1))
             })
             .collect();
         matching.sort_unstable_by_key(|(number, _)| *number);
-        let logged = |(number, entry): &(u64, AuditEntry)| Logged {
-            id: 0,
+        let logged = |(number, LogEntry { id, entry }): &(u64, LogEntry)| Logged {
+            id: *id,
             cursor: Cursor::new(number.to_string()),
             entry: entry.clone(),
         };
@@ -76,14 +76,19 @@ impl Log {
     /// Forgets at most `batch` entries of a strip that are old enough; says how many.
     pub(super) fn forget(&self, strip: usize, before: Timestamp, batch: usize) -> usize {
         let mut entries = self.strips[strip].lock();
-        let old = entries.iter().take(batch).take_while(|(_, entry)| entry.at <= before).count();
+        let old = entries.iter().take(batch).take_while(|(_, logged)| logged.entry.at <= before).count();
         entries.drain(..old);
         old
     }
 }
 
 impl Writer<'_> {
-    pub(super) fn push(&mut self, entry: AuditEntry) {
+    /// Writes an entry; one that may be there already only if it is not.
+    pub(super) fn push(&mut self, entry: LogEntry, again: bool) {
+        let same = |(_, other): &(u64, LogEntry)| other.id == entry.id && other.entry.session == entry.entry.session;
+        if again && self.entries.iter().any(same) {
+            return;
+        }
         let number = self.counter.0.fetch_add(1, Ordering::Relaxed) + 1;
         while self.entries.pop_front_if(|(old, _)| *old + Log::KEPT <= number).is_some() {}
         self.entries.push_back((number, entry));
@@ -91,7 +96,7 @@ impl Writer<'_> {
 }
 
 impl Strip {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, AuditEntry)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, LogEntry)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,10 +104,10 @@ impl Strip {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, SessionId};
+    use crate::{AuditEntry, Event, SessionId};
 
-    fn entry(number: u64) -> AuditEntry {
-        AuditEntry {
+    fn entry(number: u64) -> LogEntry {
+        let entry = AuditEntry {
             at: Timestamp::from_millis(i64::try_from(number).unwrap()),
             event: Event::Started,
             session: SessionId::from_bytes([0; SessionId::LEN]),
@@ -113,7 +118,8 @@ mod tests {
             reason: None,
             by: None,
             note: None,
-        }
+        };
+        LogEntry { id: number, entry }
     }
 
     fn numbers(page: &Page<Logged>) -> Vec<u64> {
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn the_latest_are_kept_wherever_they_were_written() {
         let log = Log::new();
-        let write = |number: u64, group: u16| log.writer(group).push(entry(number));
+        let write = |number: u64, group: u16| log.writer(group).push(entry(number), false);
         // One strip falls silent, and the others go on.
         (1..=50).for_each(|number| write(number, 5));
         (51..=Log::KEPT + 30).for_each(|number| write(number, 6 + u16::try_from(number % 3).unwrap()));
@@ -138,7 +144,7 @@ mod tests {
     fn i16_a_reader_beside_many_writers_misses_nothing() {
         const EACH: u64 = 5_000;
         let log = Log::new();
-        let write = |group: u16| (1..=EACH).for_each(|number| log.writer(group).push(entry(number)));
+        let write = |group: u16| (1..=EACH).for_each(|number| log.writer(group).push(entry(number), false));
         let mut seen = Vec::new();
         std::thread::scope(|scope| {
             for group in 0..3 {

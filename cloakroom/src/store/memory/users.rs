@@ -1,4 +1,4 @@
-//! The sessions and the fences of users.
+//! The sessions of users.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,66 +10,27 @@ use crate::{SessionId, Timestamp};
 /// When a session started, and which it is: the order in which a user's sessions are listed.
 pub(super) type Place = (Timestamp, SessionId);
 
-/// The users that have sessions or fences.
+/// The users that have sessions.
 #[derive(Default)]
-pub(super) struct Users(HashMap<Arc<str>, User>);
-
-#[derive(Default)]
-pub(super) struct User {
-    sessions: Places,
-    pub(super) disabled: bool,
-    pub(super) ended_before: Option<Timestamp>,
-}
+pub(super) struct Users(HashMap<Arc<str>, Places>);
 
 impl Users {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.0.keys()
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&User> {
-        self.0.get(name)
-    }
-
     /// Oldest first.
-    pub(super) fn sessions_of(&self, name: &str) -> impl DoubleEndedIterator<Item = &Place> {
-        self.get(name).into_iter().flat_map(User::sessions)
+    pub(super) fn of(&self, name: &str) -> impl DoubleEndedIterator<Item = &Place> {
+        self.0.get(name).into_iter().flat_map(Places::iter)
     }
 
-    pub(super) fn add_session(&mut self, name: &Arc<str>, place: Place) {
-        self.get_or_add(name).sessions.insert(place);
+    pub(super) fn add(&mut self, name: &Arc<str>, place: Place) {
+        self.0.entry(Arc::clone(name)).or_default().insert(place);
     }
 
-    pub(super) fn remove_session(&mut self, name: &str, place: &Place) {
-        self.change(name, |user| user.sessions.remove(place));
-    }
-
-    pub(super) fn get_or_add(&mut self, name: &Arc<str>) -> &mut User {
-        self.0.entry(Arc::clone(name)).or_default()
-    }
-
-    /// Changes a user, if there is such a one, and forgets who has neither sessions nor fences afterwards.
-    pub(super) fn change(&mut self, name: &str, change: impl FnOnce(&mut User)) {
-        let Some(user) = self.0.get_mut(name) else { return };
-        change(user);
-        if matches!(user.sessions, Places::None) && !user.disabled && user.ended_before.is_none() {
+    /// Who has none left is forgotten.
+    pub(super) fn remove(&mut self, name: &str, place: &Place) {
+        let Some(places) = self.0.get_mut(name) else { return };
+        places.remove(place);
+        if matches!(places, Places::None) {
             self.0.remove(name);
         }
-    }
-}
-
-impl User {
-    /// Oldest first.
-    pub(super) fn sessions(&self) -> impl DoubleEndedIterator<Item = &Place> {
-        let (one, many) = match &self.sessions {
-            Places::None => (None, None),
-            Places::One(place) => (Some(place), None),
-            Places::Many(places) => (None, Some(places)),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
     }
 }
 
@@ -83,6 +44,16 @@ enum Places {
 }
 
 impl Places {
+    /// Oldest first.
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Place> {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(place) => (Some(place), None),
+            Self::Many(places) => (None, Some(places)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
     fn insert(&mut self, place: Place) {
         match self {
             Self::None => *self = Self::One(place),
@@ -117,7 +88,7 @@ mod tests {
         let name: Arc<str> = "anna".into();
         let place = |n: u8| (Timestamp::from_millis(n.into()), SessionId::from_bytes([n; SessionId::LEN]));
         let mut users = Users::default();
-        let list = |users: &Users| users.sessions_of("anna").map(|(at, _)| at.as_millis()).collect::<Vec<_>>();
+        let list = |users: &Users| users.of("anna").map(|(at, _)| at.as_millis()).collect::<Vec<_>>();
         for (add, n, left) in [
             (true, 2, vec![2]),
             (false, 1, vec![2]),
@@ -129,12 +100,12 @@ mod tests {
             (false, 3, vec![]),
         ] {
             if add {
-                users.add_session(&name, place(n));
+                users.add(&name, place(n));
             } else {
-                users.remove_session(&name, &place(n));
+                users.remove(&name, &place(n));
             }
             assert_eq!(list(&users), left);
         }
-        assert!(users.get("anna").is_none(), "who has nothing is forgotten");
+        assert!(users.0.is_empty(), "who has nothing is forgotten");
     }
 }

@@ -9,7 +9,9 @@ use crate::{
     record::Extra,
     store::{
         LastSignIn,
-        slots::{Ask, Committed, DataChange, Expect, Found, KEPT_IDS, Outcome, SeenAt, Slot, Transaction, Write},
+        slots::{
+            Ask, Committed, DataChange, Expect, Found, KEPT_IDS, Outcome, SeenAt, Slot, Transaction, UserSlot, Write,
+        },
     },
 };
 
@@ -280,9 +282,9 @@ pub(super) async fn what_is_sent_again_is_applied_once(store: Store) {
     committed(try_commit(&store, first.clone(), true).await.expect("it is among the latest"));
     assert_eq!(open(&store, id).await.info.version, KEPT_IDS as u64, "it was not applied twice");
     // Far behind: it may be recognised, or the answer is that nobody can tell.
-    let mut late = set_live(id, "k", "again");
+    let mut late = set_live(id, "k", "9");
     let base = open(&store, id).await;
-    late.writes = vec![data(id, set("k", "again"), Some(known(&base)))];
+    late.writes = vec![data(id, set("k", "9"), Some(known(&base)))];
     committed(commit(&store, late.clone()).await);
     for n in 0..200 {
         committed(commit(&store, set_live(id, &format!("n{}", n % 7), "1")).await);
@@ -300,7 +302,7 @@ pub(super) async fn transactions_travel_together_and_answer_each(store: Store) {
     let fresh = record(&store, Some("ben"));
     let together = [
         set_live(a, "x", "1"),
-        tx(vec![Expect::Version(b, 7)], vec![data(b, set("x", "wrong"), None)]),
+        tx(vec![Expect::Version(b, 7)], vec![data(b, set("x", "9"), None)]),
         set_live(a, "y", "2"),
         tx(vec![], vec![Write::Create(Arc::new(fresh.clone()))]),
         set_live(b, "z", "3"),
@@ -359,19 +361,19 @@ pub(super) async fn the_last_sign_in_moves_forward_only(store: Store) {
         let now = user(&store, "anna").await.unwrap();
         assert_eq!((now.last_sign_in, now.revision, now.text), (Some(wanted), first.revision, "x".into()));
     }
-    let second = user_slot("y");
-    committed(
-        commit(
-            &store,
-            tx(vec![Expect::User("anna".into(), first.revision)], vec![Write::User("anna".into(), Some(second))]),
-        )
-        .await,
-    );
-    assert_eq!(
-        user(&store, "anna").await.unwrap().last_sign_in,
-        Some(stamp(60, None)),
-        "a write without a stamp keeps it"
-    );
+    let mut relied_on = first.revision;
+    for (written, wanted, what) in [
+        (Some(stamp(30, None)), Some(stamp(60, None)), "an earlier one is left out"),
+        (Some(stamp(70, None)), Some(stamp(70, None)), "a later one stays"),
+        (None, None, "none forgets it"),
+        (Some(stamp(20, None)), Some(stamp(20, None)), "what was forgotten is no later one"),
+    ] {
+        let slot = UserSlot { last_sign_in: written, ..user_slot("y") };
+        let put = Write::User("anna".into(), Some(slot.clone()));
+        committed(commit(&store, tx(vec![Expect::User("anna".into(), relied_on)], vec![put])).await);
+        relied_on = slot.revision;
+        assert_eq!(user(&store, "anna").await.unwrap().last_sign_in, wanted, "{what}");
+    }
 }
 
 pub(super) async fn only_own_living_sessions_count(store: Store) {

@@ -19,5 +19,6 @@ use cloakroom::{
 };
 
 conformance!(mod memory: MemoryStore::new().unwrap());
+cloakroom::testing::slots!(mod slots: MemoryStore::new().unwrap());
 conformance!(mod shared: Arc::new(MemoryStore::new().unwrap()) as Arc<dyn Store>);
 conformance!(mod remote: SpyStore::remote(MemoryStore::new().unwrap()));

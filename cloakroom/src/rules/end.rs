@@ -1,0 +1,150 @@
+//! Ending sessions.
+
+use std::collections::HashMap;
+
+use crate::{
+    AuditEntry, Ended, Ending, Record, Result, SessionId, Timestamp,
+    rules::{attempts::Attempts, look, look::unasked},
+    store::{
+        EndAnswer,
+        slots::{Expect, Outcome, Slot, SlotStore, Transaction, Write},
+    },
+};
+
+/// So many sessions end in one call of the store.
+pub(super) const PORTION: usize = 256;
+
+/// How a session in an open slot ends.
+pub(super) struct Conclusion {
+    pub(super) ended: Ended,
+    /// Whether it lived until now. Otherwise it had expired, and ends for that reason.
+    pub(super) lived: bool,
+}
+
+impl Conclusion {
+    pub(super) fn of(record: &Record, ending: &Ending, now: Timestamp) -> Self {
+        match record.info.expired(now) {
+            Some(ended) => Self { ended, lived: false },
+            None => Self { ended: ending.of(record.info.id, record.info.user.clone(), now), lived: true },
+        }
+    }
+
+    pub(super) fn write(&self, record: &Record, transaction: &mut Transaction) {
+        let id = record.info.id;
+        if self.lived {
+            transaction.relies_on.push(Expect::Live(id));
+        } else {
+            let seen = record.info.last_seen_at;
+            transaction.relies_on.extend([Expect::Head(id, record.revision), Expect::NotSeenSince(id, seen)]);
+        }
+        transaction.writes.push(Write::End(self.ended.clone()));
+        transaction.log(AuditEntry::ended(&record.info, &self.ended));
+    }
+
+    pub(super) fn answer(self) -> EndAnswer {
+        if self.lived { EndAnswer::EndedNow(self.ended) } else { EndAnswer::EndedBefore(self.ended) }
+    }
+}
+
+pub(super) async fn end<S: SlotStore + ?Sized>(
+    slots: &S,
+    ids: &[SessionId],
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<Vec<EndAnswer>> {
+    let mut answers = Vec::with_capacity(ids.len());
+    let mut known: HashMap<SessionId, EndAnswer> = HashMap::new();
+    for portion in ids.chunks(PORTION) {
+        let mut new: Vec<SessionId> = Vec::with_capacity(portion.len());
+        for id in portion {
+            if !known.contains_key(id) && !new.contains(id) {
+                new.push(*id);
+            }
+        }
+        if ids.len() == 1 {
+            return end_portion(slots, new, ending, now).await;
+        }
+        for answer in end_portion(slots, new, ending, now).await? {
+            known.insert(id_of(&answer), answer);
+        }
+        for id in portion {
+            let answer = known.get_mut(id).ok_or_else(unasked)?;
+            answers.push(answer.clone());
+            // Whoever names it twice hears of its end twice, but ended it once.
+            if let EndAnswer::EndedNow(ended) = answer {
+                *answer = EndAnswer::EndedBefore(ended.clone());
+            }
+        }
+    }
+    Ok(answers)
+}
+
+fn id_of(answer: &EndAnswer) -> SessionId {
+    match answer {
+        EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) => ended.id,
+        EndAnswer::Unknown(id) => *id,
+    }
+}
+
+/// Different sessions, each in a transaction of its own. Answers in any order.
+async fn end_portion<S: SlotStore + ?Sized>(
+    slots: &S,
+    mut left: Vec<SessionId>,
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<Vec<EndAnswer>> {
+    let mut answers = Vec::with_capacity(left.len());
+    let Some(first) = left.first() else { return Ok(answers) };
+    let mut attempts = Attempts::at_session(*first);
+    loop {
+        let mut open = Vec::with_capacity(left.len());
+        let found = look::heads(slots, &left).await?;
+        for (id, slot) in left.drain(..).zip(found) {
+            match slot {
+                Some(Slot::Open(record)) => open.push(record),
+                Some(Slot::Ended(slot)) => answers.push(EndAnswer::EndedBefore(slot.ended.clone())),
+                None => answers.push(EndAnswer::Unknown(id)),
+            }
+        }
+        for (id, answer) in conclude(slots, open, ending, now).await? {
+            match answer {
+                Some(conclusion) => answers.push(conclusion.answer()),
+                None => left.push(id),
+            }
+        }
+        if left.is_empty() {
+            return Ok(answers);
+        }
+        attempts.again().await?;
+    }
+}
+
+/// Ends the sessions of these open slots; `None` for each of which something else is so by now.
+pub(super) async fn conclude<S: SlotStore + ?Sized>(
+    slots: &S,
+    open: Vec<std::sync::Arc<Record>>,
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<Vec<(SessionId, Option<Conclusion>)>> {
+    if open.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (conclusions, transactions): (Vec<_>, Vec<_>) = open
+        .into_iter()
+        .map(|record| {
+            let conclusion = Conclusion::of(&record, ending, now);
+            let mut transaction = Transaction::new(now);
+            conclusion.write(&record, &mut transaction);
+            (conclusion, transaction)
+        })
+        .unzip();
+    let outcomes = slots.commit(&transactions, false).await?;
+    if outcomes.len() != conclusions.len() {
+        return Err(unasked());
+    }
+    let answers = conclusions.into_iter().zip(outcomes).map(|(conclusion, outcome)| {
+        let id = conclusion.ended.id;
+        (id, matches!(outcome, Outcome::Committed(_)).then_some(conclusion))
+    });
+    Ok(answers.collect())
+}

@@ -1,0 +1,178 @@
+//! What slots should be, looked at in every store; and what is particular to the store.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    Record, Result, SessionId, Timestamp,
+    change::random_id,
+    rules::{
+        look::{self, unasked},
+        transaction::commit,
+    },
+    store::{
+        Cursor, Damage, Finding,
+        slots::{Ask, Expect, List, Listed, Outcome, Slot, SlotStore, Transaction, Write},
+    },
+};
+
+/// So many slots are looked at together.
+const PAGE: usize = 500;
+
+pub(super) async fn examine<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
+    let mut examination = Examination { due: due(slots, now).await?, ..Examination::default() };
+    let mut after: Option<Cursor> = None;
+    loop {
+        let page = slots.list(&List::Everything, after.as_ref(), PAGE).await?;
+        let mut open = Vec::new();
+        for listed in page.items {
+            match listed {
+                Listed::Session(Slot::Open(record)) => open.push(record),
+                Listed::Session(Slot::Ended(_)) => examination.ended += 1,
+                Listed::User(..) => return Err(unasked()),
+            }
+        }
+        examination.open += open.len();
+        examination.look_at(slots, &open, now, repair).await?;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut findings = examination.findings();
+    findings.extend(slots.examine(now, repair).await?);
+    Ok(findings)
+}
+
+/// Everything that is due.
+async fn due<S: SlotStore + ?Sized>(slots: &S, now: Timestamp) -> Result<HashSet<SessionId>> {
+    let (mut due, mut after) = (HashSet::new(), None);
+    loop {
+        let page = slots.list(&List::Due(now), after.as_ref(), PAGE).await?;
+        due.extend(page.items.into_iter().filter_map(|listed| match listed {
+            Listed::Session(Slot::Open(record)) => Some(record.info.id),
+            Listed::Session(Slot::Ended(_)) | Listed::User(..) => None,
+        }));
+        after = page.next;
+        if after.is_none() {
+            return Ok(due);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Examination {
+    due: HashSet<SessionId>,
+    open: usize,
+    ended: usize,
+    misplaced: Damage,
+    unlisted: Damage,
+    listed: Damage,
+    not_due: Damage,
+}
+
+impl Examination {
+    async fn look_at<S: SlotStore + ?Sized>(
+        &mut self,
+        slots: &S,
+        open: &[Arc<Record>],
+        now: Timestamp,
+        repair: bool,
+    ) -> Result<()> {
+        let mut of_users: HashMap<&Arc<str>, Vec<&Arc<Record>>> = HashMap::new();
+        for record in open {
+            let info = &record.info;
+            if info.expiry(now).is_some() && !self.due.contains(&info.id) && still_open(slots, record).await? {
+                self.not_due.add(info.id, repair && rewrite(slots, record, now).await?);
+            }
+            let Some(user) = &info.user else { continue };
+            if slots.partition_key().partition_of(user) == info.id.partition() {
+                of_users.entry(user).or_default().push(record);
+            } else {
+                self.misplaced.add(info.id, false);
+            }
+        }
+        for (user, records) in of_users {
+            let listed = listed(slots, user).await?;
+            for record in records {
+                if !listed.contains(&record.info.id) && still_open(slots, record).await? {
+                    self.unlisted.add(record.info.id, repair && rewrite(slots, record, now).await?);
+                }
+            }
+            for id in listed {
+                let there = look::head(slots, id).await?;
+                let is_theirs = matches!(&there, Some(Slot::Open(record)) if record.info.user.as_ref() == Some(user));
+                if !is_theirs && self::listed(slots, user).await?.contains(&id) {
+                    self.listed.add(id, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn findings(self) -> Vec<Finding> {
+        let Self { due: _, open, ended, misplaced, unlisted, listed, not_due } = self;
+        let remedy = "Run this again with repair.";
+        let wrong = [
+            misplaced.finding(
+                "partitions",
+                "sessions are not in the partition of their user",
+                "Limits do not count them, and ending all of a user's sessions misses them.",
+                "End them one by one.",
+            ),
+            unlisted.finding(
+                "users",
+                "sessions are missing from the list of their user",
+                "Limits do not count them, and ending all of a user's sessions misses them.",
+                remedy,
+            ),
+            listed.finding(
+                "users",
+                "entries in the lists of users stand for no open session",
+                "Lists and limits look at them in vain.",
+                remedy,
+            ),
+            not_due.finding(
+                "expiry",
+                "sessions have expired and are not due to be reaped",
+                "They open nothing; but they are never forgotten.",
+                remedy,
+            ),
+        ];
+        let mut findings: Vec<_> = wrong.into_iter().flatten().collect();
+        if findings.is_empty() {
+            let text = format!("{open} open and {ended} ended sessions are as they should be.");
+            findings.push(Finding::fine("sessions", text));
+        }
+        findings
+    }
+}
+
+/// The list of a user's sessions.
+async fn listed<S: SlotStore + ?Sized>(slots: &S, user: &Arc<str>) -> Result<Vec<SessionId>> {
+    let mut limit = 64;
+    loop {
+        let heads = look::read(slots, [Ask::HeadsOf(Arc::clone(user), limit)]).await?.heads()?;
+        if heads.len() < limit {
+            return Ok(heads.into_iter().map(|record| record.info.id).collect());
+        }
+        limit *= 2;
+    }
+}
+
+/// Whether it was not ended, or written anew, since it was looked at.
+async fn still_open<S: SlotStore + ?Sized>(slots: &S, record: &Record) -> Result<bool> {
+    let there = look::head(slots, record.info.id).await?;
+    Ok(matches!(there, Some(Slot::Open(there)) if there.revision == record.revision))
+}
+
+/// Writes the head as it is, from which the store makes its columns and indexes anew. Says whether it did.
+async fn rewrite<S: SlotStore + ?Sized>(slots: &S, record: &Record, now: Timestamp) -> Result<bool> {
+    let head = Record { revision: random_id(), ..record.clone() };
+    let transaction = Transaction::new(now)
+        .relying_on([Expect::Head(record.info.id, record.revision)])
+        .writing(Write::Head(Arc::new(head)));
+    Ok(matches!(commit(slots, &transaction).await?, Outcome::Committed(_)))
+}

@@ -1,0 +1,127 @@
+//! Looking at slots.
+
+use std::sync::Arc;
+
+use crate::{
+    Error, Record, Result, SessionId, SessionInfo, Timestamp,
+    store::{
+        Cursor, Gone, Loaded, Page, Query, Tombstone,
+        slots::{Ask, Found, List, Listed, Slot, SlotStore, UserSlot},
+    },
+};
+
+/// A session's slot with its data.
+pub(super) async fn session<S: SlotStore + ?Sized>(slots: &S, id: SessionId) -> Result<Option<Slot>> {
+    if let Some(slot) = slots.peek(id) {
+        return Ok(slot);
+    }
+    read(slots, [Ask::Session(id)]).await?.slot()
+}
+
+/// A session's slot, perhaps without its data.
+pub(super) async fn head<S: SlotStore + ?Sized>(slots: &S, id: SessionId) -> Result<Option<Slot>> {
+    if let Some(slot) = slots.peek(id) {
+        return Ok(slot);
+    }
+    read(slots, [Ask::Head(id)]).await?.slot()
+}
+
+/// Slots of sessions without data, in the order asked.
+pub(super) async fn heads<S: SlotStore + ?Sized>(slots: &S, ids: &[SessionId]) -> Result<Vec<Option<Slot>>> {
+    if let [id] = ids {
+        return Ok(vec![head(slots, *id).await?]);
+    }
+    let mut answers = read(slots, ids.iter().copied().map(Ask::Head).collect::<Vec<_>>()).await?;
+    ids.iter().map(|_| answers.slot()).collect()
+}
+
+pub(super) async fn user<S: SlotStore + ?Sized>(slots: &S, user: &Arc<str>) -> Result<Option<UserSlot>> {
+    read(slots, [Ask::User(Arc::clone(user))]).await?.user()
+}
+
+/// One trip for several questions; take the answers in the order asked.
+pub(super) async fn read<S: SlotStore + ?Sized>(slots: &S, asks: impl AsRef<[Ask]>) -> Result<Answers> {
+    Ok(Answers(slots.read(asks.as_ref()).await?.into_iter()))
+}
+
+/// What was found, in the order asked.
+pub(super) struct Answers(std::vec::IntoIter<Found>);
+
+impl Answers {
+    pub(super) fn slot(&mut self) -> Result<Option<Slot>> {
+        match self.0.next() {
+            Some(Found::Session(slot)) => Ok(slot),
+            _ => Err(unasked()),
+        }
+    }
+
+    pub(super) fn user(&mut self) -> Result<Option<UserSlot>> {
+        match self.0.next() {
+            Some(Found::User(slot)) => Ok(slot),
+            _ => Err(unasked()),
+        }
+    }
+
+    pub(super) fn heads(&mut self) -> Result<Vec<Arc<Record>>> {
+        match self.0.next() {
+            Some(Found::Heads(heads)) => Ok(heads),
+            _ => Err(unasked()),
+        }
+    }
+
+    pub(super) fn earlier_try(&mut self) -> Result<Option<SessionId>> {
+        match self.0.next() {
+            Some(Found::Try(found)) => Ok(found),
+            _ => Err(unasked()),
+        }
+    }
+}
+
+/// The store broke its contract.
+#[cold]
+pub(super) fn unasked() -> Error {
+    Error::Store { message: "it answered something else than it was asked".into(), source: None }
+}
+
+/// The session in a slot, if it lives.
+pub(super) fn living(slot: Option<Slot>, now: Timestamp) -> Result<Arc<Record>, Gone> {
+    match slot {
+        Some(Slot::Open(record)) => match record.info.expired(now) {
+            None => Ok(record),
+            Some(ended) => Err(Gone::Ended(ended)),
+        },
+        Some(Slot::Ended(slot)) => Err(Gone::Ended(slot.ended.clone())),
+        None => Err(Gone::Unknown),
+    }
+}
+
+/// What a slot is to those who load it.
+pub(super) fn loaded(slot: Option<Slot>, now: Timestamp) -> Loaded {
+    match slot {
+        Some(Slot::Open(record)) => match record.info.expired(now) {
+            None => Loaded::Live(record),
+            Some(ended) => Loaded::Ended(Arc::new(Tombstone { ended, secrets: record.secrets.clone() })),
+        },
+        Some(Slot::Ended(slot)) => {
+            Loaded::Ended(Arc::new(Tombstone { ended: slot.ended.clone(), secrets: slot.record.secrets.clone() }))
+        }
+        None => Loaded::Unknown,
+    }
+}
+
+/// Living sessions that match.
+pub(super) async fn find<S: SlotStore + ?Sized>(
+    slots: &S,
+    query: &Query,
+    after: Option<&Cursor>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Page<SessionInfo>> {
+    let page = slots.list(&List::Sessions(query.clone(), now), after, limit).await?;
+    let info = |listed| match listed {
+        Listed::Session(Slot::Open(record)) => Ok(record.info.clone()),
+        Listed::Session(Slot::Ended(_)) | Listed::User(..) => Err(unasked()),
+    };
+    let items: Result<Vec<_>> = page.items.into_iter().map(info).collect();
+    Ok(Page { items: items?, next: page.next })
+}

@@ -1,0 +1,125 @@
+//! Changing data and fields.
+
+use std::sync::Arc;
+
+use crate::{
+    AuditEntry, Change, Event, Fields, Record, Result, SessionId, Timestamp,
+    change::{Applied, random_id},
+    rules::{
+        attempts::Attempts,
+        look::{self, living, unasked},
+        transaction::commit,
+    },
+    store::{
+        Updated,
+        slots::{Committed, DataChange, Expect, Outcome, Slot, SlotStore, Transaction, Write},
+    },
+};
+
+pub(super) async fn update<S: SlotStore + ?Sized>(
+    slots: &S,
+    id: SessionId,
+    change: &Change,
+    now: Timestamp,
+) -> Result<Updated> {
+    if change.lease.is_some() || change.fields != Fields::default() {
+        return Box::pin(update_with_head(slots, id, change, now)).await;
+    }
+    let transaction = changing_data(id, change, now);
+    let slot = match commit(slots, &transaction).await? {
+        Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
+        Outcome::Conflict(slot) => slot,
+    };
+    Box::pin(update_after(slots, transaction, slot, change)).await
+}
+
+/// The change met something else than it relied on.
+async fn update_after<S: SlotStore + ?Sized>(
+    slots: &S,
+    transaction: Transaction,
+    mut found: Option<Slot>,
+    change: &Change,
+) -> Result<Updated> {
+    let mut attempts: Option<Attempts> = None;
+    loop {
+        let record = match living(found, transaction.now) {
+            Ok(record) => record,
+            Err(gone) => return Ok(Updated::Gone(gone)),
+        };
+        let id = record.info.id;
+        if let Err(answer) = decide(change, record, transaction.now) {
+            return Ok(answer);
+        }
+        // By now it would do.
+        attempts.get_or_insert_with(|| Attempts::at_session(id)).again().await?;
+        match commit(slots, &transaction).await? {
+            Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
+            Outcome::Conflict(slot) => found = slot,
+        }
+    }
+}
+
+/// A change that writes the head, or relies on the lease in it.
+async fn update_with_head<S: SlotStore + ?Sized>(
+    slots: &S,
+    id: SessionId,
+    change: &Change,
+    now: Timestamp,
+) -> Result<Updated> {
+    let mut attempts = Attempts::at_session(id);
+    let mut slot = look::session(slots, id).await?;
+    loop {
+        let record = match living(slot, now) {
+            Ok(record) => record,
+            Err(gone) => return Ok(Updated::Gone(gone)),
+        };
+        let revision = record.revision;
+        let decided = match decide(change, record, now) {
+            Ok(record) => record,
+            Err(answer) => return Ok(answer),
+        };
+        let mut transaction = changing_data(id, change, now).relying_on([Expect::Head(id, revision)]);
+        let writes_head = change.fields != Fields::default();
+        if change.fields.are_audited() {
+            transaction.log(AuditEntry::about(&decided.info, Event::Changed, now));
+        }
+        let head = writes_head.then(|| Record { revision: random_id(), ..decided });
+        transaction.writes.extend(head.map(|head| Write::Head(Arc::new(head))));
+        match commit(slots, &transaction).await? {
+            Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
+            Outcome::Conflict(fresh) => slot = fresh,
+        }
+        attempts.again().await?;
+    }
+}
+
+/// What the change makes of a record; the answer if it makes nothing of it.
+fn decide(change: &Change, record: Arc<Record>, now: Timestamp) -> Result<Record, Updated> {
+    let mut changed = (*record).clone();
+    match change.apply_to(&mut changed, now) {
+        Applied::Now => Ok(changed),
+        Applied::Before => Err(Updated::Applied(record)),
+        Applied::Conflict => Err(Updated::Conflict(record)),
+        Applied::LeaseLost => Err(Updated::LeaseLost),
+        Applied::TooLarge { size } => Err(Updated::TooLarge(size)),
+    }
+}
+
+fn changing_data(id: SessionId, change: &Change, now: Timestamp) -> Transaction {
+    let mut relies_on = Vec::with_capacity(change.relied_on.len() + 4);
+    relies_on.push(Expect::Live(id));
+    relies_on.extend(change.if_version.map(|version| Expect::Version(id, version)));
+    relies_on.push(Expect::DataAtMost(id, change.max_data_bytes));
+    relies_on.extend(change.relied_on.iter().map(|(key, value)| Expect::Value(id, Arc::clone(key), value.clone())));
+    let data = DataChange { remove_all: change.remove_all, remove: change.remove.clone(), set: change.set.clone() };
+    let writes = vec![Write::Data { id, change: data, known: None }];
+    Transaction { id: change.id, now, relies_on, writes, log: Vec::new() }
+}
+
+/// The record as it is after a change of data.
+fn changed(answers: Vec<Committed>) -> Result<Arc<Record>> {
+    match answers.into_iter().next() {
+        Some(Committed::Record(record)) => Ok(record),
+        _ => Err(unasked()),
+    }
+}
