@@ -4,6 +4,8 @@
 //! repeats one operation for an instruction counter.
 
 mod application;
+#[cfg(test)]
+mod instructions;
 mod subject;
 
 pub use application::{KEYS, PAYLOAD_BYTES, READ_KEY, Route, data_of, user_of};
