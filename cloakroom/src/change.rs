@@ -173,15 +173,22 @@ fn replace<T: Clone>(field: &mut T, change: Option<&T>) {
     }
 }
 
+thread_local!(static NEXT: Cell<u64> = Cell::new(random_start()));
+
 /// Ids must differ between the few changes a record remembers, on all nodes: a random start for each thread, and a
 /// bijective mix of a counter from there.
 pub(crate) fn random_id() -> u64 {
-    thread_local!(static NEXT: Cell<u64> = Cell::new(random_start()));
     // SplitMix64's step and finaliser.
     let mut z = NEXT.with(|next| next.replace(next.get().wrapping_add(0x9E37_79B9_7F4A_7C15)));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// Has this thread's ids follow from a seed, for simulations that must happen again as they did.
+#[cfg(feature = "testing")]
+pub(crate) fn seed_random_ids(seed: u64) {
+    NEXT.with(|next| next.set(seed));
 }
 
 fn random_start() -> u64 {

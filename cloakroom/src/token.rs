@@ -195,7 +195,7 @@ pub struct Token {
 }
 
 impl Token {
-    const SECRET_LEN: usize = 32;
+    pub(crate) const SECRET_LEN: usize = 32;
     const LEN: usize = SessionId::LEN + Token::SECRET_LEN;
     /// Length as text: 24 characters of id, 43 of secret.
     pub const TEXT_LEN: usize = 67;

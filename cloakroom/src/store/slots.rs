@@ -238,7 +238,7 @@ pub struct Transaction {
     /// |---|---|
     /// | `Create` | the id is taken |
     /// | `Head`, `User` | the revision is the new one already |
-    /// | `Data` | the slot keeps the ids of the latest transactions that changed its data, [`KEPT_IDS`] at least. Where the id is not among them and more changes than are kept came in between (the version [known](Write::Data) then tells), the call is [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown) |
+    /// | `Data` | the slot keeps the ids of the latest transactions that changed its data, [`KEPT_IDS`] at least. Where the id is not among them and more changes than are kept came in between (the version [known](Write::Data) then tells), the call is [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown). Where its session ended since, it is a conflict that shows the ended slot |
     /// | `End` | the ended slot keeps the id |
     /// | `Import`, `Due`, `SignedIn`, none | harmless twice; audit entries are recognised by their [id](LogEntry::id) where the session has one of that id already |
     pub id: u64,

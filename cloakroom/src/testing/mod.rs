@@ -63,8 +63,28 @@ pub use random::run_state_machine;
 pub use spy::{Call, Counts, Gate, SpyStore};
 pub use subject::{Open, ScratchDir, Subject};
 
-use crate::testing::checks::Check;
+use crate::{Partition, Result, SessionId, Sessions, Start, Started, Token, testing::checks::Check};
 pub use crate::{conformance, slots};
+
+/// Has the random numbers of this thread follow from `seed`: ids of changes and revisions, and how long a retry waits. Not
+/// tokens and session ids, which stay random.
+pub fn seed_random_ids(seed: u64) {
+    crate::change::seed_random_ids(seed);
+}
+
+/// Starts a session under an id and a secret that follow from `random`, for simulations that must happen again as they did.
+pub async fn start_from(sessions: &Sessions, start: Start, random: impl Fn() -> u64) -> Result<Started> {
+    let bytes = || random().to_be_bytes();
+    let token = |partition: Partition| {
+        let mut id = *SessionId::generate(partition)?.as_bytes();
+        let place = SessionId::LEN - 16;
+        id[place..place + 8].copy_from_slice(&bytes());
+        id[place + 8..].copy_from_slice(&bytes());
+        let secret: Vec<u8> = (0..Token::SECRET_LEN / 8).flat_map(|_| bytes()).collect();
+        Ok(Token::from_parts(SessionId::from_bytes(id), secret.try_into().expect("as long as a secret")))
+    };
+    sessions.start_with(start, token).await
+}
 
 /// Runs one check on a fresh store, on several threads. The [`conformance!`] macro's tests call it.
 pub fn run(check: Check, open: Open) {

@@ -8,6 +8,7 @@ mod databases;
 mod file;
 #[cfg(feature = "redis")]
 mod redis;
+mod simulation;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(all(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
