@@ -16,6 +16,7 @@ use cloakroom::{
 use serde::Deserialize;
 
 use crate::{
+    assertion::{self, AssertionKeyError, AssertionKeys},
     keys::{self, ApiKey, ApiKeys, KeyError, Scope},
     policy::Policies,
 };
@@ -84,6 +85,9 @@ pub(crate) struct Settings {
     /// Lets nobody sign in who is not in the directory of users
     #[arg(long, env = "CLOAKROOM_ONLY_KNOWN_USERS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     only_known_users: Option<bool>,
+    /// The keys that sign what /auth says, as PEM, the one that signs first [default: cloakroom-assertions.pem beside a store on this machine]
+    #[arg(long, env = "CLOAKROOM_ASSERTION_KEYS", value_name = "FILE")]
+    assertion_keys: Option<PathBuf>,
     /// `[[keys]]`: name, scope, sha256. In the file alone.
     #[arg(skip)]
     keys: Vec<ApiKey>,
@@ -130,6 +134,8 @@ pub(crate) enum ConfigError {
     Sessions(cloakroom::Error),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    AssertionKey(#[from] AssertionKeyError),
     #[error(
         "the store {store} is not on this machine, and no API key is configured: make one with `cloakroom key`, and set \
          CLOAKROOM_API_KEY or add it to {DEFAULT_FILE}"
@@ -173,6 +179,7 @@ impl Settings {
             read_only: self.read_only.or(other.read_only),
             trusted_proxies: self.trusted_proxies.or(other.trusted_proxies),
             only_known_users: self.only_known_users.or(other.only_known_users),
+            assertion_keys: self.assertion_keys.or(other.assertion_keys),
             policies: other.policies,
             keys: if self.keys.is_empty() { other.keys } else { self.keys },
         }
@@ -192,6 +199,20 @@ impl Settings {
 
     pub(crate) fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// The keys that sign assertions. Beside a store on this machine they are made at the first start; one elsewhere has none
+    /// unless they are named.
+    pub(crate) fn assertion_keys(&self) -> Result<Option<AssertionKeys>, AssertionKeyError> {
+        if let Some(file) = &self.assertion_keys {
+            return AssertionKeys::read(file).map(Some);
+        }
+        let Some(directory) = embedded_directory(self.store()) else { return Ok(None) };
+        let changes_nothing = self.read_only == Some(true);
+        if changes_nothing && !directory.join(assertion::keys::FILE_NAME).exists() {
+            return Ok(None);
+        }
+        AssertionKeys::embedded(&directory).map(|(keys, _)| Some(keys))
     }
 
     pub(crate) fn log_format(&self) -> LogFormat {

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod assertion;
 pub mod cli;
 mod client;
 mod config;
@@ -26,6 +27,7 @@ mod percent;
 mod policy;
 mod server;
 
+pub use assertion::{AssertionKeyError, AssertionKeys};
 pub use keys::{ApiKey, ApiKeys, Scope};
 pub use policy::{Policies, Policy, PolicyError};
 pub use server::{Bounds, Server, listen, run};

@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use crate::{
     api::{self, App, ForwardAuth, Operations, Work},
+    assertion::AssertionKeys,
     keys::ApiKeys,
     policy::Policies,
 };
@@ -36,9 +37,10 @@ pub struct Server {
     keys: Arc<ApiKeys>,
     bounds: Bounds,
     trusted_proxies: Option<Arc<TrustedProxies>>,
-    forward_auth: Arc<ForwardAuth>,
     operations: Arc<Operations>,
     work: Work,
+    policies: Policies,
+    assertion_keys: Option<Arc<AssertionKeys>>,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -83,9 +85,10 @@ impl Server {
             keys: Arc::new(keys),
             bounds: Bounds::default(),
             trusted_proxies: None,
-            forward_auth: Arc::default(),
             operations: Arc::default(),
             work: Work::default(),
+            policies: Policies::default(),
+            assertion_keys: None,
             closing: Arc::default(),
         }
     }
@@ -106,7 +109,13 @@ impl Server {
     /// What forward authentication asks for, by name. Default: one policy, `default`, which asks that visitors are signed
     /// in.
     pub fn policies(mut self, policies: Policies) -> Self {
-        self.forward_auth = Arc::new(ForwardAuth::new(policies));
+        self.policies = policies;
+        self
+    }
+
+    /// Forward authentication signs what it says with these. Default: it sends no assertions.
+    pub fn assertion_keys(mut self, keys: AssertionKeys) -> Self {
+        self.assertion_keys = Some(Arc::new(keys));
         self
     }
 
@@ -117,9 +126,9 @@ impl Server {
             bounds: self.bounds,
             metrics: Arc::default(),
             trusted_proxies: self.trusted_proxies.clone(),
-            forward_auth: Arc::clone(&self.forward_auth),
             operations: Arc::clone(&self.operations),
             work: self.work.clone(),
+            forward_auth: Arc::new(ForwardAuth::new(self.policies.clone(), self.assertion_keys.clone())),
             closing: Arc::clone(&self.closing),
         })
     }

@@ -44,8 +44,8 @@ pub(super) async fn admit(State(app): State<App>, request: Request, next: Next) 
     if let Some(caller) = caller {
         response.extensions_mut().insert(caller);
     }
-    // Answers hold tokens and personal data.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Answers hold tokens and personal data, unless a call says otherwise.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

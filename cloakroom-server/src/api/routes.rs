@@ -8,7 +8,9 @@ use axum::{
 };
 use http::Method;
 
-use super::{App, audit, events, health, impersonate, jobs, metrics, patch, revoke, sessions, start, users};
+use super::{
+    App, audit, events, forward_auth, health, impersonate, jobs, metrics, patch, revoke, sessions, start, users,
+};
 use crate::keys::Scope::{self, Admin, Read, Write};
 
 /// A method on a path.
@@ -71,6 +73,7 @@ routes! {
     GET    "/healthz"                         None,        Looks   => health::alive;
     GET    "/readyz"                          None,        Looks   => health::ready;
     GET    "/metrics"                         None,        Looks   => metrics::show;
+    GET    "/.well-known/jwks.json"           None,        Looks   => forward_auth::jwks;
 }
 
 /// The route of a request, where the path takes its method.

@@ -57,6 +57,7 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     if let Some(path) = key_file {
         tracing::info!(path = %path.display(), "the API key is in this file");
     }
+    let assertion_keys = settings.assertion_keys().map_err(ConfigError::from)?;
     let address = listener.local_addr().map_err(|error| Failure::new(Failure::CANNOT_LISTEN, error.to_string()))?;
     let ready =
         writeln!(io::stdout(), "cloakroom ready on http://{address}, store {}", without_password(settings.store()));
@@ -65,6 +66,9 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         tracing::warn!(%error, "the ready line could not be written");
     }
     let mut server = Server::new(sessions, keys).policies(settings.policies().clone());
+    if let Some(keys) = assertion_keys {
+        server = server.assertion_keys(keys);
+    }
     if let Some(proxies) = trusted_proxies {
         server = server.trusted_proxies(proxies);
     }

@@ -25,16 +25,22 @@ pub(super) struct Decision {
     /// An error has the status 401, 403 or 503: a proxy understands no other.
     pub(super) verdict: Result<(), Problem>,
     found: Option<Found>,
+    assertion: Option<Arc<str>>,
 }
 
 impl Decision {
     pub(super) fn refused(problem: Problem) -> Self {
-        Self { verdict: Err(problem), found: None }
+        Self { verdict: Err(problem), found: None, assertion: None }
     }
 
     /// The visitor's session, if they are let in with one.
     pub(super) fn session(&self) -> Option<&SessionInfo> {
         self.verdict.is_ok().then(|| Some(&self.living()?.info)).flatten()
+    }
+
+    /// The same, signed.
+    pub(super) fn assertion(&self) -> Option<&str> {
+        self.assertion.as_deref()
     }
 
     /// How the visitor's session ended.
@@ -55,7 +61,7 @@ impl Decision {
 
 /// Decides by the policy of this name.
 pub(super) async fn decide(app: &App, policy: &str, visitor: &Visitor<'_>) -> Decision {
-    let Some((_, policy)) = app.forward_auth.policies.find(policy) else {
+    let Some((name, policy)) = app.forward_auth.policies.find(policy) else {
         app.forward_auth.said.unknown_policy(policy, app);
         return Decision::refused(no_such_policy());
     };
@@ -68,9 +74,11 @@ pub(super) async fn decide(app: &App, policy: &str, visitor: &Visitor<'_>) -> De
             return Decision::refused(Problem::new(Code::StoreUnavailable, detail));
         }
     };
-    let mut decision = Decision { verdict: Ok(()), found: Some(found) };
-    let lack = policy.judge(decision.living().map(|record| &record.info), app.sessions.now()).err();
+    let mut decision = Decision { verdict: Ok(()), found: Some(found), assertion: None };
+    let now = app.sessions.now();
+    let lack = policy.judge(decision.living().map(|record| &record.info), now).err();
     decision.verdict = lack.map_or(Ok(()), |lack| Err(missing(lack, decision.ended())));
+    decision.assertion = decision.session().and_then(|session| app.forward_auth.assertions.about(session, name, now));
     decision
 }
 

@@ -5,12 +5,24 @@ use cloakroom::{Ended, SessionInfo};
 use crate::percent;
 
 /// Their names. `docs/forward-auth.md` strips each of them from what clients send.
-pub(super) const HEADERS: [&str; 7] =
-    ["x-session-id", "x-user", "x-full-name", "x-user-type", "x-impersonated-by", "x-audit-user", "x-session-ended"];
+pub(super) const HEADERS: [&str; 8] = [
+    "x-session-id",
+    "x-user",
+    "x-full-name",
+    "x-user-type",
+    "x-impersonated-by",
+    "x-audit-user",
+    "x-session-ended",
+    "x-session-assertion",
+];
 
 /// All of them with their values in visible ASCII, empty where there is nothing to say: a proxy that copies them then
 /// overwrites what a client made up.
-pub(super) fn headers(session: Option<&SessionInfo>, ended: Option<&Ended>) -> [(&'static str, String); HEADERS.len()] {
+pub(super) fn headers(
+    session: Option<&SessionInfo>,
+    ended: Option<&Ended>,
+    assertion: Option<&str>,
+) -> [(&'static str, String); HEADERS.len()] {
     let id = session.map(|session| session.id.to_string());
     let field = |field: fn(&SessionInfo) -> Option<&str>| session.and_then(field);
     let values = [
@@ -21,6 +33,8 @@ pub(super) fn headers(session: Option<&SessionInfo>, ended: Option<&Ended>) -> [
         field(|session| session.impersonated_by.as_deref()),
         field(|session| session.audit_user.as_deref()),
         ended.map(|ended| ended.reason.code()),
+        // Its alphabet needs no escapes.
+        assertion,
     ];
     let mut values = values.into_iter();
     HEADERS.map(|name| (name, percent::encoded(values.next().flatten().unwrap_or_default())))

@@ -4,6 +4,8 @@
 //! policy; `/auth:NAME`, with anything beneath, another. A visitor's path begins with a slash, so a proxy that appends
 //! it to any of these asks for the same policy still, or, beneath `/auth/`, for none.
 
+use std::sync::Arc;
+
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
@@ -11,8 +13,11 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::{App, guard, problem};
-use crate::policy::Policies;
+use super::{App, call::Call, guard, problem};
+use crate::{
+    assertion::{AssertionKeys, Assertions},
+    policy::Policies,
+};
 
 mod decision;
 mod identity;
@@ -28,12 +33,13 @@ pub(super) const ROUTE: &str = "/auth";
 #[derive(Debug, Default)]
 pub(crate) struct ForwardAuth {
     policies: Policies,
+    assertions: Assertions,
     said: Said,
 }
 
 impl ForwardAuth {
-    pub(crate) fn new(policies: Policies) -> Self {
-        Self { policies, said: Said::default() }
+    pub(crate) fn new(policies: Policies, keys: Option<Arc<AssertionKeys>>) -> Self {
+        Self { policies, assertions: Assertions::new(keys), said: Said::default() }
     }
 }
 
@@ -65,6 +71,15 @@ pub(super) async fn answer(app: &App, request: Request) -> Response {
     response
 }
 
+/// The keys that assertions are verified with.
+pub(super) async fn jwks(Call { app, .. }: Call) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
+    ];
+    (headers, app.forward_auth.assertions.jwks().to_owned()).into_response()
+}
+
 /// The name of the policy that a path asks for.
 fn policy_of(path: &str) -> Option<&str> {
     match path.strip_prefix(ROUTE)? {
@@ -74,7 +89,7 @@ fn policy_of(path: &str) -> Option<&str> {
 }
 
 fn respond(decision: Decision) -> Response {
-    let identity = identity::headers(decision.session(), decision.ended());
+    let identity = identity::headers(decision.session(), decision.ended(), decision.assertion());
     let mut response = match decision.verdict {
         Ok(()) => (StatusCode::OK, Body::empty()).into_response(),
         Err(problem) => problem.into_response(),

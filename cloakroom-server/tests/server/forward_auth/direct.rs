@@ -4,15 +4,26 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpStream,
+    process::Command,
     time::Duration,
 };
 
-use super::{cookie, server};
-use crate::common::{TestServer, binary::Directory, raw};
+use super::{cookie, server, site::block};
+use crate::common::{TestServer, agent, binary::Directory, raw};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
+use serde_json::{Value, json};
 
-const ALWAYS: [&str; 7] =
-    ["x-session-id", "x-user", "x-full-name", "x-user-type", "x-impersonated-by", "x-audit-user", "x-session-ended"];
+const ALWAYS: [&str; 8] = [
+    "x-session-id",
+    "x-user",
+    "x-full-name",
+    "x-user-type",
+    "x-impersonated-by",
+    "x-audit-user",
+    "x-session-assertion",
+    "x-session-ended",
+];
 
 #[test]
 fn s1_requirements_come_from_the_settings_never_from_the_query() {
@@ -64,7 +75,7 @@ fn s1_what_has_no_policy_is_refused_and_the_log_says_what_to_write() {
     let started = server.call(Method::POST, "/v1/sessions", r#"{"user":"anna","user_type":"staff"}"#).expect(201);
     let cookie = cookie(&started.text_of("/token"));
     let ask = |path: &str| {
-        let request = crate::common::agent().get(format!("{}{path}", server.url)).header("cookie", &cookie);
+        let request = agent().get(format!("{}{path}", server.url)).header("cookie", &cookie);
         request.call().unwrap().status().as_u16()
     };
     assert_eq!([ask("/auth"), ask("/auth:staff"), ask("/auth:staff/a?b=1"), ask("/auth:staff?c=1")], [200; 4]);
@@ -132,6 +143,106 @@ fn a_body_is_not_waited_for_and_the_connection_is_said_to_close() {
 }
 
 #[test]
+fn s1_an_assertion_is_verified_with_the_published_key_alone() {
+    if !needs::is_met(Command::new("node").arg("--version").output().is_ok(), "node is not here") {
+        return;
+    }
+    let directory = Directory::new();
+    fs::write(directory.path("cloakroom.toml"), block("Policies", "toml")).unwrap();
+    let server = directory.serve(&[]);
+    let body = r#"{"user":"anna","full_name":"Änne","user_type":"staff","methods":"pwd otp","level":2}"#;
+    let started = server.call(Method::POST, "/v1/sessions", body).expect(201);
+    let cookie = cookie(&started.text_of("/token"));
+    let ask = |path: &str, cookie: &str| {
+        let answer = agent().get(format!("{}{path}", server.url)).header("cookie", cookie).call().unwrap();
+        answer.headers()["x-session-assertion"].to_str().unwrap().to_owned()
+    };
+    let (staff, default) = (ask("/auth:staff", &cookie), ask("/auth", &cookie));
+    assert_eq!([ask("/auth:public", ""), ask("/auth", ""), ask("/auth:payments", "")], [""; 3]);
+
+    // What the page shows, against every way to forge one.
+    let page = block("Assertions", "js").replace("http://127.0.0.1:7600", &server.url);
+    fs::write(directory.path("page.mjs"), page).unwrap();
+    let parts: Vec<_> = staff.split('.').collect();
+    let of_default: Vec<_> = default.split('.').collect();
+    let none = base64(r#"{"alg":"none","typ":"JWT"}"#);
+    let another = base64(r#"{"iss":"cloakroom","aud":"staff","sub":"root","exp":99999999999}"#);
+    let forged = [
+        [parts[0], of_default[1], parts[2]].join("."),
+        [parts[0], &another, parts[2]].join("."),
+        [&none, parts[1], ""].join("."),
+        [&none, &another, parts[2]].join("."),
+        [parts[0], parts[1], of_default[2]].join("."),
+        [parts[0], parts[1], ""].join("."),
+        String::new(),
+    ];
+    let tried = json!([[staff, "staff"], [default, "default"], [default, "staff"], [staff, "public"]]);
+    let script = format!(
+        "import {{ claimsOf }} from './page.mjs'; const tried = {tried}.concat({}.map((text) => [text, 'staff']));
+         console.log(JSON.stringify(tried.map(([text, policy]) => claimsOf(text, policy))));",
+        json!(forged)
+    );
+    fs::write(directory.path("try.mjs"), script).unwrap();
+    let output = Command::new("node").arg("try.mjs").current_dir(directory.path("")).output().unwrap();
+    let said: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert_eq!(said.len(), 11);
+    assert!(said[2..].iter().all(Value::is_null), "{said:?}");
+    assert_eq!(said[1]["aud"], "default");
+    let session = started.at("/session");
+    let expected =
+        json!({"aud": "staff", "sid": session["id"], "sub": "anna", "name": "Änne", "user_type": "staff", "level": 2});
+    for (claim, value) in expected.as_object().unwrap() {
+        assert_eq!(said[0][claim], *value, "{claim}");
+    }
+    assert_eq!(said[0]["amr"], json!(["pwd", "otp"]));
+    assert_eq!(said[0]["exp"].as_i64().unwrap() - said[0]["iat"].as_i64().unwrap(), 60);
+}
+
+#[test]
+fn s1_assertion_keys_are_replaced_without_an_assertion_that_cannot_be_verified() {
+    let directory = Directory::new();
+    // As the page makes one.
+    let make = block("Assertions", "sh");
+    let made = Command::new("sh").args(["-c", &make]).current_dir(directory.path("")).status().unwrap();
+    if !needs::is_met(made.success(), "openssl is not here") {
+        return;
+    }
+    let old = fs::read_to_string(directory.path("cloakroom-assertions.pem")).unwrap();
+    fs::remove_file(directory.path("cloakroom-assertions.pem")).unwrap();
+    let new = cloakroom_server::assertion::keys::generate().unwrap();
+    let published = |keys: &str| {
+        fs::write(directory.path("keys.pem"), keys).unwrap();
+        let server = directory.serve(&["--store", "memory:", "--assertion-keys", "keys.pem"]);
+        let token = server.call(Method::POST, "/v1/sessions", r#"{"user":"anna"}"#).expect(201).text_of("/token");
+        let said = agent().get(format!("{}/auth", server.url)).header("cookie", cookie(&token)).call().unwrap();
+        let head = said.headers()["x-session-assertion"].to_str().unwrap().split('.').next().unwrap().to_owned();
+        let mut answer = agent().get(format!("{}/.well-known/jwks.json", server.url)).call().unwrap();
+        assert_eq!(answer.headers()["content-type"], "application/jwk-set+json");
+        assert_eq!(answer.headers()["cache-control"], "public, max-age=300");
+        let text = answer.body_mut().read_to_string().unwrap();
+        let keys: Value = serde_json::from_str(&text).unwrap();
+        let kids: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect();
+        let head: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
+        (kids, head["kid"].clone())
+    };
+    let (before, signs_before) = published(&old);
+    let (between, signs_between) = published(&format!("{old}{new}"));
+    let (after, signs_after) = published(&format!("{new}{old}"));
+    assert_eq!((before[0].clone(), signs_between), (signs_before.clone(), signs_before.clone()));
+    assert_eq!(signs_after, between[1]);
+    assert!(after.contains(&signs_before) && after.contains(&signs_after) && signs_after != signs_before);
+    assert!(!directory.path("cloakroom-assertions.pem").exists());
+    fs::write(directory.path("keys.pem"), "nonsense").unwrap();
+    let refused =
+        directory.run(&["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--assertion-keys", "keys.pem"]);
+    assert!(refused.expect(2).err.contains("openssl genpkey"));
+}
+
+fn base64(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+#[test]
 fn t6_forward_auth_takes_the_token_from_the_cookie_alone() {
     let server = TestServer::start();
     let (token, _) = server.start_session(r#"{"user":"anna"}"#);
@@ -183,7 +294,7 @@ fn forward_auth_answers_who_it_is_in_headers_that_are_always_there() {
         let answer = ask(path, token).expect(status);
         assert!(ALWAYS.iter().all(|name| answer.headers.contains_key(*name)), "{path}: {:?}", answer.headers);
         assert!(!answer.headers.contains_key("set-cookie"));
-        let identified = ALWAYS[..6].iter().any(|name| !answer.header(name).is_empty());
+        let identified = ALWAYS[..7].iter().any(|name| !answer.header(name).is_empty());
         assert!(status == 200 || !identified, "{path}");
     }
     assert_eq!(ask("/auth:public", &visitor).header("x-session-id"), visitor_id);

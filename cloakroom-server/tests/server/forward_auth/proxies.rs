@@ -1,8 +1,9 @@
 //! The documented configurations in the real proxies: what each does with what visitors may write.
 
 use super::site::{self, Reply, Site};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 macro_rules! each_proxy {
     ($($test:ident;)+) => {
@@ -84,6 +85,14 @@ fn s1_a_signed_in_visitor_passes_with_any_query_and_is_named(site: &Site) {
             assert_eq!(seen.header(name), expected, "{path} {name}");
         }
     }
+    // For the policy of the place, and no longer than the session.
+    for (path, policy) in [("/a", "default"), ("/staff/", "staff"), ("/public/", "public")] {
+        let seen = site.visit(path, &[&line]).seen();
+        let [assertion] = seen.header("x-session-assertion")[..] else { panic!("{seen:?}") };
+        let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!((&claims["aud"], &claims["sub"]), (&json!(policy), &json!("anna@example.com")));
+    }
     let refused = site.visit("/staff/?user_type=customer", &[&format!("cookie: {ben}")]);
     assert!(refused.status == 403 && refused.seen.is_none(), "{refused:?}");
     // A form arrives whole.
@@ -154,7 +163,7 @@ fn s1_a_policy_holds_for_every_spelling_of_its_paths(site: &Site) {
 fn s1_what_a_client_says_of_itself_never_arrives(site: &Site) {
     let (anna, id) = site.session(ANNA);
     let mut forged = Vec::new();
-    for (name, _) in IDENTITY.iter().chain(&[("x-session-assertion", "")]) {
+    for name in IDENTITY.map(|(name, _)| name).into_iter().chain(["x-session-assertion"]) {
         for name in spellings(name) {
             forged.push(format!("{name}: forged"));
             forged.push(format!("{}: forged", name.to_uppercase()));
@@ -167,6 +176,8 @@ fn s1_what_a_client_says_of_itself_never_arrives(site: &Site) {
         let anna = site.visit("/a", &[&lines[..], &[&format!("cookie: {anna}")]].concat()).seen();
         for (name, value) in IDENTITY {
             assert!(stranger.header(name).is_empty(), "{name}: {stranger:?}");
+            assert!(stranger.header("x-session-assertion").is_empty(), "{stranger:?}");
+            assert_eq!(anna.header("x-session-assertion").len(), 1, "{anna:?}");
             let value = if name == "x-session-id" { &id } else { value };
             let expected = if value.is_empty() { vec![] } else { vec![value] };
             assert_eq!(anna.header(name), expected, "{name}: {anna:?}");

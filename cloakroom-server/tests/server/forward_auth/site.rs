@@ -208,7 +208,7 @@ fn log(directory: &Directory) -> String {
 }
 
 /// A block of the page, by its heading and its language.
-fn block(heading: &str, language: &str) -> String {
+pub(crate) fn block(heading: &str, language: &str) -> String {
     let page = include_str!("../../../../docs/forward-auth.md");
     let section = page.split("\n## ").find(|section| section.lines().next() == Some(heading));
     let section = section.unwrap_or_else(|| panic!("docs/forward-auth.md has no heading {heading}"));
