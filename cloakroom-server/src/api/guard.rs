@@ -44,8 +44,11 @@ pub(super) async fn admit(State(app): State<App>, request: Request, next: Next) 
     if let Some(caller) = caller {
         response.extensions_mut().insert(caller);
     }
-    // Answers hold tokens and personal data, unless a call says otherwise.
-    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // Answers hold tokens and personal data, unless a call says that it is public.
+    let said = response.headers().get(header::CACHE_CONTROL);
+    if !said.is_some_and(|said| said.as_bytes().starts_with(b"public")) {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     response
 }
 

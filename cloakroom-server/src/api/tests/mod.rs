@@ -167,7 +167,9 @@ fn every_sample_is_understood() {
             let answer = api.call(&route.method, &path, body.as_ref()).await;
             let expected = if route.path == "/v1/jobs/{id}" { 404..405 } else { 200..300 };
             assert!(expected.contains(&answer.status.as_u16()), "{route:?}: {}", answer.text);
-            assert_eq!(answer.headers.get(header::CACHE_CONTROL).unwrap(), "no-store", "{route:?}");
+            let is_public = route.path == "/.well-known/jwks.json";
+            let caching = if is_public { "public, max-age=300" } else { "no-store" };
+            assert_eq!(answer.headers.get(header::CACHE_CONTROL).unwrap(), caching, "{route:?}");
         }
     });
 }
