@@ -1,18 +1,20 @@
 //! The command line's way to the API: over the network, or straight into it on a store of this machine.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{Router, body::Body};
 use cloakroom::Sessions;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
 use tower_service::Service;
 
 use crate::{
     Server,
     keys::{self, ApiKey, ApiKeys, KeyError, Scope},
+    output, percent, stores,
 };
 
 /// Where calls go.
@@ -23,7 +25,13 @@ pub(crate) struct Client {
 
 enum Way {
     Server { agent: ureq::Agent, url: String },
-    Store { runtime: Runtime, sessions: Sessions, router: Router },
+    Store(Straight),
+}
+
+/// A store of this process's own. Drivers close their connections on the runtime, so it goes last.
+struct Straight {
+    open: Option<(Sessions, Router)>,
+    runtime: Runtime,
 }
 
 /// Why a call has no answer.
@@ -51,15 +59,32 @@ pub(crate) struct Refusal {
     pub(crate) document: String,
 }
 
+/// A call that is still carried out, as the API tells of it.
+#[derive(Deserialize)]
+struct Working {
+    job: Job,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    id: String,
+    ended: u64,
+    status: Option<u16>,
+    answer: Option<Box<RawValue>>,
+}
+
 impl Client {
     /// To the server at `url`.
     pub(crate) fn of_server(url: &str, key: String) -> Self {
-        let agent = ureq::Agent::config_builder()
+        let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(Duration::from_mins(5)))
-            .build()
-            .into();
+            .timeout_global(Some(Duration::from_mins(5)));
+        if is_this_machine(url) {
+            // A proxy of the environment would look on its own machine.
+            config = config.proxy(None);
+        }
+        let agent = config.build().into();
         Self { way: Way::Server { agent, url: url.trim_end_matches('/').to_owned() }, key }
     }
 
@@ -67,28 +92,47 @@ impl Client {
     pub(crate) fn of_store(url: &str) -> Result<Self, CallError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CallError::Unreachable { message: error.to_string() })?;
-        let sessions = runtime.block_on(async {
-            Sessions::builder(cloakroom::store::open(url).await?).stored_users().without_upkeep().build()
-        })?;
+        let sessions = runtime
+            .block_on(async { Sessions::builder(stores::open(url).await?).stored_users().without_upkeep().build() })?;
         // The same checks and answers as over the network, under a key that exists for this call alone.
         let key = keys::generate()?;
         let keys = ApiKeys::new(vec![ApiKey::new("command line", Scope::Admin, &key)?]);
         let router = Server::new(sessions.clone(), keys).router();
-        Ok(Self { way: Way::Store { runtime, sessions, router }, key })
+        Ok(Self { way: Way::Store(Straight { open: Some((sessions, router)), runtime }), key })
     }
 
-    /// The text of a successful answer.
+    /// The text of a successful answer. What takes long is waited for, however long.
     pub(crate) fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<String, CallError> {
-        let (status, text) = match &self.way {
-            Way::Server { agent, url } => self.over_network(agent, url, method, path, body)?,
-            Way::Store { runtime, router, .. } => runtime.block_on(self.within(router.clone(), method, path, body))?,
-        };
+        let (mut status, mut text) = self.ask(method, path, body)?;
+        while status == StatusCode::ACCEPTED {
+            let Working { job } = serde_json::from_str(&text).map_err(|error| CallError::Answer(error.to_string()))?;
+            if let (Some(code), Some(answer)) =
+                (job.status.and_then(|code| StatusCode::from_u16(code).ok()), job.answer)
+            {
+                (status, text) = (code, answer.get().to_owned());
+                break;
+            }
+            output::tell(&format!("cloakroom: {} so far", job.ended));
+            let (asked, answer) = self.ask(Method::GET, &format!("/v1/jobs/{}", percent::encoded(&job.id)), None)?;
+            // Answered while it goes on, too.
+            (status, text) = (if asked == StatusCode::OK { StatusCode::ACCEPTED } else { asked }, answer);
+        }
         if status.is_success() {
             return Ok(text);
         }
         match serde_json::from_str::<Refusal>(&text) {
             Ok(refusal) => Err(CallError::Refused(Refusal { document: text, ..refusal })),
             Err(_) => Err(CallError::Answer(format!("HTTP {status}, and not by a session server"))),
+        }
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<(StatusCode, String), CallError> {
+        match &self.way {
+            Way::Server { agent, url } => self.over_network(agent, url, method, path, body),
+            Way::Store(Straight { open: Some((_, router)), runtime }) => {
+                runtime.block_on(self.within(router.clone(), method, path, body))
+            }
+            Way::Store(_) => Err(CallError::Unreachable { message: "the store is closed".into() }),
         }
     }
 
@@ -112,7 +156,13 @@ impl Client {
             ),
         })?;
         let text = response.body_mut().with_config().limit(MOST_ANSWERED).read_to_string();
-        Ok((response.status(), text.map_err(|error| CallError::Answer(error.to_string()))?))
+        let text = text.map_err(|error| match error {
+            ureq::Error::Io(error) => CallError::Unreachable {
+                message: format!("the answer of the session server at {url} broke off: {error}"),
+            },
+            error => CallError::Answer(error.to_string()),
+        })?;
+        Ok((response.status(), text))
     }
 
     async fn within(
@@ -141,13 +191,72 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl Drop for Straight {
     fn drop(&mut self) {
-        if let Way::Store { runtime, sessions, .. } = &self.way {
-            runtime.block_on(sessions.shutdown());
+        if let Some((sessions, router)) = self.open.take() {
+            self.runtime.block_on(async move {
+                drop(router);
+                sessions.shutdown().await;
+                drop(sessions);
+            });
         }
     }
 }
 
+fn is_this_machine(url: &str) -> bool {
+    let Some(host) = url.parse::<http::Uri>().ok().and_then(|url| url.host().map(str::to_ascii_lowercase)) else {
+        return false;
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// Answers are pages; only the ids of a very large revocation come near this.
 const MOST_ANSWERED: u64 = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_takes_long_is_waited_for_and_answered_as_ever() {
+        let key = keys::generate().unwrap();
+        let api_keys = ApiKeys::new(vec![ApiKey::new("test", Scope::Admin, &key).unwrap()]);
+        let runtime = Runtime::new().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (listener, server) = runtime.block_on(async {
+            let sessions = Sessions::open("memory:").await.unwrap();
+            for n in 0..2000 {
+                sessions.start(cloakroom::SignIn::new(format!("user {n}"))).await.unwrap();
+            }
+            // Nothing is done as fast.
+            let bounds = crate::Bounds { answer_within: Duration::ZERO, ..crate::Bounds::default() };
+            (crate::listen("127.0.0.1:0".parse().unwrap()).unwrap(), Server::new(sessions, api_keys).bounds(bounds))
+        });
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = runtime.spawn(crate::run(listener, server, async { stopped.await.unwrap_or_default() }));
+        let client = Client::of_server(&url, key);
+        let answer = client.call(Method::POST, "/v1/sessions/revoke", Some(r#"{"all":true}"#.into())).unwrap();
+        assert!(answer.contains(r#""matched":2000"#), "{}", &answer[..200]);
+        let refused = client.call(Method::POST, "/v1/sessions/revoke", Some("{}".into())).unwrap_err();
+        assert!(matches!(refused, CallError::Refused(Refusal { code, .. }) if code == "query_empty"));
+        drop(stop);
+        runtime.block_on(serving).unwrap();
+    }
+
+    #[test]
+    fn loopback_is_this_machine() {
+        for url in [
+            "http://localhost:7600",
+            "http://127.0.0.9",
+            "http://[::1]:7600/",
+            "http://LOCALHOST",
+            "http://a.localhost",
+        ] {
+            assert!(is_this_machine(url), "{url}");
+        }
+        for url in ["http://example.com", "http://localhost.example.com", "http://10.0.0.1", "not a url"] {
+            assert!(!is_this_machine(url), "{url}");
+        }
+    }
+}

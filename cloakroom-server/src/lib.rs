@@ -16,18 +16,25 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+mod account;
 mod api;
 pub mod assertion;
 pub mod cli;
 mod client;
 mod config;
+mod escape;
 pub mod keys;
+mod log;
 mod output;
 mod percent;
 mod policy;
+mod private;
+mod redact;
 mod server;
+mod stores;
 
 pub use assertion::{AssertionKeyError, AssertionKeys};
-pub use keys::{ApiKey, ApiKeys, Scope};
+pub use keys::{ApiKey, ApiKeys, KeyRing, Scope};
 pub use policy::{Policies, Policy, PolicyError};
 pub use server::{Bounds, Server, listen, run};

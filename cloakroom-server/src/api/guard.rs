@@ -1,6 +1,6 @@
 //! What stands before every call: the API key and its scope, and a bound on the body.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 
 use super::{
@@ -17,14 +17,20 @@ use super::{
     routes::{self, Route},
     work,
 };
-use crate::keys::{Caller, Scope};
+use crate::{
+    keys::{Caller, Scope, Verdict},
+    server::Peer,
+};
 
 /// Lets those in whose key may make this call, with their whole body in memory.
 pub(super) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     // Without one, the answer is that the path does not take the method.
     let Some(route) = routes::of(&request) else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
-    let caller = route.scope.and_then(|_| app.keys.caller(&parts.headers));
+    let caller = match route.scope.map(|_| caller(&app, &parts)).transpose() {
+        Ok(caller) => caller.flatten(),
+        Err(refused) => return *refused,
+    };
     let mut response = match check(route, caller.as_ref(), &parts.headers) {
         Ok(()) => match read(&parts.headers, body, app.bounds.max_body, app.bounds.body_timeout).await {
             Ok(body) => {
@@ -70,6 +76,46 @@ fn require(caller: Option<&Caller>, scope: Scope) -> Result<(), Problem> {
         return Err(Problem::new(Code::ScopeMissing, detail).with("scope", &needed));
     }
     Ok(())
+}
+
+/// The caller that the request's key names, if it is one of ours. After too many that are not, nothing else is looked at.
+fn caller(app: &App, parts: &Parts) -> Result<Option<Caller>, Box<Response>> {
+    let client = client(app, parts);
+    match app.attempts.judge(&app.keys, client, &parts.headers, app.sessions.now()) {
+        Verdict::Admitted(caller) => Ok(Some(caller)),
+        Verdict::Missing => Ok(None),
+        Verdict::Refused { unlogged } => {
+            tracing::warn!(client = shown(client), unlogged, "a request with a wrong API key was refused");
+            Ok(None)
+        }
+        Verdict::TooMany { wait, first } => Err(Box::new(too_many(client, wait, first))),
+    }
+}
+
+/// Where a request comes from, as far as it is known.
+fn client(app: &App, parts: &Parts) -> Option<IpAddr> {
+    let Peer(peer) = *parts.extensions.get()?;
+    match &app.trusted_proxies {
+        Some(proxies) => proxies.client(peer, &parts.headers),
+        None => Some(peer),
+    }
+}
+
+fn shown(client: Option<IpAddr>) -> String {
+    client.map_or_else(|| "hidden by a proxy".to_owned(), |address| address.to_canonical().to_string())
+}
+
+/// Neither the body nor another request is waited for on this connection.
+fn too_many(client: Option<IpAddr>, wait: Duration, first: bool) -> Response {
+    if first {
+        tracing::warn!(client = shown(client), "too many wrong API keys: the client is refused until it has waited");
+    }
+    let seconds = wait.as_secs() + 1;
+    let detail = format!("Too many requests with wrong API keys came from this address. Try again in {seconds} s.");
+    let mut response = Problem::new(Code::TooManyKeys, detail).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn read(headers: &HeaderMap, mut body: Body, limit: usize, timeout: Duration) -> Result<Bytes, Problem> {

@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use cloakroom::ClockOffset;
 use http::{StatusCode, header};
 
-use super::{call::Call, forward_auth, routes::ROUTES};
+use super::{App, call::Call, forward_auth, routes::ROUTES};
+use crate::{log, server::Cut};
 
 /// What is counted for each route: its path, and after those of the list forward authentication and all else together.
 #[derive(Debug)]
@@ -71,8 +72,34 @@ impl Metrics {
 }
 
 pub(super) async fn show(Call { app, .. }: Call) -> Response {
-    let text = app.metrics.text() + &clock_offset(app.sessions.clock_offset());
+    let text = app.metrics.text() + &operations(&app) + &clock_offset(app.sessions.clock_offset());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// What the server itself does beside answering.
+fn operations(app: &App) -> String {
+    let mut text = format!(
+        "# HELP cloakroom_connections Connections that are open.\n\
+         # TYPE cloakroom_connections gauge\n\
+         cloakroom_connections {}\n\
+         # HELP cloakroom_api_keys_refused_total Requests refused for a wrong API key.\n\
+         # TYPE cloakroom_api_keys_refused_total counter\n\
+         cloakroom_api_keys_refused_total {}\n\
+         # HELP cloakroom_log_lines_lost_total Lines of the log that could not be written.\n\
+         # TYPE cloakroom_log_lines_lost_total counter\n\
+         cloakroom_log_lines_lost_total {}\n\
+         # HELP cloakroom_connections_cut_total Connections that the server closed, by why.\n\
+         # TYPE cloakroom_connections_cut_total counter\n",
+        app.crowd.count(),
+        app.attempts.refused(),
+        log::lost(),
+    );
+    for why in Cut::ALL {
+        let (name, count) = (why.name(), app.crowd.cut(why));
+        writeln!(text, "cloakroom_connections_cut_total{{why=\"{name}\"}} {count}")
+            .expect("writing to a string cannot fail");
+    }
+    text
 }
 
 /// Nothing where the store has no clock of its own.

@@ -11,7 +11,7 @@ use axum::{
 use cloakroom::{Sessions, TrustedProxies};
 use tokio::sync::watch;
 
-use crate::{Bounds, keys::ApiKeys};
+use crate::{Bounds, KeyRing, keys::Attempts, server::Crowd};
 
 mod audit;
 mod call;
@@ -49,9 +49,11 @@ pub(crate) use work::Work;
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) sessions: Sessions,
-    pub(crate) keys: Arc<ApiKeys>,
+    pub(crate) keys: KeyRing,
+    pub(crate) attempts: Arc<Attempts>,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) crowd: Arc<Crowd>,
     pub(crate) trusted_proxies: Option<Arc<TrustedProxies>>,
     pub(crate) forward_auth: Arc<ForwardAuth>,
     /// What callers may ask about again, and what goes on without them.

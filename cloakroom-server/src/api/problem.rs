@@ -56,6 +56,7 @@ codes! {
     DataTooLarge, PAYLOAD_TOO_LARGE, "data_too_large", "The session's data would be too large";
     UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON";
     UnexpectedBody, UNPROCESSABLE_ENTITY, "unexpected_body", "The call takes no body";
+    TooManyKeys, TOO_MANY_REQUESTS, "too_many_keys", "Too many wrong API keys came from this address";
     UnknownField, UNPROCESSABLE_ENTITY, "unknown_field", "A field is not known";
     MissingField, UNPROCESSABLE_ENTITY, "missing_field", "A field is missing";
     DuplicateField, UNPROCESSABLE_ENTITY, "duplicate_field", "A field or key is given twice";

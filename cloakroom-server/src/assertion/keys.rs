@@ -1,9 +1,7 @@
 //! The keys that sign assertions, and what is published of them.
 
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
-    io::{self, Write},
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +16,8 @@ use ring::{
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+
+use crate::private::{self, PrivateFileError};
 
 /// The keys of a server. The first signs, all are published: applications know a key before it signs, and as long as what it
 /// signed is good.
@@ -38,14 +38,9 @@ pub const FILE_NAME: &str = "cloakroom-assertions.pem";
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
 pub enum AssertionKeyError {
-    /// The file cannot be read.
-    #[error("the keys for assertions in {} cannot be read: {source}", path.display())]
-    Read {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The file cannot be read, or is not private.
+    #[error("the keys for assertions are not used: {0}")]
+    File(#[from] PrivateFileError),
     /// The file cannot be made.
     #[error("the key for assertions cannot be written to {}: {source}; make the directory writable", path.display())]
     Write {
@@ -84,7 +79,7 @@ impl AssertionKeys {
     /// The keys of a store on this machine: read from `cloakroom-assertions.pem` in `directory`, made there at the first start.
     pub fn embedded(directory: &Path) -> Result<(Self, PathBuf), AssertionKeyError> {
         let path = directory.join(FILE_NAME);
-        if let Err(error) = write_new(&path, &generate()?)
+        if let Err(error) = private::write_new(&path, &generate()?)
             && error.kind() != io::ErrorKind::AlreadyExists
         {
             return Err(AssertionKeyError::Write { path, source: error });
@@ -92,10 +87,9 @@ impl AssertionKeys {
         Ok((Self::read(&path)?, path))
     }
 
-    /// The keys in a file.
+    /// The keys in a file, which must be its owner's alone.
     pub fn read(path: &Path) -> Result<Self, AssertionKeyError> {
-        let text = fs::read_to_string(path);
-        Self::from_pem(&text.map_err(|source| AssertionKeyError::Read { path: path.into(), source })?)
+        Self::from_pem(&private::read(path)?)
     }
 
     /// The public keys, as RFC 7517 has them.
@@ -153,23 +147,10 @@ fn coordinates(pair: &EcdsaKeyPair) -> [String; 2] {
     [&point[1..33], &point[33..]].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate))
 }
 
-/// Never overwrites, and no other account may read it.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // Half a key would keep the next start from making a whole one.
-        fs::remove_file(path)?;
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
     use serde_json::Value;
 

@@ -46,16 +46,16 @@ impl ClearSessions {
         let path = format!("/v1/users/{}/clear-sessions", percent::encoded(&self.user));
         let answer = self.target.client()?.call(Method::POST, &path, Some(serde_json::to_string(&self)?))?;
         match self.target.style() {
-            Style::Json => output::line(&answer),
+            Style::Json => output::json(&answer)?,
             Style::Human => {
                 let Cleared { ended, would_end } = serde_json::from_str(&answer)?;
                 for id in ended.iter().chain(&would_end) {
-                    output::line(id);
+                    output::line(id)?;
                 }
                 if self.dry_run {
-                    output::line(&format!("{} would end", would_end.len()));
+                    output::line(&format!("{} would end", would_end.len()))?;
                 } else {
-                    output::line(&format!("{} ended", ended.len()));
+                    output::line(&format!("{} ended", ended.len()))?;
                 }
             }
         }

@@ -14,8 +14,11 @@ use cloakroom::{
 use serde::Serialize;
 
 use self::{progress::Shown, state::State};
-use super::{Failure, on_stores};
-use crate::{config::without_password, output};
+use super::{
+    Failure,
+    target::{expect_store, on_stores, setting},
+};
+use crate::{output, redact, stores};
 
 #[derive(Debug, Args)]
 #[command(
@@ -23,11 +26,13 @@ use crate::{config::without_password, output};
                         run once more, it carries over what changed."
 )]
 pub(super) struct Copy {
-    /// The store to read, such as sqlite:cloakroom.db
-    #[arg(value_name = "FROM-URL")]
+    /// The store to read, such as sqlite:cloakroom.db, or @FILE for an address in a file; left out, the one in CLOAKROOM_STORE.
+    /// Then the store to write, such as postgres://USER:PASSWORD@HOST/DATABASE
+    #[arg(value_names = ["FROM-URL", "TO-URL"], num_args = 1..=2, required = true)]
+    stores: Vec<String>,
+    #[arg(skip)]
     from: String,
-    /// The store to write, such as postgres://USER:PASSWORD@HOST/DATABASE
-    #[arg(value_name = "TO-URL")]
+    #[arg(skip)]
     to: String,
     /// Count what there is to copy, and write nothing
     #[arg(long)]
@@ -41,7 +46,13 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(mut self) -> Result<(), Failure> {
+        let mut named = std::mem::take(&mut self.stores);
+        self.to = stores::address(&named.pop().unwrap_or_default())?;
+        let from = named.pop().or_else(|| setting("CLOAKROOM_STORE")).ok_or_else(|| {
+            Failure::new(Failure::USAGE, "name the store to read before the one to write, or set CLOAKROOM_STORE to it")
+        })?;
+        self.from = stores::address(&from)?;
         if self.from == self.to {
             return Err(Failure::new(Failure::USAGE, "the two stores are the same one: name another one to copy to"));
         }
@@ -64,15 +75,15 @@ impl Copy {
     }
 
     async fn source(&self) -> Result<Arc<dyn Store>, Failure> {
-        super::expect_store(&self.from).await?;
-        Ok(store::open(&self.from).await?)
+        expect_store(&self.from).await?;
+        Ok(stores::open(&self.from).await?)
     }
 
     async fn copy(&self) -> Result<(), Failure> {
         let from = self.source().await?;
-        let to = store::open(&self.to).await?;
+        let to = stores::open(&self.to).await?;
         let source = fingerprint(from.partition_key());
-        let mut state = State::load(&without_password(&self.from), &without_password(&self.to))?;
+        let mut state = State::load(&redact::address(&self.from), &redact::address(&self.to))?;
         // A target that was made anew has another key until it takes over the source's.
         let is_same = state.source == source && fingerprint(to.partition_key()) == source;
         if !is_same || self.restart {
@@ -80,7 +91,7 @@ impl Copy {
         }
         let resumed = state.items > 0;
         if resumed {
-            eprintln!("going on behind {} items that an earlier copy took", state.items);
+            output::tell(&format!("going on behind {} items that an earlier copy took", state.items));
         }
         let before = state.items;
         let mut shown = Shown::new(before);
@@ -95,17 +106,16 @@ impl Copy {
         let copied = copied.await;
         shown.finish();
         if let Some(failure) = failed {
-            eprintln!("cloakroom: {}", failure.message);
+            output::complain(&failure.message);
         }
         let copied = copied?;
         state.remove();
-        self.print(&copied, resumed);
-        Ok(())
+        self.print(&copied, resumed)
     }
 
     async fn count(&self) -> Result<(), Failure> {
         let from = self.source().await?;
-        let to = store::schema(&self.to).await?;
+        let to = stores::schema(&self.to).await?;
         let mut counted = Copied::default();
         let mut after = None;
         loop {
@@ -133,7 +143,7 @@ impl Copy {
         }
         let Copied { sessions, tombstones, fences, users } = counted;
         if self.json {
-            self.print(&counted, false);
+            self.print(&counted, false)?;
         } else {
             let target = if to.found.is_some() { "which is there" } else { "which would be made" };
             output::line(&format!(
@@ -142,18 +152,18 @@ impl Copy {
                 tombstones.total(),
                 fences.total(),
                 users.total(),
-                without_password(&self.to),
-            ));
+                redact::address(&self.to),
+            ))?;
         }
         Ok(())
     }
 
-    fn print(&self, copied: &Copied, resumed: bool) {
+    fn print(&self, copied: &Copied, resumed: bool) -> Result<(), Failure> {
         let Copied { sessions, tombstones, fences, users } = copied;
         if self.json {
             let result = Report {
-                from: without_password(&self.from),
-                to: without_password(&self.to),
+                from: redact::address(&self.from),
+                to: redact::address(&self.to),
                 dry_run: self.dry_run,
                 resumed,
                 sessions: sessions.into(),
@@ -161,16 +171,16 @@ impl Copy {
                 fences: fences.into(),
                 users: users.into(),
             };
-            output::line(&serde_json::to_string(&result).expect("it has string keys"));
-            return;
+            return Ok(output::json(&serde_json::to_string(&result)?)?);
         }
         for (name, tally) in [("sessions", sessions), ("tombstones", tombstones), ("fences", fences), ("users", users)]
         {
             let Tally { added, updated, unchanged, kept } = tally;
             output::line(&format!(
                 "{name:<11} {added} copied, {updated} brought up to date, {unchanged} were the same, {kept} are newer there"
-            ));
+            ))?;
         }
+        Ok(())
     }
 }
 

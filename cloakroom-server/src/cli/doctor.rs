@@ -5,17 +5,20 @@ use std::error::Error as _;
 use clap::Args;
 use cloakroom::{
     ClockOffset, Error, Sessions,
-    store::{self, Finding, Schema, Severity},
+    store::{Finding, Schema, Severity},
 };
 use serde_json::json;
 
 use super::Failure;
-use crate::{config::without_password, output};
+use crate::{
+    output::{self, Column, Paint, Table},
+    redact, stores,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// The store, such as sqlite:cloakroom.db or postgres://USER:PASSWORD@HOST/DATABASE
-    #[arg(value_name = "URL", env = "CLOAKROOM_STORE", hide_env_values = true, default_value = "sqlite:cloakroom.db")]
+    /// The store, such as sqlite:cloakroom.db or postgres://USER:PASSWORD@HOST/DATABASE, or @FILE for an address in a file
+    #[arg(value_name = "URL", env = "CLOAKROOM_STORE", default_value = "sqlite:cloakroom.db")]
     store: String,
     /// Mend what is wrong, where that can be done while the application runs and without guessing
     #[arg(long)]
@@ -26,10 +29,9 @@ pub(super) struct Doctor {
 }
 
 impl Doctor {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
-        let examined = runtime.block_on(self.examine());
+    pub(super) fn run(mut self) -> Result<(), Failure> {
+        self.store = stores::address(&self.store)?;
+        let examined = stores::run(self.examine()).map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
         if let Err(error) = &examined
             && !self.json
         {
@@ -44,25 +46,35 @@ impl Doctor {
         let findings = examined.unwrap_or_else(|error| vec![Finding::error("store", told(&error))]);
         let summary = summary(&findings);
         if self.json {
-            let store = without_password(&self.store);
+            let store = redact::address(&self.store);
             let is_sound = !findings.iter().any(Finding::is_wrong);
-            output::line(&json!({ "store": store, "sound": is_sound, "findings": findings }).to_string());
+            output::json(&json!({ "store": store, "sound": is_sound, "findings": findings }).to_string())?;
         } else {
-            let rows = findings.iter().map(|finding| {
-                let severity = if finding.repaired { "repaired".into() } else { finding.severity.to_string() };
-                [severity, finding.subject.clone(), finding.text.clone()]
-            });
-            output::table(&rows.collect::<Vec<_>>());
-            output::line(&summary);
+            let mut table = Table::new([Column::whole(""), Column::whole(""), Column::whole("")]);
+            for finding in &findings {
+                let (severity, paint) = match finding.severity {
+                    _ if finding.repaired => ("repaired".to_owned(), Paint::Good),
+                    severity @ Severity::Error => (severity.to_string(), Paint::Bad),
+                    severity @ Severity::Warning => (severity.to_string(), Paint::Warning),
+                    severity => (severity.to_string(), Paint::Plain),
+                };
+                table.row([
+                    (severity.as_str(), paint),
+                    (&finding.subject, Paint::Plain),
+                    (&finding.text, Paint::Plain),
+                ]);
+            }
+            table.print(true)?;
+            output::line(&summary)?;
         }
         if code == 0 { Ok(()) } else { Err(Failure::new(code, "the store is not sound: see above")) }
     }
 
     async fn examine(&self) -> Result<Vec<Finding>, Error> {
-        let shown = without_password(&self.store);
+        let shown = redact::address(&self.store);
         if self.store != "memory:" {
             // Opening makes what is not there and migrates what is old, and looking shall change nothing.
-            match store::schema(&self.store).await? {
+            match stores::schema(&self.store).await? {
                 Schema { found: None, .. } => {
                     let message =
                         "there is no store yet: see whether the address is right, or make one with cloakroom migrate";
@@ -78,7 +90,7 @@ impl Doctor {
                 Schema { .. } => {}
             }
         }
-        let store = store::open(&self.store).await?;
+        let store = stores::open(&self.store).await?;
         let sessions = Sessions::builder(store).without_upkeep().build()?;
         // The first call may have to connect, and is no measure.
         let mut findings = vec![reachable(&shown)];
@@ -131,15 +143,15 @@ fn told(error: &Error) -> String {
 
 fn unusable(store: &str, error: &Error) -> Failure {
     match error {
-        Error::StoreUrl(_) => Failure::new(Failure::USAGE, output::printable(&error.to_string())),
+        Error::StoreUrl(_) => Failure::new(Failure::USAGE, error.to_string()),
         error => {
             let advice = if error.is_retryable() {
                 "; see that it runs, that host and port are right, and that no firewall stands between"
             } else {
                 ""
             };
-            let message = format!("{} cannot be looked at: {}{advice}", without_password(store), told(error));
-            Failure::new(Failure::UNAVAILABLE, output::printable(&message))
+            let message = format!("{} cannot be looked at: {}{advice}", redact::address(store), told(error));
+            Failure::new(Failure::UNAVAILABLE, message)
         }
     }
 }

@@ -1,14 +1,15 @@
 //! `cloakroom impersonate` and `cloakroom stop-impersonating`.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    time::Duration,
+};
 
 use clap::Args;
 use http::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Failure, Target};
-use crate::output::{self, Style};
+use super::{Failure, Target, started};
 
 /// Act as another user for a while: a new session, and its token
 ///
@@ -20,9 +21,9 @@ pub(super) struct Impersonate {
     /// Why; the audit log keeps it
     #[arg(long)]
     reason: String,
-    /// For how long [default: 60]
-    #[arg(long, value_name = "N")]
-    minutes: Option<u32>,
+    /// For how long, such as 15m or 1h30m [default: 1h]
+    #[arg(long = "for", value_name = "TIME", value_parser = cloakroom::parse_period)]
+    lasting: Option<Duration>,
     /// To look into the account as an auditor
     #[arg(long)]
     as_auditor: bool,
@@ -45,8 +46,8 @@ impl Impersonate {
         if self.as_auditor {
             body["as_auditor"] = true.into();
         }
-        if let Some(minutes) = self.minutes {
-            body["minutes"] = minutes.into();
+        if let Some(lasting) = self.lasting {
+            body["minutes"] = lasting.as_secs().div_ceil(60).into();
         }
         hand_over(&self.target, "/v1/sessions/impersonate", &body)
     }
@@ -62,7 +63,7 @@ impl StopImpersonating {
 fn token() -> Result<String, Failure> {
     let input = io::stdin();
     if input.is_terminal() {
-        eprint!("Token: ");
+        write!(io::stderr(), "Token: ").unwrap_or_default();
     }
     let mut line = String::new();
     let read = input.lock().read_line(&mut line);
@@ -73,21 +74,8 @@ fn token() -> Result<String, Failure> {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct HandedOver {
-    token: String,
-    session: output::Session,
-}
-
 fn hand_over(target: &Target, path: &str, body: &Value) -> Result<(), Failure> {
-    let answer = target.client()?.call(Method::POST, path, Some(body.to_string()))?;
-    match target.style() {
-        Style::Json => output::line(&answer),
-        Style::Human => {
-            let HandedOver { token, session } = serde_json::from_str(&answer)?;
-            session.print();
-            output::line(&format!("token       {token}"));
-        }
-    }
-    Ok(())
+    let client = target.client()?;
+    let answer = client.call(Method::POST, path, Some(body.to_string()))?;
+    started::hand_over(&client, &answer, target.style())
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::Failure;
 use crate::{
     client::CallError,
+    escape,
     keys::{self, ApiKey, Scope},
     output,
 };
@@ -23,14 +24,20 @@ impl Key {
     pub(super) fn run(self) -> Result<(), Failure> {
         let text = keys::generate().map_err(CallError::Key)?;
         let key = ApiKey::new(self.name.as_str(), self.scope, &text).map_err(CallError::Key)?;
-        let name = serde_json::to_string(&self.name)?;
-        output::line(&format!("API key, shown this once: {text}\n"));
-        output::line("For cloakroom.toml, which holds its digest alone:\n");
-        output::line(&format!(
-            "[[keys]]\nname = {name}\nscope = \"{}\"\nsha256 = \"{}\"",
-            self.scope.name(),
-            key.sha256()
-        ));
+        // Strings of JSON are strings of TOML.
+        let name = escape::shown_json(&serde_json::to_string(&self.name)?).into_owned();
+        for line in [
+            &format!("API key, shown this once: {text}"),
+            "",
+            "For cloakroom.toml, which holds its digest alone:",
+            "",
+            "[[keys]]",
+            &format!("name = {name}"),
+            &format!("scope = \"{}\"", self.scope.name()),
+            &format!("sha256 = \"{}\"", key.sha256()),
+        ] {
+            output::line(line)?;
+        }
         Ok(())
     }
 }

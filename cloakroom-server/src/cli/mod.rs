@@ -1,22 +1,19 @@
 //! The command line.
 
-use std::{convert::Infallible, ffi::OsString, future::Future, process::ExitCode};
+use std::{convert::Infallible, ffi::OsString, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
-use cloakroom::{SessionId, store};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use cloakroom::SessionId;
 
-use crate::{
-    client::{CallError, Client},
-    config::without_password,
-    keys,
-    output::{self, Style},
-    percent,
-};
+use self::{failure::Failure, target::Target};
+use crate::{output, percent, redact};
 
 mod audit;
 mod clear_sessions;
 mod copy;
 mod doctor;
+mod failure;
+mod generate;
 mod impersonate;
 mod key;
 mod list;
@@ -26,18 +23,23 @@ mod revoke;
 mod serve;
 mod show;
 mod start;
+mod started;
+mod target;
 mod users;
 mod watch;
 
 /// Sessions for the web: start, list and end them; serve them to applications in any language.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "cloakroom", version = VERSION, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     serve: serve::Serve,
 }
+
+/// Which program this is: its version, and the commit it was built from where that is known.
+pub(crate) const VERSION: &str = env!("CLOAKROOM_VERSION");
 
 const EXIT_CODES: &str = "Without a command it serves.
 
@@ -48,7 +50,7 @@ wrong.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the session server
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Start a session and print its token
     Start(start::Start),
     /// Show one session, or how it ended
@@ -79,35 +81,98 @@ enum Command {
     StopImpersonating(impersonate::StopImpersonating),
     /// Make an API key, and print the lines for cloakroom.toml
     Key(key::Key),
+    /// Print what completes commands in a shell
+    Completions(generate::Completions),
+    /// Print the manual page
+    Man(generate::Man),
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse_from(std::env::args_os().map(with_marked_id));
-    let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(serve) => serve.run(),
-        Command::Start(start) => start.run(),
-        Command::Show(show) => show.run(),
-        Command::List(list) => list.run(),
-        Command::Revoke(revoke) => revoke.run(),
-        Command::ClearSessions(clear) => clear.run(),
-        Command::Users(users) => users.run(),
-        Command::Reap(reap) => reap.run(),
-        Command::Audit(audit) => audit.run(),
-        Command::Watch(watch) => watch.run(),
-        Command::Doctor(doctor) => doctor.run(),
-        Command::Migrate(migrate) => migrate.run(),
-        Command::Copy(copy) => copy.run(),
-        Command::Impersonate(impersonate) => impersonate.run(),
-        Command::StopImpersonating(stop) => stop.run(),
-        Command::Key(key) => key.run(),
+    let arguments: Vec<_> = std::env::args_os().map(with_marked_id).collect();
+    let cli = match command().try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return told(&error),
     };
-    match done {
+    warn_of_passwords(&arguments);
+    match cli.run().and_then(|()| Ok(output::flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("cloakroom: {}", failure.message);
+            if !failure.message.is_empty() {
+                output::complain(&failure.message);
+            }
             ExitCode::from(failure.code)
         }
+    }
+}
+
+impl Cli {
+    fn run(self) -> Result<(), Failure> {
+        match self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve))) {
+            Command::Serve(serve) => serve.run(),
+            Command::Start(start) => start.run(),
+            Command::Show(show) => show.run(),
+            Command::List(list) => list.run(),
+            Command::Revoke(revoke) => revoke.run(),
+            Command::ClearSessions(clear) => clear.run(),
+            Command::Users(users) => users.run(),
+            Command::Reap(reap) => reap.run(),
+            Command::Audit(audit) => audit.run(),
+            Command::Watch(watch) => watch.run(),
+            Command::Doctor(doctor) => doctor.run(),
+            Command::Migrate(migrate) => migrate.run(),
+            Command::Copy(copy) => copy.run(),
+            Command::Impersonate(impersonate) => impersonate.run(),
+            Command::StopImpersonating(stop) => stop.run(),
+            Command::Key(key) => key.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
+        }
+    }
+}
+
+/// The command line, as it is parsed: a variable of the environment that is empty counts as one that is not there, and help
+/// shows none, for some hold secrets.
+fn command() -> clap::Command {
+    fn with_environment(command: clap::Command) -> clap::Command {
+        let is_empty =
+            |name: Option<&std::ffi::OsStr>| name.and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        command
+            .mut_args(|argument| {
+                let argument = argument.hide_env_values(true);
+                if is_empty(argument.get_env()) { argument.env(None) } else { argument }
+            })
+            .mut_subcommands(with_environment)
+    }
+
+    with_environment(Cli::command())
+}
+
+/// Help, the version, or what is wrong with the arguments. Help that was asked for goes to standard output.
+fn told(error: &clap::Error) -> ExitCode {
+    let was_asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let printed = error.print().and_then(|()| output::flush().map_err(output::Unwritten::into_io));
+    match printed {
+        Err(failed) if was_asked_for => {
+            output::complain(&format!("standard output cannot be written: {failed}"));
+            ExitCode::from(Failure::FAILED)
+        }
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Failure::USAGE)),
+    }
+}
+
+/// Every account of the machine may see the arguments of a process.
+fn warn_of_passwords(arguments: &[OsString]) {
+    let mut stores =
+        arguments.iter().filter_map(|argument| argument.to_str()).map(|argument| match argument.strip_prefix("--") {
+            Some(flag) => flag.split_once('=').map_or("", |(_, value)| value),
+            None => argument,
+        });
+    if let Some(store) = stores.find(|store| redact::has_secret(store)) {
+        output::tell(&format!(
+            "cloakroom: every account of this machine can see the arguments of a command: give {} in CLOAKROOM_STORE, or as @FILE",
+            redact::address(store)
+        ));
     }
 }
 
@@ -128,125 +193,10 @@ fn id(argument: &str) -> Result<String, Infallible> {
 /// No id has it.
 const ID_MARK: char = '=';
 
-/// Why a command did not do what it was asked: what to say, and the exit code for scripts.
-#[derive(Debug)]
-struct Failure {
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    const FAILED: u8 = 1;
-    const USAGE: u8 = 2;
-    const UNAVAILABLE: u8 = 3;
-    const NOT_FOUND: u8 = 4;
-    const CANNOT_LISTEN: u8 = 5;
-    const NOT_SOUND: u8 = 6;
-
-    fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        let code = match &error {
-            CallError::Refused(refusal) => match refusal.code.as_str() {
-                "session_unknown" | "session_ended" | "user_unknown" => Self::NOT_FOUND,
-                "store_unavailable" | "store_failed" | "outcome_unknown" => Self::UNAVAILABLE,
-                _ => Self::FAILED,
-            },
-            CallError::Unreachable { .. } | CallError::Store(_) => Self::UNAVAILABLE,
-            CallError::Answer(_) | CallError::Key(_) => Self::FAILED,
-        };
-        let message = match &error {
-            CallError::Refused(refusal) if refusal.code == "unauthorized" => {
-                "the server does not know this API key: give --api-key or CLOAKROOM_API_KEY, or run where cloakroom.key lies"
-                    .into()
-            }
-            error => error.to_string(),
-        };
-        Self { code, message: output::printable(&message) }
-    }
-}
-
-impl From<cloakroom::Error> for Failure {
-    fn from(error: cloakroom::Error) -> Self {
-        let code = match &error {
-            cloakroom::Error::StoreUrl(_) => Self::USAGE,
-            cloakroom::Error::InvalidArgument { .. } => Self::FAILED,
-            _ => Self::UNAVAILABLE,
-        };
-        Self { code, message: output::printable(&error.to_string()) }
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        CallError::Answer(error.to_string()).into()
-    }
-}
-
-/// Where a command works, and how it prints.
-#[derive(Debug, Args)]
-struct Target {
-    /// The session server
-    #[arg(long, env = "CLOAKROOM_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7600")]
-    server: String,
-    /// Its API key [default: the one in ./cloakroom.key]
-    #[arg(long, env = "CLOAKROOM_API_KEY", value_name = "KEY", hide_env_values = true)]
-    api_key: Option<String>,
-    /// Work straight on a store instead, such as sqlite:cloakroom.db
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
-    /// Print the API's answer as it is
-    #[arg(long)]
-    json: bool,
-}
-
-impl Target {
-    /// For work on sessions that are there.
-    fn client(&self) -> Result<Client, Failure> {
-        if let Some(store) = &self.store {
-            on_stores(expect_store(store))?;
-        }
-        self.client_or_new_store()
-    }
-
-    /// For the first of them.
-    fn client_or_new_store(&self) -> Result<Client, Failure> {
-        if let Some(store) = &self.store {
-            return Ok(Client::of_store(store)?);
-        }
-        let key = match &self.api_key {
-            Some(key) => key.clone(),
-            None => keys::read(keys::FILE_NAME.as_ref()).map_err(|error| {
-                let message =
-                    format!("{error}; give --api-key or CLOAKROOM_API_KEY, or work on the store with --store");
-                Failure::new(Failure::USAGE, message)
-            })?,
-        };
-        Ok(Client::of_server(&self.server, key))
-    }
-
-    fn style(&self) -> Style {
-        if self.json { Style::Json } else { Style::Human }
-    }
-}
-
-/// Does what needs no server and no API.
-fn on_stores<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
-    runtime.block_on(work)
-}
-
-/// Opening a store makes it if it is not there. Whoever looks for sessions in it named the wrong one then.
-async fn expect_store(url: &str) -> Result<(), Failure> {
-    if store::schema(url).await.map_err(CallError::Store)?.found.is_some() {
-        return Ok(());
-    }
-    let message = format!("there is no store at {}: is it the right address?", without_password(url));
-    Err(Failure::new(Failure::UNAVAILABLE, message))
+/// Whole seconds, as the API has them.
+#[expect(clippy::ref_option, reason = "serde hands out references to fields")]
+fn as_seconds<S: serde::Serializer>(span: &Option<std::time::Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&span.map(|span| span.as_secs()), serializer)
 }
 
 /// Query parameters, percent-encoded; those without a value are left out.

@@ -22,10 +22,10 @@ impl Reap {
     pub(super) fn run(self) -> Result<(), Failure> {
         let answer = self.target.client()?.call(Method::POST, "/v1/reap", None)?;
         match self.target.style() {
-            Style::Json => output::line(&answer),
+            Style::Json => output::json(&answer)?,
             Style::Human => {
                 let Reaped { ended } = serde_json::from_str(&answer)?;
-                output::line(&format!("{ended} expired and ended"));
+                output::line(&format!("{ended} expired and ended"))?;
             }
         }
         Ok(())

@@ -1,10 +1,15 @@
 //! `cloakroom revoke`.
 
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
 use clap::Args;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Target, query};
+use super::{Failure, Target, as_seconds, query};
 use crate::{
     client::{CallError, Client},
     output::{self, Style},
@@ -31,10 +36,10 @@ pub(super) struct Revoke {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
-    /// All that nobody used for so long
-    #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    idle_longer_than: Option<u64>,
+    /// All that were not used for so long, such as 90m or 7d
+    #[arg(long, value_name = "TIME", value_parser = cloakroom::parse_period)]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_seconds")]
+    idle_longer_than: Option<Duration>,
     /// Every session there is
     #[arg(long, conflicts_with_all = ["user", "ip", "device", "idle_longer_than"])]
     all: bool,
@@ -52,6 +57,10 @@ pub(super) struct Revoke {
     /// Say what would end, and end nothing
     #[arg(long)]
     dry_run: bool,
+    /// With --all on a terminal: do not ask first
+    #[arg(long)]
+    #[serde(skip)]
+    yes: bool,
     #[command(flatten)]
     #[serde(skip)]
     target: Target,
@@ -68,21 +77,24 @@ struct Revoked {
 impl Revoke {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.target.client()?;
+        if self.all && !self.dry_run && !self.yes && !is_confirmed()? {
+            return Err(Failure::new(Failure::FAILED, "nothing was ended"));
+        }
         if !self.ids.is_empty() {
             return self.end_each(&client);
         }
         let answer = client.call(Method::POST, "/v1/sessions/revoke", Some(serde_json::to_string(&self)?))?;
         match self.target.style() {
-            Style::Json => output::line(&answer),
+            Style::Json => output::json(&answer)?,
             Style::Human => {
                 let revoked: Revoked = serde_json::from_str(&answer)?;
                 for id in revoked.ended.iter().chain(&revoked.would_end) {
-                    output::line(id);
+                    output::line(id)?;
                 }
                 if self.dry_run {
-                    output::line(&format!("{} would end", revoked.matched));
+                    output::line(&format!("{} would end", revoked.matched))?;
                 } else {
-                    output::line(&format!("{} ended", revoked.ended.len()));
+                    output::line(&format!("{} ended", revoked.ended.len()))?;
                 }
             }
         }
@@ -99,7 +111,7 @@ impl Revoke {
             match client.call(Method::DELETE, &path, None) {
                 Ok(answer) => self.tell(id, &answer)?,
                 Err(error @ CallError::Refused(_)) => {
-                    eprintln!("cloakroom: {id}: {error}");
+                    output::complain(&format!("{id}: {error}"));
                     failure.get_or_insert(Failure::from(error));
                 }
                 Err(error) => return Err(error.into()),
@@ -116,13 +128,26 @@ impl Revoke {
         }
 
         match self.target.style() {
-            Style::Json => output::line(answer),
+            Style::Json => output::json(answer)?,
             Style::Human => {
                 let Ended { ended_now, reason } = serde_json::from_str(answer)?;
                 let when = if ended_now { "ended" } else { "had ended before" };
-                output::line(&format!("{id}  {when}: {reason}"));
+                output::line(&format!("{id}  {when}: {reason}"))?;
             }
         }
         Ok(())
     }
+}
+
+/// Asks, where a person is there to answer.
+fn is_confirmed() -> Result<bool, Failure> {
+    let input = io::stdin();
+    if !input.is_terminal() {
+        return Ok(true);
+    }
+    write!(io::stderr(), "This signs everyone out, on every device. Go on? [y/N] ").unwrap_or_default();
+    let mut answer = String::new();
+    let read = input.read_line(&mut answer);
+    read.map_err(|error| Failure::new(Failure::FAILED, format!("the answer cannot be read: {error}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

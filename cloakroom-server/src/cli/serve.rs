@@ -7,12 +7,12 @@ use std::{
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tracing_subscriber::EnvFilter;
 
-use super::Failure;
+use super::{Failure, target::setting};
 use crate::{
-    Server,
-    config::{ConfigError, LogFormat, Settings, without_password},
+    Bounds, KeyRing, Server,
+    config::{ConfigError, Settings},
+    log, redact, stores,
 };
 
 #[derive(Debug, Args)]
@@ -24,83 +24,130 @@ pub(super) struct Serve {
     settings: Settings,
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        let code = match &error {
-            ConfigError::Sessions(cloakroom::Error::StoreUrl(_) | cloakroom::Error::InvalidArgument { .. }) => {
-                Self::USAGE
-            }
-            ConfigError::Sessions(_) => Self::UNAVAILABLE,
-            _ => Self::USAGE,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let settings = self.settings.over_file(self.config.as_deref())?;
-        start_log(&settings)?;
-        let runtime =
-            tokio::runtime::Runtime::new().map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
-        runtime.block_on(serve(&settings))
+        let settings = self.read()?;
+        settings.check(setting(KEY).as_deref())?;
+        let filter = settings.log().filter().map_err(|error| Failure::new(Failure::USAGE, error.to_string()))?;
+        redact::remember(settings.store());
+        let _log = log::start(filter, settings.log_format());
+        stores::run(self.serve(&settings)).unwrap_or_else(|error| Err(Failure::new(Failure::FAILED, error.to_string())))
+    }
+
+    fn read(&self) -> Result<Settings, Failure> {
+        Ok(self.settings.clone().over_file(self.config.as_deref())?)
+    }
+
+    async fn serve(&self, settings: &Settings) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::new(Failure::FAILED, error.to_string());
+        // From here on a signal ends the server in order, not in the middle of its start.
+        let stop = stop_signal().map_err(failed)?;
+        let mut reload = reload_signal().map_err(failed)?;
+        if !redact::is_known(settings.store()) {
+            // What is no address is told before anything is bound.
+            stores::open(settings.store()).await?;
+        }
+        let listener = listen(settings)?;
+        let sessions = settings.sessions().await?;
+        let (keys, key_file) = settings.keys(setting(KEY).as_deref())?;
+        if let Some(path) = key_file {
+            tracing::info!(path = %path.display(), "the API key is in this file");
+        }
+        let assertion_keys = settings.assertion_keys().map_err(ConfigError::from)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let ready =
+            writeln!(io::stdout(), "cloakroom ready on http://{address}, store {}", redact::address(settings.store()));
+        if let Err(error) = ready {
+            // The parent process closed the pipe; that is no reason not to serve.
+            tracing::warn!(%error, "the ready line could not be written");
+        }
+        let keys = KeyRing::new(keys);
+        let mut server = Server::new(sessions, keys.clone())
+            .bounds(within_open_files(settings.bounds()))
+            .policies(settings.policies().clone());
+        if let Some(keys) = assertion_keys {
+            server = server.assertion_keys(keys);
+        }
+        if let Some(proxies) = settings.trusted_proxies() {
+            server = server.trusted_proxies(proxies);
+        }
+        let reloading = async {
+            loop {
+                reload.next().await;
+                self.reload(&keys);
+            }
+        };
+        tokio::select! {
+            () = crate::run(listener, server, stop) => {}
+            () = reloading => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the keys again. What cannot be used changes nothing.
+    fn reload(&self, keys: &KeyRing) {
+        let read = self.read().and_then(|settings| Ok(settings.keys(setting(KEY).as_deref())?));
+        match read {
+            Ok((read, _)) => {
+                tracing::info!(keys = read.len(), "the API keys were read again; other settings take a restart");
+                keys.replace(read);
+            }
+            Err(failure) => {
+                tracing::error!(
+                    error = failure.message,
+                    "the API keys could not be read again; those before still count"
+                );
+            }
+        }
     }
 }
 
-async fn serve(settings: &Settings) -> Result<(), Failure> {
-    // From here on a signal ends the server in order, not in the middle of its start.
-    let stop = stop_signal().map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
-    let listener = listen(settings)?;
-    let trusted_proxies = settings.trusted_proxies()?;
-    let sessions = settings.sessions().await?;
-    let (keys, key_file) = settings.keys(std::env::var("CLOAKROOM_API_KEY").ok().as_deref())?;
-    if let Some(path) = key_file {
-        tracing::info!(path = %path.display(), "the API key is in this file");
+/// The variable that may hold a key.
+const KEY: &str = "CLOAKROOM_API_KEY";
+
+/// With no more connections than the limit on open files allows, which is raised as far as the system lets it be.
+#[cfg(unix)]
+fn within_open_files(bounds: Bounds) -> Bounds {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    /// For the store, the log, and what libraries open.
+    const OTHERS: u64 = 128;
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let files = if raised { maximum } else { current };
+    // No limit is none to keep below.
+    let Some(files) = files else { return bounds };
+    let most = usize::try_from(files.saturating_sub(OTHERS).max(files / 2)).unwrap_or(usize::MAX);
+    if bounds.max_connections > most {
+        tracing::info!(files, max_connections = most, "the limit on open files bounds the number of connections");
     }
-    let assertion_keys = settings.assertion_keys().map_err(ConfigError::from)?;
-    let address = listener.local_addr().map_err(|error| Failure::new(Failure::CANNOT_LISTEN, error.to_string()))?;
-    let ready =
-        writeln!(io::stdout(), "cloakroom ready on http://{address}, store {}", without_password(settings.store()));
-    if let Err(error) = ready {
-        // Whoever started us closed the pipe; that is no reason not to serve.
-        tracing::warn!(%error, "the ready line could not be written");
-    }
-    let mut server = Server::new(sessions, keys).policies(settings.policies().clone());
-    if let Some(keys) = assertion_keys {
-        server = server.assertion_keys(keys);
-    }
-    if let Some(proxies) = trusted_proxies {
-        server = server.trusted_proxies(proxies);
-    }
-    crate::run(listener, server, stop).await;
-    Ok(())
+    Bounds { max_connections: bounds.max_connections.min(most), ..bounds }
+}
+
+#[cfg(not(unix))]
+fn within_open_files(bounds: Bounds) -> Bounds {
+    bounds
 }
 
 fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
-    let address = settings.listen();
-    crate::listen(address).map_err(|error| {
+    let wanted = settings.listen();
+    let refused = |error: io::Error| {
         let advice = match error.kind() {
             ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with --listen",
             ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --listen",
             _ => "choose an address of this machine with --listen",
         };
-        Failure::new(Failure::CANNOT_LISTEN, format!("cannot listen on {address}: {error}; {advice}"))
-    })
-}
-
-fn start_log(settings: &Settings) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(settings.log()).map_err(|error| {
-        Failure::new(
-            Failure::USAGE,
-            format!("the setting log: {error}; write a level, such as info, or cloakroom=debug"),
-        )
-    })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    match settings.log_format() {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        Failure::new(Failure::CANNOT_LISTEN, format!("cannot listen on {wanted}: {error}; {advice}"))
+    };
+    let mut outcome = Err(ErrorKind::AddrNotAvailable.into());
+    for address in wanted.addresses().map_err(refused)? {
+        outcome = crate::listen(address);
+        if outcome.is_ok() {
+            break;
+        }
     }
-    Ok(())
+    outcome.map_err(refused)
 }
 
 #[cfg(unix)]
@@ -121,4 +168,34 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     Ok(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
+}
+
+/// SIGHUP, by which operators have keys read again.
+struct Reload(#[cfg(unix)] tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+fn reload_signal() -> io::Result<Reload> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    signal(SignalKind::hangup()).map(Reload)
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+fn reload_signal() -> io::Result<Reload> {
+    Ok(Reload())
+}
+
+impl Reload {
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
 }

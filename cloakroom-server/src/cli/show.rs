@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Failure, Target};
 use crate::{
     client::CallError,
-    output::{self, Style},
+    output::{self, Members, Style},
     percent,
 };
 
@@ -22,7 +22,7 @@ pub(super) struct Show {
 
 #[derive(Debug, Deserialize)]
 struct Shown {
-    session: output::Session,
+    session: Members,
 }
 
 impl Show {
@@ -30,10 +30,10 @@ impl Show {
         let path = format!("/v1/sessions/{}", percent::encoded(&self.id));
         let answered = self.target.client()?.call(Method::GET, &path, None);
         match (answered, self.target.style()) {
-            (Ok(answer), Style::Json) => output::line(&answer),
-            (Ok(answer), Style::Human) => serde_json::from_str::<Shown>(&answer)?.session.print(),
+            (Ok(answer), Style::Json) => output::json(&answer)?,
+            (Ok(answer), Style::Human) => output::details(&serde_json::from_str::<Shown>(&answer)?.session)?,
             (Err(CallError::Refused(refusal)), Style::Json) => {
-                output::line(&refusal.document);
+                output::json(&refusal.document)?;
                 return Err(CallError::Refused(refusal).into());
             }
             (Err(error), _) => return Err(error.into()),

@@ -1,11 +1,12 @@
 //! `cloakroom start`.
 
+use std::time::Duration;
+
 use clap::Args;
 use http::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Failure, Target};
-use crate::output::{self, Style};
+use super::{Failure, Target, as_seconds, started};
 
 #[derive(Debug, Args, Serialize)]
 pub(super) struct Start {
@@ -21,10 +22,10 @@ pub(super) struct Start {
     #[arg(long, value_name = "TYPE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     user_type: Option<String>,
-    /// How long it may go unused
-    #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    idle_seconds: Option<u64>,
+    /// How long it may go unused, such as 90m, 1h30m or 1:30
+    #[arg(long, value_name = "TIME", value_parser = cloakroom::parse_period)]
+    #[serde(rename = "idle_seconds", skip_serializing_if = "Option::is_none", serialize_with = "as_seconds")]
+    idle: Option<Duration>,
     /// When it ends whatever happens, such as 2030-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,28 +55,11 @@ fn json_object(text: &str) -> Result<Box<serde_json::value::RawValue>, serde_jso
     serde_json::from_str(text)
 }
 
-#[derive(Debug, Deserialize)]
-struct Started {
-    token: String,
-    session: output::Session,
-    ended: Vec<String>,
-}
-
 impl Start {
     pub(super) fn run(self) -> Result<(), Failure> {
         let body = serde_json::to_string(&self)?;
-        let answer = self.target.client_or_new_store()?.call(Method::POST, "/v1/sessions", Some(body))?;
-        match self.target.style() {
-            Style::Json => output::line(&answer),
-            Style::Human => {
-                let started: Started = serde_json::from_str(&answer)?;
-                started.session.print();
-                output::line(&format!("token       {}", started.token));
-                for id in started.ended {
-                    output::line(&format!("ended       {id}"));
-                }
-            }
-        }
-        Ok(())
+        let client = self.target.client_or_new_store()?;
+        let answer = client.call(Method::POST, "/v1/sessions", Some(body))?;
+        started::hand_over(&client, &answer, self.target.style())
     }
 }

@@ -1,13 +1,15 @@
 //! `cloakroom users`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use cloakroom::{Clock, Network, SystemClock};
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Failure, Target, query};
 use crate::{
-    output::{self, Style},
+    client::{CallError, Client},
+    output::{self, Column, Members, Paint, Style, Table, age},
     percent,
 };
 
@@ -34,6 +36,9 @@ struct List {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
+    /// In full, however wide the terminal is
+    #[arg(long)]
+    wide: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -68,9 +73,12 @@ struct Set {
     /// What a sign-in beyond that does; `none` for what is configured
     #[arg(long)]
     when_full: Option<WhenFull>,
-    /// Where they may come from: an address, or a network such as 192.0.2.0/24; may be given several times
+    /// They may also come from here: an address, or a network such as 192.0.2.0/24; may be given several times
     #[arg(long, value_name = "CIDR", conflicts_with = "anywhere")]
     network: Vec<String>,
+    /// They may no longer come from here; may be given several times
+    #[arg(long, value_name = "CIDR", conflicts_with = "anywhere")]
+    remove_network: Vec<String>,
     /// They may come from anywhere
     #[arg(long)]
     anywhere: bool,
@@ -112,7 +120,7 @@ struct Listed {
 
 #[derive(Debug, Deserialize)]
 struct Answered {
-    user: output::User,
+    user: Members,
     #[serde(default)]
     ended: Vec<String>,
 }
@@ -149,13 +157,13 @@ impl List {
             }
         }
         match self.target.style() {
-            Style::Json => output::line(&json!({ "users": users }).to_string()),
+            Style::Json => output::json(&json!({ "users": users }).to_string())?,
             Style::Human => {
-                let users: Vec<output::User> =
+                let users: Vec<Members> =
                     users.iter().map(|user| serde_json::from_str(user.get())).collect::<Result<_, _>>()?;
-                output::users(&users);
+                print(&users, self.wide)?;
                 if cursor.is_some() {
-                    eprintln!("There may be more: ask with a larger --limit.");
+                    output::tell("There may be more: ask with a larger --limit.");
                 }
             }
         }
@@ -167,8 +175,8 @@ impl Show {
     fn run(self) -> Result<(), Failure> {
         let answer = self.target.client()?.call(Method::GET, &path_of(&self.user), None)?;
         match self.target.style() {
-            Style::Json => output::line(&answer),
-            Style::Human => serde_json::from_str::<Answered>(&answer)?.user.print(),
+            Style::Json => output::json(&answer)?,
+            Style::Human => output::details(&serde_json::from_str::<Answered>(&answer)?.user)?,
         }
         Ok(())
     }
@@ -176,22 +184,22 @@ impl Show {
 
 impl Set {
     fn run(self) -> Result<(), Failure> {
-        let patch = self.patch().to_string();
-        let answer = self.target.client_or_new_store()?.call(Method::PATCH, &path_of(&self.user), Some(patch))?;
-        match self.target.style() {
-            Style::Json => output::line(&answer),
+        let client = self.target.client_or_new_store()?;
+        let patch = self.patch(&client)?.to_string();
+        let answer = client.call(Method::PATCH, &path_of(&self.user), Some(patch))?;
+        let printed = match self.target.style() {
+            Style::Json => output::json(&answer),
             Style::Human => {
                 let Answered { user, ended } = serde_json::from_str(&answer)?;
-                user.print();
-                if self.disabled {
-                    output::line(&format!("{} sessions ended", ended.len()));
-                }
+                output::details(&user).and_then(|()| {
+                    if self.disabled { output::line(&format!("{} sessions ended", ended.len())) } else { Ok(()) }
+                })
             }
-        }
-        Ok(())
+        };
+        printed.map_err(|error| Failure::from(error).after("the change itself was made"))
     }
 
-    fn patch(&self) -> Value {
+    fn patch(&self, client: &Client) -> Result<Value, Failure> {
         let mut patch = Map::new();
         if self.enabled || self.disabled {
             patch.insert("enabled".into(), self.enabled.into());
@@ -212,10 +220,52 @@ impl Set {
             };
             patch.insert("when_full".into(), value);
         }
-        if self.anywhere || !self.network.is_empty() {
-            patch.insert("allowed_networks".into(), self.network.clone().into());
+        if self.anywhere {
+            patch.insert("allowed_networks".into(), Value::Array(Vec::new()));
+        } else if !self.network.is_empty() || !self.remove_network.is_empty() {
+            patch.insert("allowed_networks".into(), self.networks(client)?.into());
         }
-        patch.into()
+        Ok(patch.into())
+    }
+
+    /// Those that the user has, without those to be removed, with those to be added.
+    fn networks(&self, client: &Client) -> Result<Vec<String>, Failure> {
+        #[derive(Default, Deserialize)]
+        struct Networks {
+            allowed_networks: Vec<String>,
+        }
+
+        #[derive(Deserialize)]
+        struct Answered {
+            user: Networks,
+        }
+
+        let user = match client.call(Method::GET, &path_of(&self.user), None) {
+            Ok(answer) => serde_json::from_str::<Answered>(&answer)?.user,
+            Err(CallError::Refused(refusal)) if refusal.code == "user_unknown" => Networks::default(),
+            Err(error) => return Err(error.into()),
+        };
+        let mut networks = user.allowed_networks;
+        for network in &self.remove_network {
+            let count = networks.len();
+            networks.retain(|allowed| !is_same(allowed, network));
+            if networks.len() == count {
+                let message = format!("{} may not come from {network} as it is: nothing was changed", self.user);
+                return Err(Failure::new(Failure::FAILED, message));
+            }
+        }
+        // With none left they might come from anywhere, which is the opposite of what was asked for.
+        if networks.is_empty() && self.network.is_empty() {
+            let message = "without that network none is left, and the user might come from anywhere: say --anywhere, or \
+                           --disabled";
+            return Err(Failure::new(Failure::FAILED, message));
+        }
+        for network in &self.network {
+            if !networks.iter().any(|allowed| is_same(allowed, network)) {
+                networks.push(network.clone());
+            }
+        }
+        Ok(networks)
     }
 }
 
@@ -229,13 +279,57 @@ impl Delete {
 
         let answer = self.target.client()?.call(Method::DELETE, &path_of(&self.user), None)?;
         match self.target.style() {
-            Style::Json => output::line(&answer),
+            Style::Json => output::json(&answer)?,
             Style::Human => {
                 let Deleted { deleted, ended } = serde_json::from_str(&answer)?;
                 let what = if deleted { "deleted" } else { "was not in the directory" };
-                output::line(&format!("{} {what}, {} sessions ended", self.user, ended.len()));
+                output::line(&format!("{} {what}, {} sessions ended", self.user, ended.len()))?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether two ways to write a network mean the same one.
+fn is_same(allowed: &str, network: &str) -> bool {
+    match (allowed.parse::<Network>(), network.parse::<Network>()) {
+        (Ok(allowed), Ok(network)) => allowed == network,
+        _ => allowed == network,
+    }
+}
+
+/// A line each.
+fn print(users: &[Members], wide: bool) -> Result<(), Failure> {
+    let now = SystemClock.now();
+    let mut table = Table::new([
+        Column::cut("USER", 12),
+        Column::whole("ENABLED"),
+        Column::cut("NAME", 8),
+        Column::cut("TYPE", 6),
+        Column::whole("SESSIONS"),
+        Column::cut("FROM", 10),
+        Column::whole("SIGNED IN"),
+    ]);
+    for user in users {
+        let text = |name: &str| user.text(name).unwrap_or_default();
+        let (enabled, paint) = match user.value("enabled") {
+            Some("true") => ("yes", Paint::Plain),
+            _ => ("no", Paint::Bad),
+        };
+        let max = user.value("session_limit").filter(|max| *max != "null");
+        let sessions =
+            [max.map(str::to_owned), user.text("when_full")].into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let networks = user.value("allowed_networks").and_then(|list| serde_json::from_str::<Vec<String>>(list).ok());
+        let signed_in = user.time("last_sign_in.at").map(|at| age(now.since(at)) + " ago").unwrap_or_default();
+        table.row([
+            (text("id").as_str(), Paint::Plain),
+            (enabled, paint),
+            (&text("full_name"), Paint::Plain),
+            (&text("user_type"), Paint::Plain),
+            (&sessions, Paint::Plain),
+            (&networks.unwrap_or_default().join(", "), Paint::Plain),
+            (&signed_in, Paint::Plain),
+        ]);
+    }
+    Ok(table.print(wide)?)
 }

@@ -47,10 +47,11 @@ fn sessions_are_started_shown_listed_and_ended_over_the_api_and_on_the_store() {
         let started = json(&started.expect(0).out);
         let id = started["session"]["id"].as_str().unwrap();
         assert_eq!(started["token"].as_str().unwrap().len(), 67);
-        assert!(run(&["start", "--user", "ben"]).expect(0).out.contains("token       "));
+        let token = run(&["start", "--user", "ben"]).expect(0).out;
+        assert_eq!((token.len(), token.lines().count()), (68, 1), "a pipe gets the token alone");
 
         let shown = run(&["show", id]).expect(0).out;
-        for line in ["user        anna", "full name   Anna Berg", "data        a = 1"] {
+        for line in ["user              anna", "full name         Anna Berg", "data              a = 1"] {
             assert!(shown.contains(line), "{shown}");
         }
         assert_eq!(json(&run(&["show", id, "--json"]).expect(0).out)["session"]["data"]["a"], 1);
@@ -185,11 +186,13 @@ fn settings_come_from_flags_over_the_environment_over_the_file() {
             .unwrap(),
     );
     assert_eq!(json(&started.expect(0).out)["session"]["idle_seconds"], 1800);
-    let arguments = ["reap", "--server", &server.url, "--api-key", &text];
-    let refused = directory.run(&arguments).expect(1);
+    let with_key = |key: &str, command: &str| {
+        directory.run_reading(&format!("{key}\n"), &[command, "--server", &server.url, "--api-key-file", "-"])
+    };
+    let refused = with_key(&text, "reap").expect(1);
     assert!(refused.err.contains("scope admin"), "{refused:?}");
-    let refused = directory.run(&["list", "--server", &server.url, "--api-key", &"x".repeat(40)]).expect(1);
-    assert!(refused.err.contains("--api-key"), "{refused:?}");
+    let refused = with_key(&"x".repeat(40), "list").expect(1);
+    assert!(refused.err.contains("--api-key-file"), "{refused:?}");
     drop(server);
 
     let environment = [("CLOAKROOM_STORE", "sqlite:of-environment.db")];
@@ -226,7 +229,7 @@ fn a_server_that_is_not_there_is_told_with_what_to_do() {
     let directory = Directory::new();
     let free = Port::take().unwrap();
     let url = format!("http://127.0.0.1:{}", free.number());
-    let refused = directory.run(&["list", "--server", &url, "--api-key", &"k".repeat(40)]).expect(3);
+    let refused = directory.run_reading(&"k".repeat(40), &["list", "--server", &url, "--api-key-file", "-"]).expect(3);
     assert!(refused.err.contains(&url) && refused.err.contains("cloakroom serve"), "{refused:?}");
     let refused = directory.run(&["list", "--server", &url]).expect(2);
     assert!(refused.err.contains("cloakroom.key") && refused.err.contains("--store"), "{refused:?}");

@@ -256,9 +256,13 @@ fn users_are_set_shown_listed_and_deleted_over_the_api_and_on_the_store() {
             "2001:db8::1",
         ];
         let shown = run(&set).expect(0).out;
-        for line in
-            ["user         anna", "enabled      yes", "sessions     2, refuse", "from         10.0.0.0/8, 2001:db8::1"]
-        {
+        for line in [
+            "id                anna",
+            "enabled           yes",
+            "session limit     2",
+            "when full         refuse",
+            "allowed networks  10.0.0.0/8, 2001:db8::1",
+        ] {
             assert!(shown.contains(line), "{shown}");
         }
         assert_eq!(run(&["users", "show", "anna"]).expect(0).out, shown);
@@ -331,25 +335,28 @@ fn set_impersonated_on_the_command_line_there_and_back() {
     let directory = Directory::new();
     let store = ["--store", "sqlite:cloakroom.db"];
     let run = |token: &str, arguments: &[&str]| directory.run_reading(token, &[arguments, &store[..]].concat());
-    let token_in =
-        |out: &str| out.lines().find_map(|line| line.strip_prefix("token       ").map(str::to_owned)).unwrap();
-    let own = token_in(&run("", &["start", "--user", "root"]).expect(0).out);
+    let own = run("", &["start", "--user", "root"]).expect(0).out;
+    let shown = |token: &str| run("", &["show", &token[..24]]).expect(0).out;
 
     run("", &["users", "set", "anna"]).expect(0);
 
-    let begin = ["impersonate", "anna", "--reason", "ticket 17", "--minutes", "15"];
+    let begin = ["impersonate", "anna", "--reason", "ticket 17", "--for", "15m"];
     let acting = run(&format!("{own}\n"), &begin).expect(0).out;
-    assert!(acting.contains("user        anna") && acting.contains("acting      root"), "{acting}");
+    let told = shown(&acting);
+    assert!(told.contains("user              anna") && told.contains("impersonated by   root"), "{told}");
+    let listed = run("", &["list"]).expect(0).out;
+    assert!(listed.lines().any(|line| line.contains("anna") && line.contains("root")), "{listed}");
     assert!(run(&own, &begin).expect(4).err.contains("ended"), "the actor's own token is dead meanwhile");
 
-    let back = run(&token_in(&acting), &["stop-impersonating", "--json"]).expect(0).out;
+    let back = run(&acting, &["stop-impersonating", "--json"]).expect(0).out;
     let back: Value = serde_json::from_str(&back).unwrap();
     assert_eq!((&back["session"]["user"], &back["session"]["impersonated_by"]), (&"root".into(), &Value::Null));
-    run(&token_in(&acting), &["stop-impersonating"]).expect(4);
+    run(&acting, &["stop-impersonating"]).expect(4);
 
     let own = back["token"].as_str().unwrap();
     let auditing = run(own, &[&begin[..], &["--as-auditor"]].concat()).expect(0).out;
-    assert!(auditing.contains("acting      root") && auditing.contains("audit user  root"), "{auditing}");
+    let told = shown(&auditing);
+    assert!(told.contains("impersonated by   root") && told.contains("audit user        root"), "{told}");
 
     assert!(run("\n", &begin).expect(2).err.contains("standard input"));
     run(own, &["impersonate", "anna"]).expect(2);
@@ -374,5 +381,5 @@ fn validate_user_lets_only_known_users_in_where_that_is_set() {
     assert_eq!((ask("10.1.2.3"), ask("192.0.2.1")), (200, 403));
 
     let wrong = directory.run(&["serve", "--trusted-proxies", "10.0.0.0/33", "--listen", "127.0.0.1:0"]).expect(2);
-    assert!(wrong.err.contains("trusted_proxies") && wrong.err.contains("10.0.0.0/33"), "{}", wrong.err);
+    assert!(wrong.err.contains("--trusted-proxies") && wrong.err.contains("10.0.0.0/33"), "{}", wrong.err);
 }

@@ -1,4 +1,4 @@
-//! What whoever waits sees.
+//! How far a copy is, for a person who waits.
 
 use std::{
     io::{IsTerminal, Write, stderr},

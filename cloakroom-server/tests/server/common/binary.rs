@@ -23,6 +23,14 @@ impl Directory {
         self.0.path().join(name)
     }
 
+    /// Writes a file that no other account may read.
+    pub(crate) fn write_private(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     /// The program, with no settings but those given here.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
@@ -49,6 +57,15 @@ impl Directory {
         Done::of(child.wait_with_output().unwrap())
     }
 
+    /// With what it prints going to a file.
+    pub(crate) fn run_into(&self, file: &str, input: &str, arguments: &[&str]) -> Done {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(File::options().write(true).open(file).unwrap()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+        Done::of(child.wait_with_output().unwrap())
+    }
+
     /// A server on a free port; it is ready when this returns. Its log is `server.log`.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Running {
         self.serve_with(arguments, &[])
@@ -56,8 +73,22 @@ impl Directory {
 
     pub(crate) fn serve_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let log = File::options().create(true).append(true).open(self.path("server.log")).unwrap();
+        self.serve_logging_to(log, arguments, environment)
+    }
+
+    pub(crate) fn serve_logging_to(&self, log: File, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        self.serve_on("127.0.0.1:0", log, arguments, environment)
+    }
+
+    /// A server at an address that the test chose.
+    pub(crate) fn serve_at(&self, address: &str) -> Running {
+        let log = File::options().create(true).append(true).open(self.path("server.log")).unwrap();
+        self.serve_on(address, log, &[], &[])
+    }
+
+    fn serve_on(&self, address: &str, log: File, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let mut child = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .command(&["serve", "--listen", address])
             .args(arguments)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
@@ -72,7 +103,7 @@ impl Directory {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("server.log")).unwrap()
+        fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
 
     pub(crate) fn files(&self) -> Vec<PathBuf> {
@@ -112,7 +143,7 @@ impl Running {
         self.child.wait().unwrap().code()
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }

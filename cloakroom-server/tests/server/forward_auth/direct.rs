@@ -211,7 +211,7 @@ fn s1_assertion_keys_are_replaced_without_an_assertion_that_cannot_be_verified()
     fs::remove_file(directory.path("cloakroom-assertions.pem")).unwrap();
     let new = cloakroom_server::assertion::keys::generate().unwrap();
     let published = |keys: &str| {
-        fs::write(directory.path("keys.pem"), keys).unwrap();
+        directory.write_private("keys.pem", keys);
         let server = directory.serve(&["--store", "memory:", "--assertion-keys", "keys.pem"]);
         let token = server.call(Method::POST, "/v1/sessions", r#"{"user":"anna"}"#).expect(201).text_of("/token");
         let said = agent().get(format!("{}/auth", server.url)).header("cookie", cookie(&token)).call().unwrap();
@@ -232,7 +232,7 @@ fn s1_assertion_keys_are_replaced_without_an_assertion_that_cannot_be_verified()
     assert_eq!(signs_after, between[1]);
     assert!(after.contains(&signs_before) && after.contains(&signs_after) && signs_after != signs_before);
     assert!(!directory.path("cloakroom-assertions.pem").exists());
-    fs::write(directory.path("keys.pem"), "nonsense").unwrap();
+    directory.write_private("keys.pem", "nonsense");
     let refused =
         directory.run(&["serve", "--listen", "127.0.0.1:0", "--store", "memory:", "--assertion-keys", "keys.pem"]);
     assert!(refused.expect(2).err.contains("openssl genpkey"));

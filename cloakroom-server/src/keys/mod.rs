@@ -1,10 +1,9 @@
 //! API keys: who may call, and how much they may do. Only digests of keys are kept.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,6 +11,13 @@ use cloakroom::Digest;
 use http::{HeaderMap, header};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+
+use crate::private;
+pub use crate::private::PrivateFileError;
+
+mod attempts;
+
+pub(crate) use attempts::{Attempts, Verdict};
 
 /// How much a key may do. Each scope includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, clap::ValueEnum)]
@@ -40,6 +46,32 @@ impl Scope {
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeys(Vec<ApiKey>);
 
+/// The keys of a running server, which can be replaced without a restart. Cheap to clone: clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRing(Arc<RwLock<Arc<ApiKeys>>>);
+
+impl KeyRing {
+    /// These keys, until they are replaced.
+    pub fn new(keys: ApiKeys) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(keys))))
+    }
+
+    /// From the next request on these keys count, and no others.
+    pub fn replace(&self, keys: ApiKeys) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    fn current(&self) -> Arc<ApiKeys> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl From<ApiKeys> for KeyRing {
+    fn from(keys: ApiKeys) -> Self {
+        Self::new(keys)
+    }
+}
+
 /// A key as it is kept.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +98,11 @@ impl ApiKeys {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Whose key the request carries, if it is one of these.
@@ -114,9 +151,9 @@ pub fn generate() -> Result<String, KeyError> {
 pub fn embedded(directory: &Path) -> Result<(ApiKey, PathBuf), KeyError> {
     let path = directory.join(FILE_NAME);
     let text = match read(&path) {
-        Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(error) if error.is_not_found() => {
             let text = generate()?;
-            match write_new(&path, &text) {
+            match private::write_new(&path, &format!("{text}\n")) {
                 Ok(()) => text,
                 // Another server that starts at the same moment made it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(&path)?,
@@ -130,10 +167,9 @@ pub fn embedded(directory: &Path) -> Result<(ApiKey, PathBuf), KeyError> {
     Ok((key, path))
 }
 
-/// The key in a file.
-pub fn read(path: &Path) -> Result<String, KeyError> {
-    let text = fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.into(), source })?;
-    Ok(text.trim().to_owned())
+/// The key in a file, which must be its owner's alone: no other account may read it, and the owner is who runs this.
+pub fn read(path: &Path) -> Result<String, PrivateFileError> {
+    Ok(private::read(path)?.trim().to_owned())
 }
 
 /// The file that holds the embedded store's key.
@@ -148,14 +184,9 @@ pub enum KeyError {
     /// Too easy to guess.
     #[error("an API key must have at least {MIN_LEN} characters, all visible ASCII: make one with `cloakroom key`")]
     Weak,
-    /// The file cannot be read.
-    #[error("the API key in {} cannot be read: {source}", path.display())]
-    Read {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The file cannot be read, or is not private.
+    #[error("the API key is not used: {0}")]
+    File(#[from] PrivateFileError),
     /// The file cannot be made.
     #[error(
         "the API key cannot be written to {}: {source}; make the directory writable, or set CLOAKROOM_API_KEY",
@@ -198,23 +229,10 @@ fn parse_digest(text: &str) -> Option<Digest> {
     Some(Digest::from_bytes(bytes))
 }
 
-/// Never overwrites, and nobody else may read it.
-fn write_new(path: &Path, key: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let written = file.write_all(format!("{key}\n").as_bytes()).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // Half a key would keep the next start from making a whole one.
-        fs::remove_file(path)?;
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn bearer(value: &str) -> HeaderMap {
@@ -254,6 +272,46 @@ mod tests {
     fn weak_keys_are_refused() {
         assert!(ApiKey::new("shop", Scope::Read, "secret").is_err());
         assert!(ApiKey::new("shop", Scope::Read, &"a b".repeat(20)).is_err());
+    }
+
+    /// Each with a part of what is said of it.
+    #[cfg(unix)]
+    #[test]
+    fn s3_a_key_file_that_others_may_use_is_refused_with_the_remedy() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (_, file) = embedded(directory.path()).unwrap();
+        for (mode, is_fine) in
+            [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false), (0o620, false)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            match read(&file) {
+                Ok(_) => assert!(is_fine, "{mode:o}"),
+                Err(error) => {
+                    let told = error.to_string();
+                    assert!(!is_fine && told.contains(&format!("{mode:o}")) && told.contains("chmod 600"), "{told}");
+                }
+            }
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+
+        symlink(&file, path("link")).unwrap();
+        assert!(read(&path("link")).unwrap_err().to_string().contains("symbolic link"));
+        // It would wait for a writer.
+        let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(path("fifo")).status().unwrap();
+        assert!(made.success());
+        assert!(read(&path("fifo")).unwrap_err().to_string().contains("FIFO"));
+        assert!(read(directory.path()).unwrap_err().to_string().contains("directory"));
+        assert!(read(&path("none")).unwrap_err().is_not_found());
+
+        // Giving a file away takes a privilege.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(65_534), None).unwrap();
+            let told = read(&file).unwrap_err().to_string();
+            assert!(told.contains("uid 65534") && told.contains("sudo -u"), "{told}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Connections: accepted, bounded in time, and finished in peace at shutdown.
+//! The server: accepts connections, bounds them in number and time, and finishes them in peace at shutdown.
 
 use std::{
     io,
@@ -10,31 +10,31 @@ use std::{
 
 use axum::Router;
 use cloakroom::{Sessions, TrustedProxies};
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
 };
-use tower_service::Service;
 
 use crate::{
+    KeyRing,
     api::{self, App, ForwardAuth, Operations, Work},
     assertion::AssertionKeys,
-    keys::ApiKeys,
+    keys::Attempts,
     policy::Policies,
 };
+
+mod connection;
+mod crowd;
+
+pub(crate) use crowd::{Crowd, Cut};
 
 /// A session server, not serving yet.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Server {
     sessions: Sessions,
-    keys: Arc<ApiKeys>,
+    keys: KeyRing,
     bounds: Bounds,
     trusted_proxies: Option<Arc<TrustedProxies>>,
     operations: Arc<Operations>,
@@ -44,15 +44,24 @@ pub struct Server {
     closing: Arc<watch::Sender<bool>>,
 }
 
-/// How long things may take, and how large they may be.
+/// How long things may take, how large they may be, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// From the first byte of a request, or the last of the one before, until its head is there. Default 30 s.
+    /// How many connections may be open. Beyond it the one that waited longest for a request is closed for a new one; where
+    /// all are at work, the new one is answered 503. Default 10,000.
+    pub max_connections: usize,
+    /// How long a connection stays open between requests. Balancers that close theirs first lose no request. Default 75 s.
+    pub keep_alive: Duration,
+    /// Until the head of a request is there: from its first byte, or from the connection's beginning. Default 30 s.
     pub head_timeout: Duration,
     /// Until its body is there. Default 10 s.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer. Default 30 s.
+    pub write_timeout: Duration,
     /// How large a body may be, in bytes. Default 1 MiB.
     pub max_body: usize,
+    /// How many wrong API keys a client may send in a minute; ten times as many may come from all together. Default 20.
+    pub key_attempts: u32,
     /// How long requests in flight have to finish at shutdown. Default 10 s.
     pub shutdown_grace: Duration,
     /// How long the store has to answer a readiness check. Default 2 s.
@@ -66,9 +75,13 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            max_connections: 10_000,
+            keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             max_body: 1 << 20,
+            key_attempts: 20,
             shutdown_grace: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(2),
             answer_within: Duration::from_secs(10),
@@ -78,11 +91,11 @@ impl Default for Bounds {
 }
 
 impl Server {
-    /// Serves `sessions` to holders of these keys.
-    pub fn new(sessions: Sessions, keys: ApiKeys) -> Self {
+    /// Serves `sessions` to holders of these keys; keep a [`KeyRing`] to replace them.
+    pub fn new(sessions: Sessions, keys: impl Into<KeyRing>) -> Self {
         Self {
             sessions,
-            keys: Arc::new(keys),
+            keys: keys.into(),
             bounds: Bounds::default(),
             trusted_proxies: None,
             operations: Arc::default(),
@@ -99,8 +112,9 @@ impl Server {
         self
     }
 
-    /// Forward authentication is asked through these proxies, and believes them where its visitors come from: users whom
-    /// the directory lets in from some networks only are refused there without it. Default: none.
+    /// The server is asked through these proxies, and believes them where clients come from: in the log, in the bound on wrong
+    /// API keys, and in forward authentication, where users whom the directory lets in from some networks only are refused
+    /// without it. Default: none.
     pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.trusted_proxies = Some(Arc::new(proxies));
         self
@@ -120,11 +134,17 @@ impl Server {
     }
 
     pub(crate) fn router(&self) -> Router {
+        self.router_for(Crowd::new(self.bounds.max_connections))
+    }
+
+    fn router_for(&self, crowd: Arc<Crowd>) -> Router {
         api::router(App {
             sessions: self.sessions.clone(),
-            keys: Arc::clone(&self.keys),
+            keys: self.keys.clone(),
+            attempts: Arc::new(Attempts::new(self.bounds.key_attempts)),
             bounds: self.bounds,
             metrics: Arc::default(),
+            crowd,
             trusted_proxies: self.trusted_proxies.clone(),
             operations: Arc::clone(&self.operations),
             work: self.work.clone(),
@@ -148,14 +168,21 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until `shutdown` is ready, finishes the requests in flight, and shuts the sessions down.
 pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Output = ()>) {
-    let router = server.router();
+    let crowd = Crowd::new(server.bounds.max_connections);
+    let router = server.router_for(Arc::clone(&crowd));
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => serve(stream, Peer(peer.ip()), &router, &connections, server.bounds.head_timeout),
-                Err(error) => wait_out(&error).await,
+                Ok((stream, peer)) => match Crowd::enter(&crowd) {
+                    Some(place) => {
+                        let served = connection::serve(stream, Peer(peer.ip()), &router, &connections, place, server.bounds);
+                        tokio::spawn(served);
+                    }
+                    None => turn_away(&stream),
+                },
+                Err(error) => wait_out(&error, &crowd).await,
             },
             () = &mut shutdown => break,
         }
@@ -176,37 +203,27 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
     server.sessions.shutdown().await;
 }
 
-/// Who sent a request: the other end of its connection.
+/// The client of a request, as far as the connection tells: its other end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-fn serve(stream: TcpStream, peer: Peer, router: &Router, connections: &GracefulShutdown, head_timeout: Duration) {
-    // Answers are small and written at once: waiting to fill a packet only delays them.
-    stream.set_nodelay(true).unwrap_or_default();
-    let router = router.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.clone().call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .serve_connection(TokioIo::new(stream), service);
-    let connection = connections.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection broke");
-        }
-    });
+/// All connections are at work.
+fn turn_away(stream: &TcpStream) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+    // A client that cannot be told is cut off all the same.
+    stream.try_write(ANSWER).unwrap_or_default();
 }
 
-/// A connection that broke before it was accepted is its own affair. Anything else, such as too many open files, will not
-/// be better at once.
-async fn wait_out(error: &io::Error) {
+/// A connection that broke before it was accepted is its own affair. Anything else, such as too many open files, is better
+/// once some have gone.
+async fn wait_out(error: &io::Error, crowd: &Crowd) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
 
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        tracing::error!(%error, "no connection can be accepted; trying again in a second");
+        tracing::error!(%error, "no connection can be accepted; closing some that wait, and trying again in a second");
+        crowd.close_waiting();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
