@@ -1,15 +1,12 @@
 //! A store for tower-sessions: an application built on it, or on axum-login, keeps its handlers and has its sessions here.
 
-use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    fmt,
-    hash::{Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+mod views;
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
+use self::views::Views;
 use crate::{
     Change, Data, Error, Found, Json, JsonRef, Partition, Reason, Record, Result, SessionId, Sessions, Start,
     Timestamp, Token,
@@ -40,16 +37,18 @@ use crate::{
 /// into a cookie.
 ///
 /// What differs from other stores of tower-sessions:
-/// - [Saving](Self#saving) a session that ended, or was never there, is an error. A stale cookie starts a new session.
+/// - [Saving](Self#saving) a session that ended, or was never there, is an error. A stale cookie starts a new session. Only
+///   of a session that was deleted, as at sign-out, what a request still saves is dropped without one.
 /// - `create` always chooses the id: two of its 16 bytes say where the session lives, 14 are random.
 /// - It is not told where a request comes from: whom the [directory](crate::Builder::users) lets in from some networks only
 ///   is refused.
-/// - A record that was loaded holds one entry more, named `"\0cloakroom"`: what was there, to tell what changed.
 ///
 /// # Saving
 ///
-/// tower-sessions hands over all of a session's data. What is written is what differs from what that request had loaded;
-/// of requests that change the same key, the last wins.
+/// tower-sessions hands over all of a session's data. What is written is what differs from what that request loaded or saved
+/// last; of requests that change the same key, the last wins. The store remembers what it handed out lately (65,536
+/// records, 32 MiB). A record that it does not remember is written as a whole, as other stores do; and behind a
+/// `CachingSessionStore` requests at the same time share what they loaded, so that the last one's record wins.
 ///
 /// # Expiry
 ///
@@ -60,6 +59,7 @@ use crate::{
 #[must_use]
 pub struct TowerSessionsStore {
     sessions: Sessions,
+    views: Arc<Views>,
     user_from: Option<Arc<UserFrom>>,
 }
 
@@ -69,7 +69,7 @@ type UserFrom = dyn Fn(&Values) -> Option<String> + Send + Sync;
 impl TowerSessionsStore {
     /// A store of these sessions.
     pub fn new(sessions: &Sessions) -> Self {
-        Self { sessions: sessions.clone(), user_from: None }
+        Self { sessions: sessions.clone(), views: Arc::default(), user_from: None }
     }
 
     /// Who a session's data says is signed in. Default: nobody, all sessions are anonymous visitors'.
@@ -110,58 +110,67 @@ impl TowerSessionsStore {
         Token::from_parts(SessionId::from_bytes(id), derived("tower-sessions secret\0"))
     }
 
-    async fn create(&self, stored: &mut Stored) -> Result<()> {
-        let now = self.sessions.now();
-        stored.values.remove(BASE);
-        let lifetime = stored.expires_at.since(now);
+    /// Answers the id that was chosen.
+    async fn create(&self, values: &Values, expires_at: Timestamp) -> Result<i128> {
+        let lifetime = expires_at.since(self.sessions.now());
         if lifetime.is_zero() {
             // Nothing would be found of it anyway.
-            stored.id = Bearer::generate(Partition::random()?)?.number();
-            return Ok(());
+            return Ok(Bearer::generate(Partition::random()?)?.number());
         }
-        let start = Start { user: self.user(&stored.values), no_absolute_end: true, ..Start::default() };
-        let start = start.data(json(&stored.values)?).idle_timeout(lifetime);
+        let start = Start { user: self.user(values), no_absolute_end: true, ..Start::default() };
+        let start = start.data(json(values)?).idle_timeout(lifetime);
+        let mut id = 0;
         let started = self.sessions.start_with(start, |partition| {
             let bearer = Bearer::generate(partition)?;
-            stored.id = bearer.number();
+            id = bearer.number();
             Ok(self.token(bearer))
         });
         let record = started.await?.record;
-        stored.values = values(&record)?;
-        Ok(())
+        self.views.keep(id, values, record.data.clone());
+        Ok(id)
     }
 
-    async fn load(&self, id: i128) -> Result<Option<Stored>> {
+    /// What is there, and when it expires.
+    async fn load(&self, id: i128) -> Result<Option<(Values, Timestamp)>> {
         let Found::Live(record) = self.sessions.resume_without_touch(&self.token(Bearer::of(id))).await? else {
             return Ok(None);
         };
-        let expires_at = record.info.expires_at().unwrap_or(Timestamp::MAX);
-        Ok(Some(Stored { id, values: values(&record)?, expires_at }))
+        let values = values(&record)?;
+        self.views.keep(id, &values, record.data.clone());
+        Ok(Some((values, record.info.expires_at().unwrap_or(Timestamp::MAX))))
     }
 
-    async fn save(&self, mut stored: Stored) -> Result<()> {
-        let token = self.token(Bearer::of(stored.id));
-        let base = stored.values.remove(BASE);
+    async fn save(&self, id: i128, values: &Values, expires_at: Timestamp) -> Result<()> {
+        let token = self.token(Bearer::of(id));
         let record = match self.sessions.resume_without_touch(&token).await? {
             Found::Live(record) => record,
             // Of a session that is gone, nothing is what there is.
-            _ if stored.values.is_empty() => return Ok(()),
+            _ if values.is_empty() => return Ok(()),
+            // tower-sessions' middleware saves what it deleted in the same request.
+            Found::Ended(ended) if ended.reason == Reason::SignedOut => {
+                tracing::debug!(session = %token.id(), "what was changed in a deleted session is dropped");
+                return Ok(());
+            }
             Found::Ended(ended) => return Err(ended.into()),
             Found::Unknown => return Err(Error::UnknownSession),
         };
-        if self.user_from.is_some() && self.user(&stored.values) != record.info.user {
+        if self.user_from.is_some() && self.user(values) != record.info.user {
             let problem =
                 "the user of a session never changes: call cycle_id() to sign somebody in, flush() to sign out";
             return Err(Error::InvalidArgument { what: "user", problem: problem.into() });
         }
-        let mut change = self.change(&record, &stored.values, base.as_ref())?;
-        if !self.renew(&record, stored.expires_at, &mut change).await? || change.is_empty() {
+        let now = json(values)?;
+        let mut change = self.change(&record, &now, self.views.of(id, values).as_ref());
+        if !self.renew(&record, expires_at, &mut change).await? {
             return Ok(());
         }
-        match self.sessions.update(token.id(), &change).await? {
-            Updated::Gone(gone) => Err(gone.into()),
-            _ => Ok(()),
+        if !change.is_empty()
+            && let Updated::Gone(gone) = self.sessions.update(token.id(), &change).await?
+        {
+            return Err(gone.into());
         }
+        self.views.keep(id, values, now);
+        Ok(())
     }
 
     async fn delete(&self, id: i128) -> Result<()> {
@@ -173,27 +182,27 @@ impl TowerSessionsStore {
         self.user_from.as_ref()?(values).map(Into::into)
     }
 
-    /// What these values change in what was there when they were loaded. Without that, they are all there is to be.
-    fn change(&self, record: &Record, values: &Values, base: Option<&Value>) -> Result<Change> {
+    /// What these values change in what they were. Without that, they are all there is to be.
+    fn change(&self, record: &Record, values: &Data, before: Option<&Data>) -> Change {
         let mut change = self.sessions.change();
-        let Some(Value::Object(base)) = base else {
+        let Some(before) = before else {
             if !record.data.is_empty() {
                 change.remove_all();
             }
-            for (key, value) in values {
-                change.set(key.as_str(), encode(key, value)?);
+            for (key, value) in values.iter() {
+                change.set(key, value.to_json());
             }
-            return Ok(change);
+            return change;
         };
-        for key in base.keys().filter(|key| !values.contains_key(*key)) {
-            change.remove(key.as_str());
+        for (key, _) in before.iter().filter(|(key, _)| values.get(key).is_none()) {
+            change.remove(key);
         }
-        for (key, value) in values {
-            if base.get(key) != Some(&fingerprint(value)) {
-                change.set(key.as_str(), encode(key, value)?);
+        for (key, value) in values.iter() {
+            if before.get(key).is_none_or(|before| !is_same(before, value)) {
+                change.set(key, value.to_json());
             }
         }
-        Ok(change)
+        change
     }
 
     /// Moves the expiry where it shall be; `false` if that is now, and the session ended.
@@ -244,16 +253,6 @@ impl Bearer {
     }
 }
 
-/// A record of tower-sessions, of whatever version.
-struct Stored {
-    id: i128,
-    values: Values,
-    expires_at: Timestamp,
-}
-
-/// The entry that remembers what was loaded. No application can have one of this name: control characters are refused.
-const BASE: &str = "\0cloakroom";
-
 fn values(record: &Record) -> Result<Values> {
     let decode = |(key, value): (&str, JsonRef<'_>)| {
         let decoded = value.decode::<Value>();
@@ -261,10 +260,13 @@ fn values(record: &Record) -> Result<Values> {
             decoded.map_err(|source| Error::InvalidValue { key: key.to_string(), action: "decoded", source })?;
         Ok((key.to_string(), decoded))
     };
-    let mut values = record.data.iter().map(decode).collect::<Result<Values>>()?;
-    let base = values.iter().map(|(key, value)| (key.clone(), fingerprint(value))).collect();
-    values.insert(BASE.into(), Value::Object(base));
-    Ok(values)
+    record.data.iter().map(decode).collect()
+}
+
+/// Whether two texts are one value, which another program may have written in another way.
+fn is_same(one: JsonRef<'_>, other: JsonRef<'_>) -> bool {
+    let value = |text: JsonRef<'_>| text.decode::<Value>().ok();
+    one == other || value(one).is_some_and(|one| value(other) == Some(one))
 }
 
 fn json(values: &Values) -> Result<Data> {
@@ -273,13 +275,6 @@ fn json(values: &Values) -> Result<Data> {
 
 fn encode(key: &str, value: &Value) -> Result<Json> {
     Json::encode(value).map_err(|source| Error::InvalidValue { key: key.into(), action: "encoded", source })
-}
-
-/// Tells a value from another one of the same process's.
-fn fingerprint(value: &Value) -> Value {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish().into()
 }
 
 /// An error of ours as one of tower-sessions', which knows texts alone.
@@ -307,11 +302,8 @@ macro_rules! session_store {
                 record: &mut $tower_sessions::session::Record,
             ) -> $tower_sessions::session_store::Result<()> {
                 let expires_at = timestamp(record.expiry_date);
-                let values = record.data.clone();
-                let mut stored = Stored { id: record.id.0, values, expires_at };
-                self.create(&mut stored).await.map_err(failure!($tower_sessions))?;
-                record.id = $tower_sessions::session::Id(stored.id);
-                record.data = stored.values;
+                let id = self.create(&record.data, expires_at).await.map_err(failure!($tower_sessions))?;
+                record.id = $tower_sessions::session::Id(id);
                 Ok(())
             }
 
@@ -320,18 +312,17 @@ macro_rules! session_store {
                 record: &$tower_sessions::session::Record,
             ) -> $tower_sessions::session_store::Result<()> {
                 let expires_at = timestamp(record.expiry_date);
-                let stored = Stored { id: record.id.0, values: record.data.clone(), expires_at };
-                self.save(stored).await.map_err(failure!($tower_sessions))
+                self.save(record.id.0, &record.data, expires_at).await.map_err(failure!($tower_sessions))
             }
 
             async fn load(
                 &self,
                 id: &$tower_sessions::session::Id,
             ) -> $tower_sessions::session_store::Result<Option<$tower_sessions::session::Record>> {
-                let stored = self.load(id.0).await.map_err(failure!($tower_sessions))?;
-                Ok(stored.map(|Stored { id, values, expires_at }| $tower_sessions::session::Record {
-                    id: $tower_sessions::session::Id(id),
-                    data: values,
+                let loaded = self.load(id.0).await.map_err(failure!($tower_sessions))?;
+                Ok(loaded.map(|(data, expires_at)| $tower_sessions::session::Record {
+                    id: *id,
+                    data,
                     expiry_date: date(expires_at),
                 }))
             }

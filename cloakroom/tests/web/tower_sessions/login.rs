@@ -28,6 +28,11 @@ async fn sign_out(session: Session) {
     session.flush().await.unwrap();
 }
 
+async fn forget_me(session: Session) {
+    session.insert("forgotten", true).await.unwrap();
+    session.delete().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_application_of_tower_sessions_replaces_its_store_alone() {
     let (sessions, clock) = sessions();
@@ -36,6 +41,7 @@ async fn an_application_of_tower_sessions_replaces_its_store_alone() {
         .route("/", get(visits))
         .route("/sign-in/{user}", get(sign_in))
         .route("/sign-out", get(sign_out))
+        .route("/forget-me", get(forget_me))
         .layer(layer);
     let mut browser = Browser::of(app);
     assert_eq!(browser.text("/").await, "1");
@@ -60,6 +66,8 @@ async fn an_application_of_tower_sessions_replaces_its_store_alone() {
     );
     assert_eq!(sessions.list("anna").await.unwrap().len(), 0);
 
+    assert_eq!(browser.text("/").await, "1");
+    browser.text("/forget-me").await; // The middleware saves what was deleted, and is not told off for it.
     assert_eq!(browser.text("/").await, "1");
     clock.advance(Duration::from_mins(61));
     assert_eq!(browser.text("/").await, "1", "it expired");
