@@ -23,6 +23,8 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod batcher;
 mod calls;
 mod directory;
 mod examine;

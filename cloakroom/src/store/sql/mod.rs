@@ -3,9 +3,15 @@
 //! A session is one row, and each of its values is one more, so a change writes the keys it names and nothing else.
 //! Tombstones, fences of users and the audit log have tables of their own.
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod address;
 mod checks;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod fault;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]

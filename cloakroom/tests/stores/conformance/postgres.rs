@@ -8,6 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 conformance!(|dir| PostgresStore::open(&address(&dir)).await.unwrap(), raw: everything(&dir).await, if: is_there(VARIABLE));
 
+cloakroom::testing::slots!(mod slots: |dir| PostgresStore::open(&address(&dir)).await.unwrap(), if: is_there(VARIABLE));
+
 fn address(directory: &Path) -> String {
     let schema = namespace(directory);
     with_parameter(&with_parameter(&service(VARIABLE), "schema", &schema), "max_connections", "8")

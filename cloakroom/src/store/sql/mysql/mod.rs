@@ -49,12 +49,12 @@ impl MysqlStore {
     /// [`Error::Unavailable`](crate::Error::Unavailable) if the server cannot be reached;
     /// [`Error::Store`](crate::Error::Store) if it is MySQL, too old, refuses us, or holds sessions of a newer version.
     pub async fn open(url: &str) -> Result<Self> {
-        Self::open_address(Address::parse(url, "prefix")?).await
+        Self::open_address(Address::parse(url, "MariaDB", "prefix")?).await
     }
 
     /// Which version the tables have.
     pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
-        Self::schema_at(Address::parse(url, "prefix")?).await
+        Self::schema_at(Address::parse(url, "MariaDB", "prefix")?).await
     }
 
     /// Uses the application's own pool, and names that begin with `cloakroom_`. The pool decides how long to wait for a

@@ -3,28 +3,58 @@
 //! The server itself says how the schema should look: the migrations make another one in a transaction that is rolled
 //! back, and its catalogue is compared with ours.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, Error as SqlError, PgConnection, Row, postgres::PgRow};
 
-use super::{super::remote::Namespace, MIGRATIONS};
-use crate::store::Finding;
+use super::{super::address::Namespace, engine::Server, open::MIGRATIONS};
+use crate::{
+    Error, Result,
+    store::{
+        Finding,
+        sql::{
+            fault::{Fault, Kind},
+            pool::{CALL_TIMEOUT, Pool},
+        },
+    },
+};
 
-pub(super) async fn examine(
+/// In a task of its own: what a caller that goes away had begun is finished.
+pub(super) async fn examine(pool: &Arc<Pool<Server>>, repair: bool) -> Result<Vec<Finding>> {
+    let pool = Arc::clone(pool);
+    let task = tokio::spawn(async move {
+        let fault = |fault: Fault| fault.into_error::<Server>(Kind::Read);
+        let mut lease = pool.acquire(CALL_TIMEOUT).await.map_err(fault)?;
+        // Its settings are others from now on, so it is not put to rest.
+        let examined = examine_on(lease.take_over(), &pool, repair).await;
+        examined.map_err(|error| fault(Fault::of::<Server>(error, Duration::ZERO)))
+    });
+    task.await.unwrap_or_else(|stopped| Err(Error::store("the examination stopped midway", stopped)))
+}
+
+async fn examine_on(
     connection: &mut PgConnection,
-    namespace: &Namespace,
-    max_connections: u32,
+    pool: &Pool<Server>,
     repair: bool,
 ) -> Result<Vec<Finding>, SqlError> {
+    let server = pool.engine();
     // The server writes names in full, and takes the time it needs.
     sqlx::raw_sql("SET search_path = pg_catalog; SET statement_timeout = 0").execute(&mut *connection).await?;
-    let mut findings = examine_server(connection, max_connections).await?;
-    findings.extend(examine_schema(connection, namespace, repair).await?);
-    findings.extend(examine_indexes(connection, namespace, repair).await?);
+    let mut findings = examine_server(connection, pool.max()).await?;
+    if server.is_pooled() {
+        findings.push(Finding::note(
+            "pooler",
+            "A pooler stands between this program and the server: statements are sent in one piece instead of being prepared, \
+             which costs the server more. Its schema was not compared; give doctor the server's own address for that.",
+        ));
+        return Ok(findings);
+    }
+    findings.extend(examine_schema(connection, &server.namespace, repair).await?);
+    findings.extend(examine_indexes(connection, &server.namespace, repair).await?);
     Ok(findings)
 }
 
-async fn examine_server(connection: &mut PgConnection, ours: u32) -> Result<Vec<Finding>, SqlError> {
+async fn examine_server(connection: &mut PgConnection, ours: usize) -> Result<Vec<Finding>, SqlError> {
     let row = sqlx::query(
         "SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'), \
          current_setting('synchronous_commit'), current_setting('default_transaction_isolation'), \
@@ -67,7 +97,7 @@ async fn examine_server(connection: &mut PgConnection, ours: u32) -> Result<Vec<
         findings.push(Finding::error("writable", text));
     }
     let room: i32 = row.try_get(7)?;
-    if i64::from(ours) > i64::from(room) {
+    if i64::try_from(ours).unwrap_or(i64::MAX) > i64::from(room) {
         findings.push(Finding::warning(
             "connections",
             format!(
@@ -79,10 +109,10 @@ async fn examine_server(connection: &mut PgConnection, ours: u32) -> Result<Vec<
     let oldest: Option<i64> = row.try_get(8)?;
     if let Some(seconds) = oldest.filter(|seconds| *seconds > LONG_TRANSACTION) {
         findings.push(Finding::note(
-            "audit log",
+            "transactions",
             format!(
-                "A transaction on this server has been open for {} minutes, and the audit log shows nothing newer until \
-                 it ends: SELECT * FROM pg_stat_activity ORDER BY xact_start names it.",
+                "A transaction on this server has been open for {} minutes. What was changed since is kept for it, so tables \
+                 grow: SELECT * FROM pg_stat_activity ORDER BY xact_start names it.",
                 seconds / 60
             ),
         ));

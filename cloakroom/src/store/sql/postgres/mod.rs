@@ -1,41 +1,80 @@
 //! Sessions in PostgreSQL.
 
+mod commit;
+mod engine;
 mod examine;
+mod open;
+mod plain;
+mod reads;
+mod rows;
+mod statement;
+mod texts;
+mod values;
+mod whole;
 
-use std::{fmt::Write, sync::Arc};
-
-use sqlx::{
-    Arguments, AssertSqlSafe, Connection, Error as SqlError, PgConnection, PgPool, Postgres as Driver, Row,
-    error::{BoxDynError, DatabaseError},
-    postgres::{PgArguments, PgRow},
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use super::remote::{Address, Arg, Dialect, Namespace, Opened, Severity, SqlStore, if_there, numbered};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgConnectOptions};
+
+use self::{
+    commit::{Commits, Flight},
+    engine::Server,
+    open::MIGRATIONS,
+    reads::{Load, Loads},
+    statement::{Arg, Statement},
+    texts::Texts,
+    whole::replaced,
+};
+use super::{
+    address::{Address, Namespace},
+    fault::{Fault, Kind},
+    pool::{CALL_TIMEOUT, Pool},
+};
 use crate::{
-    PartitionKey, Result, Timestamp,
-    store::{Finding, Schema, sql::checks::hex},
+    Error, PartitionKey, Result, SessionId, Timestamp,
+    store::{
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
+        batcher::{Batcher, Limits},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
+        transfer::{AdoptableKey, holds_others},
+    },
 };
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
 ///
-/// Every call is one stored function, so one round trip and one transaction: limits are exact whichever nodes people sign in
-/// through, and nothing waits in a circle. Changes that arrive together travel together: one statement, one transaction, each
-/// with its own answer. Values are rows of their own, so a change writes the keys it names. The
-/// functions and tables are made when the store is first opened, by one node while the others wait, in a schema called
-/// `cloakroom` unless told otherwise; names carry the version, so that nodes of two versions can run side by side.
+/// A session is one row: its head, its values as one JSON object, when it was last seen. What requests do most (reading,
+/// changing values, starting, ending) are plain prepared statements, everything else is one function; each is one round trip
+/// and one transaction. Requests that arrive together travel together: one statement, each with its own answer. The tables
+/// are made when the store is first opened, by one node while the others wait, in a schema called `cloakroom`
+/// unless told otherwise; names of functions carry the version, so that nodes of two versions can run side by side.
 ///
 /// What was answered survives the end of this process, of the server and of its machine, as PostgreSQL's settings have
-/// it: with `fsync` and `synchronous_commit` on, as they are unless somebody changed them, also a power failure; with
+/// it: with `fsync` and `synchronous_commit` on, as they come, also a power failure; with
 /// `synchronous_commit = off` the last moments before a crash of the server are lost, each call whole or not at all.
 ///
-/// A call that gets no connection within 2 s is [`Unavailable`](crate::Error::Unavailable); one that gets no answer
-/// within 5 s is too, or, if it writes, [`OutcomeUnknown`](crate::Error::OutcomeUnknown). Where a connection breaks, the
-/// call is repeated on another. Nothing is kept on a connection beside prepared statements, so PgBouncer should be able to
-/// stand in between in transaction mode where it knows those (1.21 or newer); no test has run there.
+/// A call that gets no answer within 5 s, waiting for a connection included, is [`Unavailable`](crate::Error::Unavailable), or,
+/// if it writes and was sent, [`OutcomeUnknown`](crate::Error::OutcomeUnknown). Where a connection breaks or does not answer for 2 s,
+/// the call is repeated on another. Connections are at most so many as the address says, are closed after half an hour,
+/// and at once when they are in a state that does not heal, such as that to a server which became a standby.
 ///
-/// The audit log shows an entry once every transaction that was under way on the server when it was written is over.
-/// A transaction of somebody else's that stays open for hours delays it as long; nothing is lost.
-pub type PostgresStore = SqlStore<Postgres>;
+/// PgBouncer may stand in between, as it comes and in every mode: it is recognised by what it refuses or takes away, and then
+/// statements are sent in one piece with their values instead of being prepared, which costs the server more.
+///
+/// The audit log shows an entry once the transactions that were writing to the log when it was written are over: those of
+/// this library, which are short.
+pub struct PostgresStore {
+    pool: Arc<Pool<Server>>,
+    texts: Arc<Texts>,
+    key: Arc<AdoptableKey>,
+    commits: Batcher<Flight>,
+    loads: Batcher<Load>,
+    /// What the last write failed of, if it was the server's fault.
+    ailment: Mutex<Option<String>>,
+}
 
 impl PostgresStore {
     /// Opens `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with connections of its own. Beside the driver's parameters
@@ -44,310 +83,226 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUrl`](crate::Error::StoreUrl) if the address cannot be used;
-    /// [`Error::Unavailable`](crate::Error::Unavailable) if the server cannot be reached;
-    /// [`Error::Store`](crate::Error::Store) if it is too old, refuses us, or holds sessions of a newer version.
+    /// [`Error::StoreUrl`] if the address cannot be used; [`Error::Unavailable`] if the server cannot be reached;
+    /// [`Error::Store`] if it is too old, no PostgreSQL, not in UTF-8, refuses us, or holds sessions of a newer version.
     pub async fn open(url: &str) -> Result<Self> {
-        Self::open_address(Address::parse(url, "schema")?).await
+        let Address { options, namespace, max_connections } = address(url)?;
+        let texts = Texts::of(&namespace);
+        Self::start(Pool::own(Server::at(options, namespace), max_connections as usize), texts).await
     }
 
     /// Which version the tables have.
     pub(in crate::store) async fn schema(url: &str) -> Result<Schema> {
-        Self::schema_at(Address::parse(url, "schema")?).await
+        let Address { options, namespace, .. } = address(url)?;
+        let version = |version| u32::try_from(version).unwrap_or(u32::MAX);
+        let found = open::find_version(&Arc::new(Pool::own(Server::at(options, namespace), 1))).await?;
+        Ok(Schema { found: (found > 0).then(|| version(found)), latest: version(MIGRATIONS.len()) })
     }
 
-    /// Uses the application's own pool, and the schema `cloakroom`. The pool decides how long to wait for a connection. After
-    /// each call it asks the server whether the connection is still alive, and before each call unless
-    /// `test_before_acquire(false)` is set, which spares a round trip.
+    /// Uses the application's own pool, and the schema `cloakroom`. The pool decides how long to wait for a connection, and
+    /// about its settings: set `plan_cache_mode` to `force_generic_plan` on its connections, and spare a round trip with
+    /// `test_before_acquire(false)`.
     ///
     /// Errors as [`open`](Self::open).
     pub async fn from_pool(pool: PgPool) -> Result<Self> {
-        Self::open_pool(pool, Namespace::default()).await
+        Self::lent(pool, Namespace::default()).await
     }
 
     /// As [`from_pool`](Self::from_pool), in another schema: a to z, 0 to 9 and _.
     pub async fn from_pool_in(pool: PgPool, schema: &str) -> Result<Self> {
-        Self::open_pool(pool, Namespace::new(schema)?).await
-    }
-}
-
-/// The dialect of PostgreSQL.
-#[derive(Debug)]
-pub struct Postgres;
-
-/// What makes version `n` of the schema out of the one before.
-const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
-
-/// The oldest version with 64-bit transaction numbers, as the server writes it.
-const OLDEST: i32 = 130_000;
-
-impl Dialect for Postgres {
-    type Db = Driver;
-
-    const NAME: &'static str = "PostgreSQL";
-
-    fn statement(namespace: &Namespace, routine: &str, args: &[Arg]) -> String {
-        let places: Vec<_> = (1..=places(args)).map(|place| format!("${place}")).collect();
-        format!("SELECT * FROM \"{namespace}\".{}({})", numbered(routine), places.join(", "))
+        Self::lent(pool, Namespace::new(schema)?).await
     }
 
-    async fn run(connection: &mut PgConnection, statement: Arc<str>, args: &[Arg]) -> Result<Vec<PgRow>, SqlError> {
-        sqlx::query_with(AssertSqlSafe(statement), bind(args)?).fetch_all(connection).await
+    async fn lent(pool: PgPool, namespace: Namespace) -> Result<Self> {
+        let texts = Texts::of(&namespace);
+        Self::start(Pool::lent(Server::lent(namespace), pool), texts).await
     }
 
-    fn prepare(namespace: &Namespace, statement: &str) -> String {
-        let mut prepared = String::with_capacity(statement.len() * 2);
-        let mut place = 0;
-        for character in statement.chars() {
-            match character {
-                '~' => write!(prepared, "\"{namespace}\"."),
-                '?' => {
-                    place += 1;
-                    write!(prepared, "${place}")
-                }
-                other => prepared.write_char(other),
-            }
-            .expect("a string takes everything");
-        }
-        prepared
-    }
-
-    const BEGIN_READ: &'static [&'static str] = &["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"];
-    const BEGIN_WRITE: &'static [&'static str] = &["BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"];
-
-    const SESSION_COLUMNS: &'static [(&'static str, &'static str)] =
-        &[("logged_in", "pg_current_xact_id()::text::bigint")];
-
-    const KEEP_DISABLED: &'static str = "ON CONFLICT DO NOTHING";
-    const KEEP_LATER_FENCE: &'static str = "ON CONFLICT (user_id) DO UPDATE SET \
-        ended_before = greatest(user_fence.ended_before, excluded.ended_before)";
-
-    async fn command(connection: &mut PgConnection, command: &'static str) -> Result<(), SqlError> {
-        sqlx::raw_sql(command).execute(connection).await.map(drop)
-    }
-
-    const LATEST: usize = MIGRATIONS.len();
-
-    async fn find_version(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
-        version(connection, namespace).await
-    }
-
-    async fn open(connection: &mut PgConnection, namespace: &Namespace) -> Result<Opened, SqlError> {
-        let server: i32 = sqlx::query("SELECT current_setting('server_version_num')::int")
-            .fetch_one(&mut *connection)
-            .await?
-            .try_get(0)?;
-        if server < OLDEST {
-            let (server, oldest) = (server / 10_000, OLDEST / 10_000);
-            return Ok(Opened::Unusable(format!(
-                "PostgreSQL {server} is too old: {oldest} is the oldest that will do"
-            )));
-        }
-        let mut version = version(connection, namespace).await?;
-        if version < MIGRATIONS.len() {
-            version = migrate(connection, namespace).await?;
-        }
-        if version > MIGRATIONS.len() {
-            return Ok(Opened::Unusable(format!(
-                "schema {namespace} is of version {version}, and this program knows none beyond {}: use a newer program",
-                MIGRATIONS.len()
-            )));
-        }
-        let opened =
-            sqlx::query(AssertSqlSafe(Self::statement(namespace, "open", &[]))).fetch_optional(connection).await?;
-        let key: Option<Vec<u8>> = opened.map(|row| row.try_get(0)).transpose()?;
-        Ok(match key.and_then(|key| key.try_into().ok()) {
-            Some(key) => Opened::Ready(PartitionKey::from_bytes(key)),
-            None => {
-                Opened::Unusable(format!("schema {namespace} has lost its partition key: restore it from a backup"))
-            }
+    async fn start(pool: Pool<Server>, texts: Texts) -> Result<Self> {
+        let (pool, texts) = (Arc::new(pool), Arc::new(texts));
+        let key = Arc::new(AdoptableKey::new(open::open(&pool).await?));
+        let commits = Arc::new(Commits { pool: Arc::clone(&pool), texts: Arc::clone(&texts), key: Arc::clone(&key) });
+        let loads = Arc::new(Loads { pool: Arc::clone(&pool), texts: Arc::clone(&texts) });
+        // A slot keeps the ids of twice as many changes as one batch may have of a session, so that all of them are
+        // recognised when the answer is lost and they are sent again.
+        let limits = Limits { batches: pool.max().clamp(1, 4), pieces: 128, bytes: 256 * 1024, of_one_key: 8 };
+        Ok(Self {
+            pool,
+            texts,
+            key,
+            commits: Batcher::new(commits, limits),
+            loads: Batcher::new(loads, limits),
+            ailment: Mutex::default(),
         })
     }
 
-    fn table(namespace: &Namespace, name: &str) -> String {
-        format!("\"{namespace}\".{name}")
+    async fn commit_all(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
+        transactions.iter().try_for_each(values::check)?;
+        let flights = transactions.iter().map(|transaction| Flight { transaction: transaction.clone(), again });
+        let answers = self.commits.submit(flights, CALL_TIMEOUT).await;
+        let outcomes: Result<Vec<_>> = answers.into_iter().collect();
+        let ailment = match &outcomes {
+            Err(Error::Unavailable { message, source: Some(_) }) => Some(message.clone()),
+            _ => None,
+        };
+        *self.ailment.lock().unwrap_or_else(PoisonError::into_inner) = ailment;
+        outcomes
     }
 
-    fn literal(bytes: &[u8]) -> String {
-        format!("'\\x{}'::bytea", hex(bytes))
+    async fn touch_all(&self, touches: &[SeenAt], at: Timestamp) -> Result<Vec<bool>> {
+        let rows = match touches {
+            [] => return Ok(Vec::new()),
+            [SeenAt { id, at: seen }] => {
+                let args = vec![Arg::id(*id), Arg::Int(Some(seen.as_millis())), Arg::Int(Some(rows::now(at)))];
+                self.run(Kind::Write, &self.texts.touch, args).await?
+            }
+            many => {
+                let args = vec![
+                    Arg::ids(many.iter().map(|touch| touch.id)),
+                    Arg::Ints(many.iter().map(|touch| Some(touch.at.as_millis())).collect()),
+                    Arg::Int(Some(rows::now(at))),
+                ];
+                self.run(Kind::Write, &self.texts.touch_many, args).await?
+            }
+        };
+        let living = rows.iter().map(|row| rows::id(row, 0)).collect::<Result<BTreeSet<_>>>()?;
+        Ok(touches.iter().map(|touch| living.contains(&touch.id)).collect())
     }
 
-    async fn execute(connection: &mut PgConnection, statement: String) -> Result<u64, SqlError> {
-        Ok(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?.rows_affected())
+    async fn forget_some(&self, forget: &Forget) -> Result<bool> {
+        let args = vec![
+            Arg::Int(Some(rows::now(forget.ended_before))),
+            Arg::Int(Some(rows::now(forget.audit_before))),
+            Arg::count(forget.limit),
+        ];
+        let rows = self.run(Kind::Write, &self.texts.forget, args).await?;
+        rows.first().map_or(Ok(false), |row| rows::get(row, 0))
     }
 
-    async fn examine(
-        connection: &mut PgConnection,
-        namespace: &Namespace,
-        max_connections: u32,
-        repair: bool,
-    ) -> Result<Vec<Finding>, SqlError> {
-        examine::examine(connection, namespace, max_connections, repair).await
+    /// What can lock a row can write; whether there is room to write in, the last write tells.
+    async fn look_whether_it_can_be_written(&self) -> Result<Option<Timestamp>> {
+        let rows = self.run(Kind::Read, &self.texts.ping, vec![self.key_arg()]).await?;
+        let Some(row) = rows.first() else { return Err(replaced()) };
+        let clock = Timestamp::from_millis(rows::number(row, 0)?);
+        let ailment = self.ailment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if ailment.is_some() {
+            self.write_and_take_back().await?;
+            *self.ailment.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Ok(Some(clock))
     }
 
-    fn severity(code: &str, _number: Option<u16>) -> Severity {
-        match code {
-            // Shut down, crashed or starting; broken connections.
-            "57P01" | "57P02" | "57P03" | "57P05" => Severity::Disconnected,
-            code if code.starts_with("08") => Severity::Disconnected,
-            "40P01" | "40001" => Severity::Undone,
-            // Read-only standby, lock and statement timeouts.
-            "25006" | "55P03" | "57014" => Severity::Unavailable,
-            // No disk, memory or connections.
-            code if code.starts_with("53") => Severity::Unavailable,
-            _ => Severity::Broken,
+    /// Writes a page of nothing, which needs room on the disk, and takes it back.
+    async fn write_and_take_back(&self) -> Result<()> {
+        let fault = |fault: Fault| fault.into_error::<Server>(Kind::Read);
+        let mut lease = self.pool.acquire(CALL_TIMEOUT).await.map_err(fault)?;
+        let text = self.texts.own(
+            "BEGIN; INSERT INTO ~audit (place, id, at, session, entry) SELECT -n, n, n, '', repeat(md5(n::text), 60) \
+             FROM generate_series(1, 8) AS n; ROLLBACK",
+        );
+        let wrote = sqlx::raw_sql(AssertSqlSafe(text)).execute(lease.take_over()).await;
+        match wrote {
+            Ok(_) => {
+                lease.rest();
+                Ok(())
+            }
+            Err(error) => Err(fault(Fault::of::<Server>(error, std::time::Duration::ZERO))),
         }
     }
 
-    fn number(_error: &dyn DatabaseError) -> Option<u16> {
+    async fn take_over_key(&self, key: &PartitionKey) -> Result<()> {
+        if !self.key.differs_from(key)? {
+            return Ok(());
+        }
+        let fault = |fault: Fault| fault.into_error::<Server>(Kind::Write);
+        let mut lease = self.pool.acquire(CALL_TIMEOUT).await.map_err(fault)?;
+        let adopt = Statement {
+            text: Arc::clone(&self.texts.adopt),
+            args: vec![self.key_arg(), Arg::Bytes(Some(key.as_bytes().to_vec()))],
+        };
+        let adopted = sqlx::raw_sql(AssertSqlSafe(adopt.in_one_piece())).fetch_optional(lease.take_over()).await;
+        let adopted = adopted.map_err(|error| fault(Fault::of::<Server>(error, std::time::Duration::ZERO)))?;
+        lease.rest();
+        adopted.ok_or_else(holds_others)?;
+        self.key.adopt(key);
+        Ok(())
+    }
+
+    fn key_arg(&self) -> Arg {
+        Arg::Bytes(Some(self.key.as_bytes().to_vec()))
+    }
+}
+
+fn address(url: &str) -> Result<Address<PgConnectOptions>> {
+    Address::parse(url, "PostgreSQL", "schema")
+}
+
+impl SlotStore for PostgresStore {
+    fn partition_key(&self) -> &PartitionKey {
+        &self.key
+    }
+
+    fn spans_groups(&self) -> bool {
+        true
+    }
+
+    fn shares_records(&self) -> bool {
+        false
+    }
+
+    fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
+        Box::pin(self.look_at(asks))
+    }
+
+    fn commit<'a>(&'a self, transactions: &'a [Transaction], again: bool) -> BoxFuture<'a, Result<Vec<Outcome>>> {
+        Box::pin(self.commit_all(transactions, again))
+    }
+
+    fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
+        Box::pin(self.touch_all(touches, now))
+    }
+
+    fn list<'a>(
+        &'a self,
+        what: &'a List,
+        after: Option<&'a Cursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Listed>>> {
+        Box::pin(self.list_page(what, after, limit))
+    }
+
+    fn forget<'a>(&'a self, forget: &'a Forget) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.forget_some(forget))
+    }
+
+    fn audit<'a>(
+        &'a self,
+        query: &'a AuditQuery,
+        after: Option<&'a Cursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Logged>>> {
+        Box::pin(self.audit_page(query, after, limit))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+        Box::pin(self.look_whether_it_can_be_written())
+    }
+
+    fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
         None
     }
 
-    fn int(row: &PgRow, column: &str) -> Result<Option<i64>, SqlError> {
-        if_there(row.try_get_unchecked(column))
+    fn examine(&self, _now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(examine::examine(&self.pool, repair))
     }
 
-    fn text(row: &PgRow, column: &str) -> Result<Option<Arc<str>>, SqlError> {
-        Ok(if_there::<String>(row.try_get_unchecked(column))?.map(Into::into))
-    }
-
-    fn bytes(row: &PgRow, column: &str) -> Result<Option<Vec<u8>>, SqlError> {
-        if_there(row.try_get_unchecked(column))
-    }
-
-    fn bool(row: &PgRow, column: &str) -> Result<Option<bool>, SqlError> {
-        if_there(row.try_get_unchecked(column))
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.take_over_key(key))
     }
 }
 
-/// How many parameters these are.
-fn places(args: &[Arg]) -> usize {
-    let places = args.iter().map(|arg| match arg {
-        Arg::Entries(_) => 2,
-        Arg::Touches(_) => 3,
-        Arg::Calls(calls) => {
-            let counts = calls[0].iter().filter(|arg| matches!(arg, Arg::Texts(_) | Arg::Entries(_))).count();
-            places(&calls[0]) + counts
-        }
-        _ => 1,
-    });
-    places.sum()
-}
-
-fn bind(args: &[Arg]) -> Result<PgArguments, SqlError> {
-    let mut bound = PgArguments::default();
-    for arg in args {
-        match arg {
-            Arg::Int(number) => bound.add(number),
-            Arg::Bool(is_so) => bound.add(is_so),
-            Arg::Text(text) => bound.add(text.as_deref()),
-            Arg::Bytes(bytes) => bound.add(bytes.as_deref()),
-            Arg::Texts(texts) => bound.add(texts.iter().map(|text| &**text).collect::<Vec<&str>>()),
-            Arg::ByteLists(lists) => bound.add(lists),
-            Arg::Entries(entries) => {
-                let keys: Vec<_> = entries.iter().map(|(key, _)| &**key).collect();
-                let values: Vec<_> = entries.iter().map(|(_, value)| value.as_deref()).collect();
-                bound.add(keys).and_then(|()| bound.add(values))
-            }
-            Arg::Touches(touches) => {
-                let ids: Vec<_> = touches.iter().map(|touch| touch.id.as_bytes().as_slice()).collect();
-                let seen_at: Vec<_> = touches.iter().map(|touch| touch.seen_at.as_millis()).collect();
-                let grace_ends: Vec<_> =
-                    touches.iter().map(|touch| touch.grace_ends.map(Timestamp::as_millis)).collect();
-                bound.add(ids).and_then(|()| bound.add(seen_at)).and_then(|()| bound.add(grace_ends))
-            }
-            Arg::Calls(calls) => (0..calls[0].len()).try_for_each(|place| bind_column(&mut bound, calls, place)),
-        }
-        .map_err(SqlError::Encode)?;
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresStore({})", self.pool.engine().namespace)
     }
-    Ok(bound)
-}
-
-/// The arguments that several calls have in one place, as an array. Lists are joined: how long each is follows them.
-fn bind_column(bound: &mut PgArguments, calls: &[Arc<[Arg]>], place: usize) -> Result<(), BoxDynError> {
-    fn all<'a, T>(calls: &'a [Arc<[Arg]>], place: usize, take: impl Fn(&'a Arg) -> Option<T>) -> Vec<T> {
-        calls.iter().filter_map(|args| take(&args[place])).collect()
-    }
-    macro_rules! all {
-        ($kind:ident, $value:ident => $taken:expr) => {
-            all(calls, place, |arg| if let Arg::$kind($value) = arg { Some($taken) } else { None })
-        };
-    }
-    match &calls[0][place] {
-        Arg::Int(_) => bound.add(all!(Int, number => *number)),
-        Arg::Bool(_) => bound.add(all!(Bool, is_so => *is_so)),
-        Arg::Text(_) => bound.add(all!(Text, text => text.as_deref())),
-        Arg::Bytes(_) => bound.add(all!(Bytes, bytes => bytes.as_deref())),
-        Arg::Texts(_) => {
-            let lists = all!(Texts, texts => texts);
-            bound.add(lists.iter().flat_map(|texts| texts.iter()).map(|text| &**text).collect::<Vec<&str>>())?;
-            bound.add(lists.iter().map(|texts| count(texts)).collect::<Vec<i64>>())
-        }
-        Arg::Entries(_) => {
-            let lists = all!(Entries, entries => entries);
-            let entries = || lists.iter().flat_map(|entries| entries.iter());
-            bound.add(entries().map(|(key, _)| &**key).collect::<Vec<&str>>())?;
-            bound.add(entries().map(|(_, value)| value.as_deref()).collect::<Vec<Option<&str>>>())?;
-            bound.add(lists.iter().map(|entries| count(entries)).collect::<Vec<i64>>())
-        }
-        Arg::ByteLists(_) | Arg::Touches(_) | Arg::Calls(_) => Err("no routine takes lists of these".into()),
-    }
-}
-
-fn count<T>(items: &[T]) -> i64 {
-    i64::try_from(items.len()).unwrap_or(i64::MAX)
-}
-
-/// Which version of the schema is there; 0 if none.
-async fn version(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
-    // Not to_regclass: within a transaction it may remember that there was nothing.
-    let meta = "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
-                WHERE nspname = $1 AND relname = 'meta')";
-    let is_there: bool = sqlx::query(meta).bind(namespace.as_str()).fetch_one(&mut *connection).await?.try_get(0)?;
-    if !is_there {
-        return Ok(0);
-    }
-    let select =
-        format!("SELECT convert_from(value, 'UTF8')::int FROM \"{namespace}\".meta WHERE name = 'schema_version'");
-    let version: Option<i32> =
-        sqlx::query(AssertSqlSafe(select)).fetch_optional(connection).await?.map(|row| row.try_get(0)).transpose()?;
-    Ok(version.and_then(|version| usize::try_from(version).ok()).unwrap_or(0))
-}
-
-/// Brings the schema up to date in one transaction, while other nodes wait; says which version it has then.
-async fn migrate(connection: &mut PgConnection, namespace: &Namespace) -> Result<usize, SqlError> {
-    let mut transaction = connection.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('cloakroom schema ' || $1, 0))")
-        .bind(namespace.as_str())
-        .execute(&mut *transaction)
-        .await?;
-    let found = version(&mut transaction, namespace).await?;
-    if found >= MIGRATIONS.len() {
-        return Ok(found);
-    }
-    // To make a schema takes a right that using one does not.
-    let has_schema: bool = sqlx::query("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
-        .bind(namespace.as_str())
-        .fetch_one(&mut *transaction)
-        .await?
-        .try_get(0)?;
-    if !has_schema {
-        sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA \"{namespace}\""))).execute(&mut *transaction).await?;
-    }
-    for migration in &MIGRATIONS[found..] {
-        let migration = migration.replace('~', &format!("\"{namespace}\"."));
-        sqlx::raw_sql(AssertSqlSafe(migration)).execute(&mut *transaction).await?;
-    }
-    let key = PartitionKey::generate().map_err(|error| SqlError::Encode(error.into()))?;
-    let entry = format!(
-        "INSERT INTO \"{namespace}\".meta (name, value) VALUES ('partition_key', $1), ('schema_version', $2) \
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE meta.name = 'schema_version'"
-    );
-    sqlx::query(AssertSqlSafe(entry))
-        .bind(key.as_bytes().as_slice())
-        .bind(MIGRATIONS.len().to_string().into_bytes())
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(MIGRATIONS.len())
 }

@@ -20,7 +20,7 @@ use super::{Answers, Arg, Dialect, Namespace, Opened, Severity};
 use crate::{Error, PartitionKey, Result, store::BoxFuture};
 
 type Rows<D> = Vec<<<D as Dialect>::Db as Database>::Row>;
-type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::Options;
+pub(super) type Options<D> = <<<D as Dialect>::Db as Database>::Connection as Connection>::Options;
 
 /// How long a call may take, waiting for a connection included.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,6 @@
 //! Each call is one stored routine of the server, which locks, decides and writes, so each call is one round trip. What it
 //! takes and answers is the same in every dialect.
 
-mod address;
 mod answers;
 mod arguments;
 mod connections;
@@ -17,16 +16,16 @@ mod writes;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use self::{
+    answers::{Answers, record},
+    connections::{Access, Connections, Kind, Options, Transaction},
+    together::Together,
+};
 pub(super) use self::{
-    address::{Address, Namespace},
     arguments::Arg,
     dialect::{Dialect, Opened, Severity, if_there, numbered},
 };
-use self::{
-    answers::{Answers, record},
-    connections::{Access, Connections, Kind, Transaction},
-    together::Together,
-};
+pub(super) use super::address::{Address, Namespace};
 use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
@@ -44,13 +43,13 @@ pub struct SqlStore<D: Dialect> {
 
 impl<D: Dialect> SqlStore<D> {
     /// Opens connections of its own.
-    pub(super) async fn open_address(address: Address<D>) -> Result<Self> {
+    pub(super) async fn open_address(address: Address<Options<D>>) -> Result<Self> {
         let Address { options, namespace, max_connections } = address;
         Self::start(Connections::own(options, namespace, max_connections)).await
     }
 
     /// Which version the tables at an address have.
-    pub(super) async fn schema_at(address: Address<D>) -> Result<Schema> {
+    pub(super) async fn schema_at(address: Address<Options<D>>) -> Result<Schema> {
         let Address { options, namespace, .. } = address;
         let version = |version| u32::try_from(version).unwrap_or(u32::MAX);
         let found = Arc::new(Connections::<D>::own(options, namespace, 1)).version().await?;

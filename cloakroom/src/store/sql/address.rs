@@ -2,22 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
-use sqlx::{Connection, Database};
-
-use super::Dialect;
 use crate::{Error, Result};
 
 /// An address, taken apart.
-pub(in crate::store::sql) struct Address<D: Dialect> {
-    pub(super) options: <<D::Db as Database>::Connection as Connection>::Options,
+pub(super) struct Address<O> {
+    /// What is the driver's.
+    pub(super) options: O,
     pub(super) namespace: Namespace,
     pub(super) max_connections: u32,
 }
 
-impl<D: Dialect> Address<D> {
-    /// Takes our own parameters out of an address and leaves the rest to the driver. `parameter` is what the place of
-    /// the sessions is called there.
-    pub(in crate::store::sql) fn parse(url: &str, parameter: &str) -> Result<Self> {
+impl<O: FromStr<Err = sqlx::Error>> Address<O> {
+    /// Takes our own parameters out of an address and leaves the rest to the driver. `server` is what the kind of server is
+    /// called, `parameter` what the place of the sessions is called there.
+    pub(super) fn parse(url: &str, server: &str, parameter: &str) -> Result<Self> {
         let mut namespace = Namespace::default();
         let mut max_connections = DEFAULT_CONNECTIONS;
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
@@ -37,15 +35,15 @@ impl<D: Dialect> Address<D> {
         let driver_url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
         let options = driver_url.parse().map_err(|error: sqlx::Error| {
             // The address may hold a password, so it is not shown.
-            Error::StoreUrl(format!("the address of {} cannot be used: {error}", D::NAME))
+            Error::StoreUrl(format!("the address of {server} cannot be used: {error}"))
         })?;
         Ok(Self { options, namespace, max_connections })
     }
 }
 
-impl<D: Dialect> fmt::Debug for Address<D> {
+impl<O> fmt::Debug for Address<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Address({}, {})", D::NAME, self.namespace)
+        write!(f, "Address({})", self.namespace)
     }
 }
 
@@ -59,7 +57,7 @@ pub struct Namespace(String);
 impl Namespace {
     const MAX_LEN: usize = 32;
 
-    pub(in crate::store::sql) fn new(name: &str) -> Result<Self> {
+    pub(super) fn new(name: &str) -> Result<Self> {
         let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
         let starts_well = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
         if name.len() > Self::MAX_LEN || !starts_well || !name.bytes().all(plain) || name.starts_with("pg_") {
@@ -72,7 +70,7 @@ impl Namespace {
         Ok(Self(name.to_owned()))
     }
 
-    pub(in crate::store::sql) fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
