@@ -39,7 +39,7 @@ mod users;
 mod view;
 mod work;
 
-pub(crate) use forward_auth::ForwardAuth;
+pub(crate) use forward_auth::{ForwardAuth, ext_authz};
 pub(crate) use metrics::Metrics;
 pub(crate) use operation::Operations;
 use problem::{Code, Problem};

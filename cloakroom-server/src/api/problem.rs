@@ -135,6 +135,10 @@ impl Problem {
             .with("note", &ended.note.as_deref())
     }
 
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.code.parts().0
     }

@@ -1,6 +1,9 @@
 //! One line, and one count, for each request. It names the route, never the path or a header: those may hold what is secret.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -37,16 +40,24 @@ impl Line {
     fn write(&mut self, status: StatusCode, caller: Option<&Caller>) {
         self.answered = true;
         let path = self.path.as_ref().map_or(self.other, MatchedPath::as_str);
-        let key = caller.map(|caller| &*caller.name);
-        let took = self.started.elapsed();
-        self.metrics.count(path, status, took);
-        let (method, status) = (&self.method, status.as_u16());
-        let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
-        if ["/healthz", "/readyz", "/metrics"].contains(&path) {
-            tracing::debug!(%method, path, status, ms, "request");
-        } else {
-            tracing::info!(%method, path, status, ms, key, "request");
-        }
+        write(&self.metrics, self.method.as_str(), path, status, self.started.elapsed(), caller);
+    }
+}
+
+/// A request over gRPC.
+pub(super) fn log_check(app: &App, path: &'static str, status: StatusCode, took: Duration) {
+    write(&app.metrics, "Check", path, status, took, None);
+}
+
+fn write(metrics: &Metrics, method: &str, path: &str, status: StatusCode, took: Duration, caller: Option<&Caller>) {
+    let key = caller.map(|caller| &*caller.name);
+    metrics.count(path, status, took);
+    let status = status.as_u16();
+    let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
+    if ["/healthz", "/readyz", "/metrics"].contains(&path) {
+        tracing::debug!(method, path, status, ms, "request");
+    } else {
+        tracing::info!(method, path, status, ms, key, "request");
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::{Failure, target::setting};
 use crate::{
     Bounds, KeyRing, Server,
-    config::{ConfigError, Settings},
+    config::{ConfigError, Listen, Settings},
     log, redact, stores,
 };
 
@@ -47,7 +47,8 @@ impl Serve {
             // What is no address is told before anything is bound.
             stores::open(settings.store()).await?;
         }
-        let listener = listen(settings)?;
+        let listener = listen(&settings.listen(), "--listen")?;
+        let grpc = settings.grpc_listen().map(|wanted| listen(wanted, "--grpc-listen")).transpose()?;
         let sessions = settings.sessions().await?;
         let (keys, key_file) = settings.keys(setting(KEY).as_deref())?;
         if let Some(path) = key_file {
@@ -55,8 +56,12 @@ impl Serve {
         }
         let assertion_keys = settings.assertion_keys().map_err(ConfigError::from)?;
         let address = listener.local_addr().map_err(failed)?;
-        let ready =
-            writeln!(io::stdout(), "cloakroom ready on http://{address}, store {}", redact::address(settings.store()));
+        let and_grpc = match &grpc {
+            Some(listener) => format!(", gRPC on {}", listener.local_addr().map_err(failed)?),
+            None => String::new(),
+        };
+        let store = redact::address(settings.store());
+        let ready = writeln!(io::stdout(), "cloakroom ready on http://{address}{and_grpc}, store {store}");
         if let Err(error) = ready {
             // The parent process closed the pipe; that is no reason not to serve.
             tracing::warn!(%error, "the ready line could not be written");
@@ -67,6 +72,9 @@ impl Serve {
             .policies(settings.policies().clone());
         if let Some(keys) = assertion_keys {
             server = server.assertion_keys(keys);
+        }
+        if let Some(listener) = grpc {
+            server = server.grpc(listener);
         }
         if let Some(proxies) = settings.trusted_proxies() {
             server = server.trusted_proxies(proxies);
@@ -130,15 +138,14 @@ fn within_open_files(bounds: Bounds) -> Bounds {
     bounds
 }
 
-fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
-    let wanted = settings.listen();
+fn listen(wanted: &Listen, flag: &str) -> Result<TcpListener, Failure> {
     let refused = |error: io::Error| {
         let advice = match error.kind() {
-            ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with --listen",
-            ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --listen",
-            _ => "choose an address of this machine with --listen",
+            ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with",
+            ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with",
+            _ => "choose an address of this machine with",
         };
-        Failure::new(Failure::CANNOT_LISTEN, format!("cannot listen on {wanted}: {error}; {advice}"))
+        Failure::new(Failure::CANNOT_LISTEN, format!("cannot listen on {wanted}: {error}; {advice} {flag}"))
     };
     let mut outcome = Err(ErrorKind::AddrNotAvailable.into());
     for address in wanted.addresses().map_err(refused)? {

@@ -64,6 +64,9 @@ settings! {
     /// Where to listen: a port, ADDRESS:PORT or NAME:PORT [default: 127.0.0.1:7600]. Port 0 takes a free one
     #[arg(long, env = "CLOAKROOM_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Listen;
+    /// Where Envoy's filter ext_authz is answered over gRPC: a port, ADDRESS:PORT or NAME:PORT [default: nowhere]
+    #[arg(long, env = "CLOAKROOM_GRPC_LISTEN", value_name = "ADDRESS:PORT")]
+    grpc_listen: Listen;
     /// Where sessions live: memory:, sqlite:FILE, file:DIRECTORY, postgres://…, mysql://…, redis://…, or @FILE for an address in
     /// a file [default: sqlite:cloakroom.db]
     #[arg(long, env = "CLOAKROOM_STORE", value_name = "URL")]
@@ -239,6 +242,10 @@ impl Settings {
 
     pub(crate) fn listen(&self) -> Listen {
         self.listen.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn grpc_listen(&self) -> Option<&Listen> {
+        self.grpc_listen.as_ref()
     }
 
     pub(crate) fn store(&self) -> &str {

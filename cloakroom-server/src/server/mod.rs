@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     KeyRing,
-    api::{self, App, ForwardAuth, Operations, Work},
+    api::{self, App, ForwardAuth, Operations, Work, ext_authz},
     assertion::AssertionKeys,
     keys::Attempts,
     policy::Policies,
@@ -41,6 +41,7 @@ pub struct Server {
     work: Work,
     policies: Policies,
     assertion_keys: Option<Arc<AssertionKeys>>,
+    grpc: Option<Arc<TcpListener>>,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -102,6 +103,7 @@ impl Server {
             work: Work::default(),
             policies: Policies::default(),
             assertion_keys: None,
+            grpc: None,
             closing: Arc::default(),
         }
     }
@@ -133,12 +135,19 @@ impl Server {
         self
     }
 
-    pub(crate) fn router(&self) -> Router {
-        self.router_for(Crowd::new(self.bounds.max_connections))
+    /// Answers `envoy.service.auth.v3.Authorization` on this listener as well: forward authentication over gRPC. Default: on
+    /// none.
+    pub fn grpc(mut self, listener: TcpListener) -> Self {
+        self.grpc = Some(Arc::new(listener));
+        self
     }
 
-    fn router_for(&self, crowd: Arc<Crowd>) -> Router {
-        api::router(App {
+    pub(crate) fn router(&self) -> Router {
+        api::router(self.app(Crowd::new(self.bounds.max_connections)))
+    }
+
+    fn app(&self, crowd: Arc<Crowd>) -> App {
+        App {
             sessions: self.sessions.clone(),
             keys: self.keys.clone(),
             attempts: Arc::new(Attempts::new(self.bounds.key_attempts)),
@@ -150,7 +159,7 @@ impl Server {
             work: self.work.clone(),
             forward_auth: Arc::new(ForwardAuth::new(self.policies.clone(), self.assertion_keys.clone())),
             closing: Arc::clone(&self.closing),
-        })
+        }
     }
 }
 
@@ -169,7 +178,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until `shutdown` is ready, finishes the requests in flight, and shuts the sessions down.
 pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Output = ()>) {
     let crowd = Crowd::new(server.bounds.max_connections);
-    let router = server.router_for(Arc::clone(&crowd));
+    let app = server.app(Arc::clone(&crowd));
+    let router = api::router(app.clone());
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -184,11 +194,23 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
                 },
                 Err(error) => wait_out(&error, &crowd).await,
             },
+            accepted = accept(server.grpc.as_deref()) => match accepted {
+                Ok((stream, peer)) => if let Some(place) = Crowd::enter(&crowd) {
+                    // A proxy asks over few connections, and for as long as it runs: none is closed for waiting.
+                    place.activity.works();
+                    let served = ext_authz::serve(stream, Peer(peer.ip()), &app, &connections);
+                    tokio::spawn(async move {
+                        served.await;
+                        drop(place);
+                    });
+                },
+                Err(error) => wait_out(&error, &crowd).await,
+            },
             () = &mut shutdown => break,
         }
     }
     // Others may take the port while the last requests are answered.
-    drop(listener);
+    drop((listener, server.grpc));
     server.closing.send_replace(true);
     tracing::info!("shutting down: finishing the requests in flight");
     let finished = async {
@@ -201,6 +223,14 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
         server.work.cut_off().await;
     }
     server.sessions.shutdown().await;
+}
+
+/// The next connection; never one where there is no listener.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The client of a request, as far as the connection tells: its other end.

@@ -33,6 +33,10 @@ impl Decision {
         Self { verdict: Err(problem), found: None, assertion: None }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.verdict.as_ref().map_or_else(Problem::status, |()| StatusCode::OK)
+    }
+
     /// The visitor's session, if they are let in with one.
     pub(super) fn session(&self) -> Option<&SessionInfo> {
         self.verdict.is_ok().then(|| Some(&self.living()?.info)).flatten()

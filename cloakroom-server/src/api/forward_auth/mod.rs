@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod decision;
+pub(crate) mod ext_authz;
 mod identity;
 mod said;
 

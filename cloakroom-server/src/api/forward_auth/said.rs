@@ -14,6 +14,7 @@ pub(crate) struct Said {
     /// In milliseconds; 0 for never.
     unknown_policy: AtomicI64,
     beneath: AtomicI64,
+    no_policy_extension: AtomicI64,
 }
 
 /// Between two lines of one kind.
@@ -47,6 +48,15 @@ impl Said {
                 "a proxy asked for a path beneath /auth/, and its visitor was refused: such a path may be the visitor's \
                  own, so it names no policy. Write /auth:NAME; where the proxy appends the visitor's path, as \
                  Envoy's path_prefix does, /auth:default for the policy of /auth"
+            );
+        }
+    }
+
+    pub(super) fn no_policy_extension(&self, app: &App) {
+        if due(&self.no_policy_extension, app) {
+            tracing::error!(
+                "a proxy that asks over gRPC sets context_extensions without a policy among them, and its visitor was \
+                 refused: set policy there, or no context_extensions for the policy default"
             );
         }
     }

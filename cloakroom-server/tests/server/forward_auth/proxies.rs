@@ -11,6 +11,7 @@ macro_rules! each_proxy {
         each_proxy! { @ caddy CADDY; $($test)+ }
         each_proxy! { @ haproxy HAPROXY; $($test)+ }
         each_proxy! { @ envoy ENVOY; $($test)+ }
+        each_proxy! { @ envoy_grpc ENVOY_GRPC; $($test)+ }
     };
     (@ $module:ident $proxy:ident; $($test:ident)+) => {
         mod $module {

@@ -52,6 +52,8 @@ pub(crate) const HAPROXY: Proxy = Proxy {
     arguments: &["-db", "-f", "haproxy.cfg"],
 };
 
+pub(crate) const ENVOY_GRPC: Proxy = Proxy { heading: "Envoy over gRPC", ..ENVOY };
+
 pub(crate) const ENVOY: Proxy = Proxy {
     heading: "Envoy",
     variable: "CLOAKROOM_TEST_ENVOY",
@@ -87,7 +89,7 @@ impl Site {
         let program = needs::variable(proxy.variable)?;
         let directory = Directory::new();
         fs::write(directory.path("cloakroom.toml"), block("Policies", "toml")).unwrap();
-        let server = directory.serve(&["--trusted-proxies", "127.0.0.1"]);
+        let server = directory.serve(&["--trusted-proxies", "127.0.0.1", "--grpc-listen", "127.0.0.1:0"]);
         let port = Port::take().unwrap();
         let proxy = start(proxy, &program, &directory, &server, port.number());
         Some(Self {
@@ -149,9 +151,11 @@ impl Reply {
 
 fn start(proxy: &Proxy, program: &str, directory: &Directory, server: &Running, port: u16) -> Program {
     let application = application::start().port();
+    let grpc = server.ready.split_once("gRPC on 127.0.0.1:").and_then(|(_, rest)| rest.split(',').next());
+    let grpc = grpc.and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("{}", server.ready));
     let server: SocketAddr = server.url.trim_start_matches("http://").parse().unwrap();
     for (language, name) in proxy.files {
-        let ports = [(7600, server.port()), (8000, application), (8080, port)];
+        let ports = [(7600, server.port()), (7601, grpc), (8000, application), (8080, port)];
         let text = ports.iter().fold(block(proxy.heading, language), |text, (documented, real)| {
             let text = text.replace(&format!(":{documented}"), &format!(":{real}"));
             text.replace(&format!("port_value: {documented}"), &format!("port_value: {real}"))
