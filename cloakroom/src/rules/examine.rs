@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Record, Result, SessionId, Timestamp,
+    Error, Record, Result, SessionId, Timestamp,
     change::random_id,
     rules::{
         look::{self, unasked},
@@ -22,6 +22,16 @@ use crate::{
 const PAGE: usize = 500;
 
 pub(super) async fn examine<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
+    // What the store mends need not be looked at twice, and slots that it cannot read cannot be looked at.
+    let mut findings = slots.examine(now, repair).await?;
+    findings.extend(match look_at_all(slots, now, repair).await {
+        Err(error @ Error::Store { .. }) => vec![Finding::error("sessions", format!("They cannot be read: {error}."))],
+        looked_at => looked_at?,
+    });
+    Ok(findings)
+}
+
+async fn look_at_all<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
     let mut examination = Examination { due: due(slots, now).await?, ..Examination::default() };
     let mut after: Option<Cursor> = None;
     loop {
@@ -41,9 +51,7 @@ pub(super) async fn examine<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, re
             break;
         }
     }
-    let mut findings = examination.findings();
-    findings.extend(slots.examine(now, repair).await?);
-    Ok(findings)
+    Ok(examination.findings())
 }
 
 /// Everything that is due.

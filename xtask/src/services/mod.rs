@@ -25,6 +25,7 @@ mod proxies;
 mod redis;
 mod run_directory;
 mod tools;
+mod valkey;
 
 pub(crate) use install::Consent;
 use run_directory::RunDirectory;
@@ -37,6 +38,7 @@ pub(crate) const ALL: &[&dyn Service] = &[
     &mariadb::MariaDb,
     &redis::Redis,
     &redis::RedisCluster,
+    &valkey::Valkey,
     &proxies::Nginx,
     &proxies::Caddy,
     &proxies::HaProxy,

@@ -21,6 +21,8 @@ pub(crate) struct Redis;
 /// Three primaries, each with a replica.
 pub(crate) struct RedisCluster;
 
+const SERVER: &str = "redis-server";
+
 impl Service for Redis {
     fn name(&self) -> &'static str {
         "redis"
@@ -44,7 +46,7 @@ impl Service for Redis {
 
     fn start(&self, place: &Place) -> Result<Instance> {
         with_free_ports(|[port]| {
-            let process = start_node(&place.directory, port, &[])?;
+            let process = start_node(Path::new(SERVER), &place.directory, port, &[])?;
             Ok(Instance { values: vec![format!("redis://127.0.0.1:{port}")], processes: vec![process] })
         })
     }
@@ -78,7 +80,7 @@ impl Service for RedisCluster {
                 let directory = place.directory.join(port.to_string());
                 fs::create_dir(&directory)?;
                 let bus = bus.to_string();
-                start_node(&directory, *port, &["--cluster-enabled", "yes", "--cluster-port", &bus])
+                start_node(Path::new(SERVER), &directory, *port, &["--cluster-enabled", "yes", "--cluster-port", &bus])
             });
             let nodes: Vec<_> = nodes.collect::<Result<_>>()?;
             let addresses = ports.iter().map(|port| format!("127.0.0.1:{port}"));
@@ -97,10 +99,10 @@ impl Service for RedisCluster {
 }
 
 fn find_redis() -> Result<()> {
-    for name in ["redis-server", "redis-cli"] {
+    for name in [SERVER, "redis-cli"] {
         find_program(name, []).with_context(|| format!("{name} is not here"))?;
     }
-    let version = command::output(Command::new("redis-server").arg("--version")).unwrap_or_default();
+    let version = command::output(Command::new(SERVER).arg("--version")).unwrap_or_default();
     match major_version(&version) {
         Some(7..) => Ok(()),
         _ => bail!("Redis 7 is needed, this is {version:?}"),
@@ -108,13 +110,13 @@ fn find_redis() -> Result<()> {
 }
 
 /// From "Redis server v=7.0.15 sha=…".
-fn major_version(text: &str) -> Option<u32> {
+pub(super) fn major_version(text: &str) -> Option<u32> {
     text.split_once("v=")?.1.split('.').next()?.parse().ok()
 }
 
-fn start_node(directory: &Path, port: u16, more: &[&str]) -> Result<Process> {
+pub(super) fn start_node(program: &Path, directory: &Path, port: u16, more: &[&str]) -> Result<Process> {
     let log = directory.join("log");
-    let mut server = Command::new("redis-server");
+    let mut server = Command::new(program);
     server.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]).args(more).current_dir(directory);
     server.stdout(File::create(&log)?).stderr(Stdio::null());
     let mut process = Process::spawn(&mut server, Signal::SIGTERM)?;
@@ -147,6 +149,7 @@ mod tests {
     fn versions_are_read() {
         assert_eq!(major_version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64"), Some(7));
         assert_eq!(major_version("Redis server v=10.1"), Some(10));
+        assert_eq!(major_version("Valkey server v=8.0.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64"), Some(8));
         assert_eq!(major_version("redis-server: not found"), None);
     }
 }

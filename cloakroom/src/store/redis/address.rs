@@ -1,7 +1,7 @@
 //! Addresses: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, `redis-cluster://…?node=HOST:PORT,…` and
 //! `redis-sentinel://HOST:PORT,HOST:PORT/NAME[/DATABASE]`; `rediss` in front where they are reached over TLS.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub(super) struct Address {
     pub(super) layout: Layout,
     /// The servers named, as hosts and ports: sentinels if there are any. They tell of the others.
-    pub(super) named: Vec<String>,
+    pub(super) named: Vec<Arc<str>>,
     login: RedisConnectionInfo,
     sentinels_login: RedisConnectionInfo,
     tls: Option<Tls>,
@@ -133,14 +133,14 @@ impl Address {
 }
 
 /// A host and its port, the usual one if it names none.
-fn host_and_port(text: &str, layout: &Layout) -> Result<String> {
+fn host_and_port(text: &str, layout: &Layout) -> Result<Arc<str>> {
     if text.is_empty() {
         return Err(refuse("it names no host"));
     }
     let has_port = text.rsplit_once(']').map_or(text, |(_, port)| port).contains(':');
     let usual = if matches!(layout, Layout::Sentinels(_)) { 26_379 } else { 6379 };
     let whole = if has_port { text.to_owned() } else { format!("{text}:{usual}") };
-    Ok(connection_info(&format!("redis://{whole}"))?.addr().to_string())
+    Ok(connection_info(&format!("redis://{whole}"))?.addr().to_string().into())
 }
 
 fn login(user: &str, database: &str) -> Result<RedisConnectionInfo> {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn addresses_say_where_and_how() {
         let plain = Address::parse("redis://db.example").unwrap();
-        assert_eq!(plain.named, ["db.example:6379"]);
+        assert_eq!(plain.named, ["db.example:6379"].map(Arc::from));
         assert_eq!((plain.layout, plain.prefix.as_str(), plain.wait_replicas), (Layout::One, "cloakroom:", 0));
         assert_eq!(plain.timeout, Duration::from_secs(5));
 
@@ -207,7 +207,7 @@ mod tests {
 
         let cluster = Address::parse("redis-cluster://:pw@a:1?node=b:2,c:3&node=d:4").unwrap();
         assert_eq!((cluster.layout.clone(), cluster.named.len()), (Layout::Cluster, 4));
-        assert_eq!(cluster.named, ["a:1", "b:2", "c:3", "d:4"]);
+        assert_eq!(cluster.named, ["a:1", "b:2", "c:3", "d:4"].map(Arc::from));
         assert_eq!(info(&cluster, "elsewhere:5").redis_settings().password(), Some("pw"));
 
         let six = Address::parse("redis://[::1]:7000").unwrap();
@@ -219,7 +219,7 @@ mod tests {
         let url = "redis-sentinel://:pw@a,b:7/mymaster/2";
         let address = Address::parse(url).unwrap();
         assert_eq!(address.layout, Layout::Sentinels("mymaster".into()));
-        assert_eq!(address.named, ["a:26379", "b:7"]);
+        assert_eq!(address.named, ["a:26379", "b:7"].map(Arc::from));
         let settings = info(&address, "primary:6379").redis_settings().clone();
         assert_eq!((settings.password(), settings.db()), (Some("pw"), 2));
         let login = |address: &Address| {

@@ -1,5 +1,7 @@
 //! Which server owns which slot.
 
+use std::sync::Arc;
+
 use redis::Value;
 
 use super::keys::SLOTS;
@@ -8,12 +10,12 @@ use super::keys::SLOTS;
 #[derive(Clone, Debug)]
 pub(super) struct ClusterMap {
     owners: Vec<Option<u16>>,
-    servers: Vec<String>,
+    servers: Vec<Arc<str>>,
 }
 
 impl ClusterMap {
     /// One server owns everything.
-    pub(super) fn of_one(server: String) -> Self {
+    pub(super) fn of_one(server: Arc<str>) -> Self {
         Self { owners: vec![Some(0); usize::from(SLOTS)], servers: vec![server] }
     }
 
@@ -38,14 +40,14 @@ impl ClusterMap {
         Some(map)
     }
 
-    pub(super) fn owner(&self, slot: u16) -> Option<&str> {
-        self.owners[usize::from(slot)].map(|owner| self.servers[usize::from(owner)].as_str())
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<str>> {
+        self.owners[usize::from(slot)].map(|owner| &self.servers[usize::from(owner)])
     }
 
-    pub(super) fn set_owner(&mut self, slot: u16, server: &str) {
+    pub(super) fn set_owner(&mut self, slot: u16, server: &Arc<str>) {
         let known = self.servers.iter().position(|known| known == server);
         let owner = known.unwrap_or_else(|| {
-            self.servers.push(server.into());
+            self.servers.push(Arc::clone(server));
             self.servers.len() - 1
         });
         self.owners[usize::from(slot)] = u16::try_from(owner).ok();
@@ -60,13 +62,13 @@ impl ClusterMap {
         slots.collect()
     }
 
-    pub(super) fn servers(&self) -> &[String] {
+    pub(super) fn servers(&self) -> &[Arc<str>] {
         &self.servers
     }
 }
 
 /// A server that does not know its own name leaves it out: it is the one that was asked.
-fn server_named(primary: &[Value], asked: &str) -> Option<String> {
+fn server_named(primary: &[Value], asked: &str) -> Option<Arc<str>> {
     let [host, Value::Int(port), ..] = primary else { return None };
     let host = match host {
         Value::BulkString(host) => str::from_utf8(host).ok()?,
@@ -75,12 +77,16 @@ fn server_named(primary: &[Value], asked: &str) -> Option<String> {
         _ => return None,
     };
     let host = if matches!(host, "" | "?") { asked.rsplit_once(':')?.0 } else { host };
-    Some(format!("{host}:{port}"))
+    Some(format!("{host}:{port}").into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn owner(map: &ClusterMap, slot: u16) -> Option<&str> {
+        map.owner(slot).map(|owner| &**owner)
+    }
 
     #[test]
     fn the_answer_of_cluster_slots_is_read() {
@@ -96,13 +102,13 @@ mod tests {
             range(100, 100, node("10.0.0.1", 7000)),
         ]);
         let mut map = ClusterMap::read(&answer, "seed:7001").unwrap();
-        assert_eq!(map.owner(0), Some("10.0.0.1:7000"));
-        assert_eq!(map.owner(100), Some("10.0.0.1:7000"));
-        assert_eq!(map.owner(101), None);
-        assert_eq!(map.owner(16_383), Some("seed:7001"));
+        assert_eq!(owner(&map, 0), Some("10.0.0.1:7000"));
+        assert_eq!(owner(&map, 100), Some("10.0.0.1:7000"));
+        assert_eq!(owner(&map, 101), None);
+        assert_eq!(owner(&map, 16_383), Some("seed:7001"));
         assert_eq!(map.slot_of_each(), [0, 200]);
-        map.set_owner(101, "new:1");
-        assert_eq!((map.owner(101), map.slot_of_each().len()), (Some("new:1"), 3));
+        map.set_owner(101, &"new:1".into());
+        assert_eq!((owner(&map, 101), map.slot_of_each().len()), (Some("new:1"), 3));
         assert!(ClusterMap::read(&Value::Okay, "seed:1").is_none());
     }
 }

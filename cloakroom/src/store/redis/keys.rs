@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use crate::{Digest, Partition, PartitionKey, SessionId, SessionInfo, Timestamp};
 
 /// How many slots a Redis Cluster has.
@@ -34,6 +36,65 @@ pub(super) fn slot_of_group(group: u16) -> u16 {
     TAGS[usize::from(group)].1
 }
 
+/// What each group has a key of, in the order in which the scripts know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum OfGroup {
+    /// Hash: when each session was last seen, and whose store this is.
+    Seen = 1,
+    /// Stream: the audit log.
+    Audit,
+    /// Set: which entries are in it.
+    Logged,
+    /// Sorted set: the [places](Place) of open sessions.
+    Index,
+    /// Sorted set: when each open session is to be looked at.
+    Due,
+    /// Hash: the open session that was started with an idempotency key.
+    Tries,
+    /// Sorted set: when each session ended.
+    Ended,
+    /// Hash: users' slots.
+    Users,
+    /// Hash: when each of these users last signed in.
+    SignedIn,
+    /// Sorted set: names of the users who have a slot.
+    Names,
+    /// Sorted set: when each user's slot is to be looked at.
+    UsersDue,
+}
+
+impl OfGroup {
+    pub(super) const ALL: [Self; 11] = [
+        Self::Seen,
+        Self::Audit,
+        Self::Logged,
+        Self::Index,
+        Self::Due,
+        Self::Tries,
+        Self::Ended,
+        Self::Users,
+        Self::SignedIn,
+        Self::Names,
+        Self::UsersDue,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Audit => "audit",
+            Self::Logged => "logged",
+            Self::Index => "index",
+            Self::Due => "due",
+            Self::Tries => "tries",
+            Self::Users => "users",
+            Self::SignedIn => "signed_in",
+            Self::Ended => "ended",
+            Self::Names => "names",
+            Self::UsersDue => "users_due",
+        }
+    }
+}
+
 /// Names of keys, all beginning with the same prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -57,53 +118,78 @@ impl Keys {
     }
 
     /// A key of one group.
-    pub(super) fn of_group(&self, name: &str, group: u16) -> Vec<u8> {
-        format!("{}{name}:{{{}}}", self.prefix, TAGS[usize::from(group)].0).into_bytes()
+    pub(super) fn of_group(&self, what: OfGroup, group: u16) -> Vec<u8> {
+        self.in_group(what.name(), group)
+    }
+
+    /// What is written to so that replicas can be waited for.
+    pub(super) fn wait(&self, group: u16) -> Vec<u8> {
+        self.in_group("wait", group)
     }
 
     /// What the keys of a group's sessions begin with; the id follows.
     pub(super) fn of_sessions(&self, group: u16) -> Vec<u8> {
-        format!("{}s:{{{}}}:", self.prefix, TAGS[usize::from(group)].0).into_bytes()
+        let mut key = self.in_group("s", group);
+        key.push(b':');
+        key
     }
 
     pub(super) fn of_session(&self, id: SessionId) -> Vec<u8> {
         let mut key = self.of_sessions(id.partition().group());
-        key.extend_from_slice(id.to_string().as_bytes());
+        key.extend_from_slice(&text(id));
         key
     }
 
-    /// The keys of a group that its scripts know by position.
-    pub(super) fn group(&self, group: u16) -> Vec<Vec<u8>> {
-        const NAMES: [&str; 9] =
-            ["expiry", "seen", "index", "retries", "buried", "fenced", "disabled", "audit", "todo"];
-        NAMES.iter().map(|name| self.of_group(name, group)).collect()
+    fn in_group(&self, name: &str, group: u16) -> Vec<u8> {
+        let tag = &TAGS[usize::from(group)].0;
+        let mut key = Vec::with_capacity(self.prefix.len() + name.len() + tag.len() + 4 + SessionId::TEXT_LEN);
+        for part in [&self.prefix, name, ":{", tag, "}"] {
+            key.extend_from_slice(part.as_bytes());
+        }
+        key
     }
 }
 
+/// A session's id as it stands in keys.
+pub(super) fn text(id: SessionId) -> [u8; SessionId::TEXT_LEN] {
+    let mut text = [0; SessionId::TEXT_LEN];
+    URL_SAFE_NO_PAD.encode_slice(id.as_bytes(), &mut text).expect("there is room for exactly that");
+    text
+}
+
+/// All groups, in order.
+pub(super) fn groups() -> impl DoubleEndedIterator<Item = u16> {
+    0..Partition::GROUPS
+}
+
+/// The field that leads to the session that was started with an idempotency key.
+pub(super) fn try_of(partition: Partition, key: &Digest) -> Vec<u8> {
+    [&partition.to_bytes()[..], key.as_bytes()].concat()
+}
+
 /// A session's place in its group's index. Places sort by user, then start, then id: a digest of the user, because
-/// names have no fixed length; the start; the id.
+/// names have no fixed length; the start; the id; and the id as it stands in its key, for scripts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place([u8; Place::LEN]);
 
 impl Place {
-    pub(super) const LEN: usize = 42;
+    pub(super) const LEN: usize = Self::TEXT + SessionId::TEXT_LEN;
     const USER: usize = 16;
     const START: usize = 24;
+    const TEXT: usize = Self::START + SessionId::LEN;
 
     pub(super) fn of(info: &SessionInfo, key: &PartitionKey) -> Self {
-        Self::new(info.user.as_deref(), info.created_at, info.id, key)
-    }
-
-    pub(super) fn new(user: Option<&str>, created_at: Timestamp, id: SessionId, key: &PartitionKey) -> Self {
         let mut place = [0; Self::LEN];
-        place[..Self::USER].copy_from_slice(&user_digest(user, key));
-        place[Self::USER..Self::START].copy_from_slice(&sortable(created_at));
-        place[Self::START..].copy_from_slice(id.as_bytes());
+        place[..Self::USER].copy_from_slice(&user_digest(info.user.as_deref(), key));
+        place[Self::USER..Self::START].copy_from_slice(&sortable(info.created_at));
+        place[Self::START..Self::TEXT].copy_from_slice(info.id.as_bytes());
+        place[Self::TEXT..].copy_from_slice(&text(info.id));
         Self(place)
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
+        let place = Self(bytes.try_into().ok()?);
+        (place.0[Self::TEXT..] == text(place.id())).then_some(place)
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -111,7 +197,8 @@ impl Place {
     }
 
     pub(super) fn id(&self) -> SessionId {
-        SessionId::from_bytes(*self.0.last_chunk().expect("a place ends with an id"))
+        let id = self.0[Self::START..Self::TEXT].try_into();
+        SessionId::from_bytes(id.expect("the id has its place"))
     }
 
     pub(super) fn belongs_to(&self, user: &str, key: &PartitionKey) -> bool {

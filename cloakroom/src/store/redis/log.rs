@@ -10,10 +10,12 @@ use redis::{Value, cmd};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Inner, groups, health, keys,
+    Inner,
+    calls::Call,
+    health,
+    keys::{OfGroup, groups},
     reply::{Damaged, Reply},
-    rows,
-    scripts::Call,
+    slot,
 };
 use crate::{
     Partition, Result, Timestamp,
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The place of an entry. Places sort as entries are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct At {
+pub(super) struct At {
     millis: u64,
     group: u16,
     number: u64,
@@ -51,7 +53,8 @@ impl Inner {
         let mut items: Vec<Logged> = Vec::new();
         let mut after = At { group, ..after };
         for _ in 0..LOOKED_AT / AT_ONCE {
-            let found = self.servers.run(&self.entries(group, after, None, AT_ONCE)).await?.array()?;
+            let answer = self.servers.run(&self.entries(group, after, None, AT_ONCE)).await?;
+            let found = self.of_this_store(answer)?.pop().unwrap_or_default().array()?;
             let last = found.len() < AT_ONCE;
             for entry in found {
                 let (at, logged) = logged(group, entry)?;
@@ -78,7 +81,7 @@ impl Inner {
         // Of a group that has more than was asked for, what follows is unknown, and so the page ends there at the latest.
         let mut known_until: Option<At> = None;
         for (group, answer) in groups().zip(self.servers.run_all(calls).await?) {
-            let entries = answer.array()?;
+            let entries = self.of_this_store(answer)?.pop().unwrap_or_default().array()?;
             let full = entries.len() == count;
             for entry in entries {
                 found.push(logged(group, entry)?);
@@ -121,22 +124,30 @@ impl Inner {
         };
         let until = until.map_or_else(|| "+".to_owned(), |until| until.to_string());
         let mut range = cmd("XRANGE");
-        range.arg(self.keys.of_group("audit", group)).arg(from).arg(until).arg("COUNT").arg(count);
-        Call::read(keys::slot_of_group(group), range)
+        range.arg(self.keys.of_group(OfGroup::Audit, group)).arg(from).arg(until).arg("COUNT").arg(count);
+        self.checked(group, vec![range])
     }
 }
 
-fn logged(group: u16, entry: Value) -> Result<(At, Logged), Damaged> {
-    let (number, mut fields) = entry.tagged()?;
+/// An entry of a stream: its number, and one field.
+pub(super) fn logged(group: u16, entry: Value) -> Result<(At, Logged)> {
+    let damaged = || Damaged("the place of an audit entry");
+    let [number, fields]: [Value; 2] = entry.array()?.try_into().map_err(|_| damaged())?;
+    let number = number.text()?;
     let at = number
         .split_once('-')
         .and_then(|(millis, number)| Some(At { millis: millis.parse().ok()?, group, number: number.parse().ok()? }));
-    let at = at.ok_or(Damaged("the place of an audit entry"))?;
-    let entry = rows::audit_entry(fields.pop().unwrap_or_default())?;
-    Ok((at, Logged { id: 0, cursor: at.cursor(), entry }))
+    let at = at.ok_or_else(damaged)?;
+    let text = fields.array()?.pop().unwrap_or_default().text()?;
+    let (id, entry) = slot::read_entry(&text)?;
+    Ok((at, Logged { id, cursor: at.cursor(), entry }))
 }
 
 impl At {
+    pub(super) fn in_stream(self) -> String {
+        format!("{}-{}", self.millis, self.number)
+    }
+
     fn cursor(self) -> Cursor {
         let Self { millis, group, number } = self;
         Cursor::new(format!("{millis}-{group}-{number}"))

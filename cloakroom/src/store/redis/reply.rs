@@ -4,6 +4,7 @@ use std::{str::FromStr, sync::Arc};
 
 use redis::Value;
 
+use super::keys::Place;
 use crate::{Error, SessionId, Timestamp};
 
 /// What is stored, or what a server answers, is not what we wrote.
@@ -52,15 +53,13 @@ pub(super) trait Reply: Sized {
         self.optional_time()?.ok_or(Damaged("a time"))
     }
 
-    fn id(self) -> Result<SessionId, Damaged> {
-        self.text()?.parse().map_err(|_| Damaged("a session id"))
+    /// An entry of a group's index.
+    fn place(self) -> Result<Place, Damaged> {
+        Place::from_bytes(&self.bytes()?).ok_or(Damaged("a place in the index"))
     }
 
-    /// An answer that begins with a word and goes on with what belongs to it.
-    fn tagged(self) -> Result<(String, Vec<Value>), Damaged> {
-        let mut parts = self.array()?.into_iter();
-        let word = parts.next().ok_or(Damaged("an answer"))?.text()?;
-        Ok((word, parts.collect()))
+    fn id(self) -> Result<SessionId, Damaged> {
+        self.text()?.parse().map_err(|_| Damaged("a session id"))
     }
 }
 
@@ -104,23 +103,5 @@ impl Hash {
 
     pub(super) fn into_fields(self) -> Vec<(Vec<u8>, Value)> {
         self.0
-    }
-
-    /// Takes out every field that begins with `prefix`.
-    pub(super) fn drain_prefixed(
-        &mut self,
-        prefix: &[u8],
-        mut each: impl FnMut(String, String),
-    ) -> Result<(), Damaged> {
-        let mut at = 0;
-        while at < self.0.len() {
-            let Some(rest) = self.0[at].0.strip_prefix(prefix) else {
-                at += 1;
-                continue;
-            };
-            let key = String::from_utf8(rest.to_vec()).map_err(|_| Damaged("a key"))?;
-            each(key, self.0.swap_remove(at).1.text()?);
-        }
-        Ok(())
     }
 }

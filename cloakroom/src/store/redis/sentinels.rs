@@ -1,9 +1,9 @@
 //! Who is primary, as sentinels have it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{Client, RedisResult, cmd};
+use redis::{Client, RedisResult, Value};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -26,7 +26,7 @@ pub(super) struct Sentinels {
 struct Said {
     epoch: u64,
     at: Instant,
-    server: String,
+    server: Arc<str>,
 }
 
 impl Sentinels {
@@ -35,7 +35,7 @@ impl Sentinels {
 
     /// The primary, according to the sentinel that knows most. One that has not heard of a failover names a server that
     /// was primary once, and that may be back without knowing better.
-    pub(super) async fn primary(&self, address: &Address, name: &str, patience: Duration) -> Option<String> {
+    pub(super) async fn primary(&self, address: &Address, name: &str, patience: Duration) -> Option<Arc<str>> {
         let asked = address.named.iter().map(|sentinel| async move {
             let client = address.client_of_sentinel(sentinel)?.ok()?;
             timeout(patience, ask(client, name)).await.ok()?
@@ -51,9 +51,14 @@ impl Sentinels {
 
 async fn ask(client: Client, name: &str) -> Option<Said> {
     let mut connection = Link::new(client, Wants::Anything).connect(false, 0).await.ok()?.connection;
-    let answer: RedisResult<_> = cmd("SENTINEL").arg("MASTER").arg(name).query_async(&mut connection).await;
-    let mut fields = Hash::read(answer.ok()?).ok()?;
-    let (host, port) = (fields.take("ip").text().ok()?, fields.take("port").number::<u16>().ok()?);
-    let epoch = fields.take("config-epoch").number().ok()?;
-    Some(Said { epoch, at: Instant::now(), server: format!("{host}:{port}") })
+    // While it leads a failover a sentinel counts that already, and still describes the server that failed. Which one is
+    // primary it says right at all times.
+    let mut about = redis::pipe();
+    about.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).cmd("SENTINEL").arg("MASTER").arg(name);
+    let answers: RedisResult<[Value; 2]> = about.query_async(&mut connection).await;
+    let [address, description] = answers.ok()?;
+    let [host, port]: [Value; 2] = address.array().ok()?.try_into().ok()?;
+    let (host, port) = (host.text().ok()?, port.number::<u16>().ok()?);
+    let epoch = Hash::read(description).ok()?.take("config-epoch").number().ok()?;
+    Some(Said { epoch, at: Instant::now(), server: format!("{host}:{port}").into() })
 }

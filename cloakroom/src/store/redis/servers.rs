@@ -18,10 +18,11 @@ use tokio::{
 
 use super::{
     address::{Address, Layout},
+    calls::{Call, Effect, What},
     cluster_map::ClusterMap,
+    keys,
     link::{Connected, Link, Wants},
     reply::Reply,
-    scripts::{Call, Effect},
     sentinels::Sentinels,
     tls,
 };
@@ -31,7 +32,7 @@ use crate::{Error, Result};
 pub(super) struct Servers {
     address: Address,
     map: StdMutex<Arc<ClusterMap>>,
-    links: StdMutex<HashMap<String, Arc<Link>>>,
+    links: StdMutex<HashMap<Arc<str>, Arc<Link>>>,
     sentinels: Sentinels,
     looked: Mutex<Option<Instant>>,
     turn: AtomicUsize,
@@ -45,12 +46,14 @@ enum Setback {
     Unanswered(Fault),
     /// The server said that it did nothing, and may do it later.
     NotNow(Fault),
+    /// The server is a replica, and did nothing.
+    ReadOnly(RedisError),
     /// The server said that it did nothing, and another may own the slot by now.
     NotHere(Fault),
     /// Another server owns the slot.
-    Moved(String),
+    Moved(Arc<str>),
     /// Another server is taking over the slot, and has the keys already.
-    Ask(String),
+    Ask(Arc<str>),
     /// It is done, and too few replicas have heard of it.
     TooFewReplicas,
     Failed(Error),
@@ -94,6 +97,7 @@ impl Servers {
         let begin = Instant::now();
         let deadline = begin + self.address.timeout;
         let mut may_have_happened = false;
+        let mut read_only = 0;
         let mut asked = None;
         let mut pause = Self::FIRST_PAUSE;
         let mut redirections = 0;
@@ -118,11 +122,19 @@ impl Servers {
                 }
                 Err(Setback::Unanswered(fault)) => {
                     may_have_happened = true;
-                    if call.effect == Effect::Once {
-                        return Err(Error::OutcomeUnknown { after: begin.elapsed() });
-                    }
                     self.look_again(deadline).await;
                     fault
+                }
+                Err(Setback::ReadOnly(error)) => {
+                    read_only += 1;
+                    // Its address may lead to another server by now; if not, there is nobody to ask for one.
+                    if self.address.layout == Layout::One && read_only > 1 {
+                        let message = "this Redis is a read-only replica: give the address of its primary";
+                        return Err(Error::unavailable(message, error));
+                    }
+                    redirections = Self::REDIRECTIONS;
+                    self.look_again(deadline).await;
+                    error.into()
                 }
                 Err(Setback::NotHere(fault)) => {
                     redirections = Self::REDIRECTIONS;
@@ -142,7 +154,13 @@ impl Servers {
                 return Err(if may_have_happened && call.effect != Effect::Reads {
                     Error::OutcomeUnknown { after: begin.elapsed() }
                 } else {
-                    Error::unavailable(format_args!("Redis did not answer within {:?}", self.address.timeout), fault)
+                    let timeout = self.address.timeout;
+                    let answered = fault.downcast_ref::<RedisError>().filter(|error| was_said(error));
+                    let message = match answered {
+                        Some(error) => format!("Redis took no call within {timeout:?} and says: {}", said(error)),
+                        None => format!("Redis did not answer within {timeout:?}"),
+                    };
+                    Error::unavailable(message, fault)
                 });
             }
         }
@@ -162,8 +180,21 @@ impl Servers {
         self.map().slot_of_each()
     }
 
+    /// A group of each server that owns any.
+    pub(super) fn group_of_each(&self) -> Vec<u16> {
+        let map = self.map();
+        let mut seen = Vec::new();
+        let first = |group: &u16| {
+            let owner = map.owner(keys::slot_of_group(*group));
+            let new = owner.is_some() && !seen.contains(&owner);
+            seen.push(owner);
+            new
+        };
+        keys::groups().filter(first).collect()
+    }
+
     /// What to say when there is no server to be found.
-    pub(super) fn nobody(&self) -> String {
+    pub(super) fn none_found(&self) -> String {
         match &self.address.layout {
             Layout::One => "Redis is not to be found".to_owned(),
             Layout::Cluster => "no node of the Redis Cluster answered: is one of those in the address up?".to_owned(),
@@ -178,15 +209,16 @@ impl Servers {
         &self,
         call: &Call,
         again: bool,
-        asked: Option<String>,
+        asked: Option<Arc<str>>,
         deadline: Instant,
     ) -> Result<Value, Setback> {
         let nobody = || Setback::NotSent("no server is known to own the slot".into());
         let asking = asked.is_some();
-        let server = asked.or_else(|| self.map().owner(call.slot).map(Into::into)).ok_or_else(nobody)?;
+        let server = asked.or_else(|| self.map().owner(call.slot).cloned()).ok_or_else(nobody)?;
         let link = self.link(&server)?;
+        let again = again || call.again;
         let waits = call.wait_key.is_some() && self.address.wait_replicas > 0;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = if waits { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let connected = match timeout_at(deadline, link.connect(waits, turn)).await {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return Err(not_connected(error)),
@@ -197,10 +229,14 @@ impl Servers {
             // Half the time at most, so that a server that has gone silent leaves time to find its successor.
             let patience = deadline.min(Instant::now() + self.address.timeout / 2);
             let mut commands = redis::pipe();
-            if asking {
-                commands.cmd("ASKING");
+            let sent = call.commands(again, in_full);
+            let count = sent.len();
+            for command in sent {
+                if asking {
+                    commands.cmd("ASKING");
+                }
+                commands.add_command(command);
             }
-            commands.add_command(call.command(again, in_full));
             if let Some(key) = call.wait_key.as_ref().filter(|_| waits) {
                 if again {
                     // WAIT asks about what this connection wrote, and a repeat may find that there is nothing to do.
@@ -213,21 +249,36 @@ impl Servers {
                 commands.cmd("WAIT").arg(self.address.wait_replicas).arg(wait.to_string());
             }
             let answers = self.send(&link, &connected, &commands, patience).await?;
-            let mut answers = answers.into_iter().skip(usize::from(asking));
-            let answer = match answers.next() {
-                Some(Value::ServerError(error)) if error.code() == "NOSCRIPT" && !in_full => {
+            let mut answers = answers.into_iter();
+            let mut own = Vec::with_capacity(count);
+            let mut refused = None;
+            for _ in 0..count {
+                if asking {
+                    answers.next();
+                }
+                match answers.next() {
+                    Some(Value::ServerError(error)) => refused = refused.or(Some(error)),
+                    Some(answer) => own.push(answer),
+                    None => return Err(Setback::Unanswered("the answer was empty".into())),
+                }
+            }
+            match refused {
+                Some(error) if error.code() == "NOSCRIPT" && !in_full => {
                     in_full = true;
                     continue;
                 }
-                Some(Value::ServerError(error)) => {
+                Some(error) => {
                     if error.code() == "READONLY" {
                         // It is a replica now, and what it has may be old.
                         link.drop_connection(&connected).await;
                     }
                     return Err(self.refused(&server, error.into()));
                 }
-                Some(answer) => answer,
-                None => return Err(Setback::Unanswered("the answer was empty".into())),
+                None => {}
+            }
+            let answer = match &call.what {
+                What::Commands(_) => Value::Array(own),
+                What::Script(_) | What::Either { .. } | What::Command(_) => own.pop().unwrap_or_default(),
             };
             let acknowledged = answers.last().unwrap_or_default().number::<u32>().unwrap_or_default();
             let enough = !waits || acknowledged >= self.address.wait_replicas;
@@ -263,7 +314,7 @@ impl Servers {
         let target = || {
             let target = detail.split_ascii_whitespace().nth(1).unwrap_or_default();
             let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-            if target.starts_with(':') { format!("{host}{target}") } else { target.to_owned() }
+            if target.starts_with(':') { format!("{host}{target}").into() } else { Arc::from(target) }
         };
         match error.code().unwrap_or_default() {
             "MOVED" | "ASK" if self.address.layout != Layout::Cluster => {
@@ -272,7 +323,8 @@ impl Servers {
             }
             "MOVED" => Setback::Moved(target()),
             "ASK" => Setback::Ask(target()),
-            "CLUSTERDOWN" | "LOADING" | "READONLY" | "MASTERDOWN" => Setback::NotHere(error.into()),
+            "READONLY" => Setback::ReadOnly(error),
+            "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => Setback::NotHere(error.into()),
             "TRYAGAIN" | "NOREPLICAS" | "BUSY" => Setback::NotNow(error.into()),
             // While a slot moves, what a script found by itself may be on the other server already.
             _ if detail.contains("non local key") => Setback::NotNow(error.into()),
@@ -285,6 +337,9 @@ impl Servers {
                 Setback::Failed(Error::unavailable(message, error))
             }
             "NOAUTH" | "WRONGPASS" | "NOPERM" => Setback::Failed(not_allowed(error)),
+            _ if detail.contains("ACL failure") || detail.contains("can't run this command") => {
+                Setback::Failed(not_permitted(error))
+            }
             _ => Setback::Failed(Error::store("Redis refused a command", error)),
         }
     }
@@ -293,12 +348,12 @@ impl Servers {
         Arc::clone(&self.map.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn learn(&self, slot: u16, server: &str) {
+    fn learn(&self, slot: u16, server: &Arc<str>) {
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut map).set_owner(slot, server);
     }
 
-    fn link(&self, server: &str) -> Result<Arc<Link>, Setback> {
+    fn link(&self, server: &Arc<str>) -> Result<Arc<Link>, Setback> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = links.get(server) {
             return Ok(Arc::clone(link));
@@ -310,7 +365,7 @@ impl Servers {
         let unreadable = || Setback::NotSent(format!("{server:?} is no address of a server").into());
         let client = self.address.client(server).ok_or_else(unreadable)?;
         let link = Arc::new(Link::new(client.map_err(|error| Setback::NotSent(error.into()))?, wants));
-        links.insert(server.into(), Arc::clone(&link));
+        links.insert(Arc::clone(server), Arc::clone(&link));
         Ok(link)
     }
 
@@ -359,7 +414,7 @@ impl Servers {
         None
     }
 
-    async fn map_known_to(&self, server: &str) -> Option<ClusterMap> {
+    async fn map_known_to(&self, server: &Arc<str>) -> Option<ClusterMap> {
         let link = self.link(server).ok()?;
         let connected = link.connect(false, 0).await.ok()?;
         let mut command = redis::pipe();
@@ -370,16 +425,59 @@ impl Servers {
 }
 
 fn not_connected(error: RedisError) -> Setback {
-    let refused = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
-    if refused || error.kind() == ErrorKind::AuthenticationFailed {
+    if let Some(message) = tls::distrust(&error) {
+        return Setback::Failed(Error::store(message, error));
+    }
+    let text = said(&error);
+    match error.code() {
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => return Setback::Failed(not_allowed(error)),
+        Some("LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN") => return Setback::NotSent(error.into()),
+        _ => {}
+    }
+    // How the driver tells of what the server said to a password, and to SELECT.
+    if error.kind() == ErrorKind::AuthenticationFailed || text.contains("Authentication required") {
         return Setback::Failed(not_allowed(error));
     }
-    match tls::distrust(&error) {
-        Some(message) => Setback::Failed(Error::store(message, error)),
-        None => Setback::NotSent(error.into()),
+    if error.detail().is_some_and(|detail| detail.contains("DB index")) {
+        let message = format!("Redis has no database of the number in the address, and says: {text}");
+        return Setback::Failed(Error::store(message, error));
+    }
+    if was_said(&error) && !text.contains("max number of clients") && !text.contains("BUSY") {
+        return Setback::Failed(Error::store(format!("Redis refuses the connection, and says: {text}"), error));
+    }
+    Setback::NotSent(error.into())
+}
+
+/// Whether the server said it.
+fn was_said(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed)
+}
+
+/// The server's own words, as far as the driver has them.
+fn said(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (None, Some(detail)) => detail.to_owned(),
+        (_, None) => error.to_string(),
     }
 }
 
 fn not_allowed(error: RedisError) -> Error {
-    Error::store("Redis does not let this user in: look at user and password in the address, and at its ACL", error)
+    if error.code() == Some("NOPERM") {
+        return not_permitted(error);
+    }
+    let message = format!(
+        "Redis does not let this user in: look at user and password in the address, which is \
+         redis://USER:PASSWORD@HOST, or redis://:PASSWORD@HOST where there are no users. It says: {}",
+        said(&error)
+    );
+    Error::store(message, error)
+}
+
+fn not_permitted(error: RedisError) -> Error {
+    let message = format!(
+        "Redis lets this user in and does not permit all that is needed: look at its ACL. It says: {}",
+        said(&error)
+    );
+    Error::store(message, error)
 }

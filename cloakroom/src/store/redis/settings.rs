@@ -3,10 +3,10 @@
 use redis::cmd;
 
 use super::{
+    calls::Call,
     health::{self, Server},
     keys::SLOTS,
     reply::{Hash, Reply},
-    scripts::Call,
     servers::Servers,
 };
 use crate::{Error, Result, store::Finding};
@@ -16,7 +16,7 @@ pub(super) async fn examine(servers: &Servers, cluster: bool) -> Result<Vec<Find
     let all = health::look_at_all(servers).await?;
     let mut findings = Vec::new();
     for (server, slot) in all.iter().zip(slots) {
-        let mut of_server = vec![Finding::fine("version", format!("Redis {}.", server.line("redis_version")))];
+        let mut of_server = vec![Finding::fine("version", format!("{}.", server.engine()))];
         of_server.push(memory(server));
         let config = Config::read(servers, slot).await?;
         of_server.push(persistence(server, config.as_ref()));

@@ -1,8 +1,8 @@
-//! The Redis store passes the whole suite, on one server and on a cluster.
+//! The Redis store passes the whole suite, on one server, on a cluster and on Valkey.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use cloakroom::{store::RedisStore, testing::conformance};
+use cloakroom::{slots, store::RedisStore, testing::conformance};
 
 use crate::common::{is_there, namespace, service, with_parameter};
 
@@ -18,6 +18,27 @@ conformance!(mod cluster:
     if: is_there("CLOAKROOM_TEST_REDIS_CLUSTER_URL")
 );
 
+conformance!(mod valkey:
+    |dir| RedisStore::open(&address("CLOAKROOM_TEST_VALKEY_URL", &dir)).await.unwrap(),
+    raw: everything(&address("CLOAKROOM_TEST_VALKEY_URL", &dir)).await,
+    if: is_there("CLOAKROOM_TEST_VALKEY_URL")
+);
+
+slots!(mod slots_of_one_server:
+    |dir| RedisStore::open(&address("CLOAKROOM_TEST_REDIS_URL", &dir)).await.unwrap(),
+    if: is_there("CLOAKROOM_TEST_REDIS_URL")
+);
+
+slots!(mod slots_of_cluster:
+    |dir| RedisStore::open(&address("CLOAKROOM_TEST_REDIS_CLUSTER_URL", &dir)).await.unwrap(),
+    if: is_there("CLOAKROOM_TEST_REDIS_CLUSTER_URL")
+);
+
+slots!(mod slots_of_valkey:
+    |dir| RedisStore::open(&address("CLOAKROOM_TEST_VALKEY_URL", &dir)).await.unwrap(),
+    if: is_there("CLOAKROOM_TEST_VALKEY_URL")
+);
+
 /// A namespace of this test alone.
 fn address(variable: &str, dir: &Path) -> String {
     with_parameter(&service(variable), "prefix", &format!("{}:", namespace(dir)))
@@ -29,7 +50,9 @@ async fn everything(address: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for server in servers(address) {
         let client = redis::Client::open(format!("redis://{server}")).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        // There are the keys of all other tests.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_mins(1)));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
         let keys: Vec<String> =
             redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut connection).await.unwrap();
         for key in keys {

@@ -6,6 +6,7 @@ mod doctor;
 mod encrypted;
 mod load;
 mod one_server;
+mod refusals;
 mod sentinels;
 mod servers;
 mod shared;

@@ -36,6 +36,11 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Ends it without giving it time to do anything.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();

@@ -1,0 +1,182 @@
+//! Calls: commands whose keys lie in one slot of a cluster, and the two scripts.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// A script and the digest by which a server that knows it is asked for it.
+#[derive(Debug)]
+pub(super) struct Script {
+    code: String,
+    digest: String,
+}
+
+/// A server that is full refuses it before it begins.
+pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new("", include_str!("lua/commit.lua")));
+
+/// The same for what frees memory or takes very little.
+pub(super) static COMMIT_WHEN_FULL: LazyLock<Script> =
+    LazyLock::new(|| Script::new(" flags=allow-oom", include_str!("lua/commit.lua")));
+
+/// What most transactions are, in less time. Where it may have been sent before, [`COMMIT`] takes its place.
+pub(super) static UPDATE: LazyLock<Script> = LazyLock::new(|| Script::new("", include_str!("lua/update.lua")));
+
+/// Also runs on a replica, and where nothing may be written.
+pub(super) static READ: LazyLock<Script> =
+    LazyLock::new(|| Script::new(" flags=no-writes", include_str!("lua/read.lua")));
+
+impl Script {
+    fn new(flags: &str, code: &str) -> Self {
+        let code = format!("#!lua{flags}\n{code}");
+        let digest = redis::Script::new(&code).get_hash().to_owned();
+        Self { code, digest }
+    }
+}
+
+/// What it means that a call was sent and its answer never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing: it only reads.
+    Reads,
+    /// It may have happened. Sent again it recognises its own work, or once more is as good as once.
+    Repeatable,
+}
+
+/// What is sent together, to the server that owns its slot.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) slot: u16,
+    pub(super) what: What,
+    pub(super) effect: Effect,
+    /// Whether an earlier call may have done the same.
+    pub(super) again: bool,
+    /// A key in the same slot to write to, if replicas shall have the change before it is answered.
+    pub(super) wait_key: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    /// A script.
+    Script(Run),
+    /// A script, and what is run in its place where it may have been sent before.
+    Either { first: Run, again: Run },
+    /// One command; its answer is the call's.
+    Command(Cmd),
+    /// Commands, one behind the other; the call's answer is the list of theirs.
+    Commands(Vec<Cmd>),
+}
+
+/// A script with its keys, and its arguments but for the first: whether it may have been sent before.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) script: &'static LazyLock<Script>,
+    pub(super) keys: Texts,
+    pub(super) arguments: Texts,
+}
+
+impl Call {
+    pub(super) fn script(slot: u16, run: Run) -> Self {
+        Self::new(slot, What::Script(run)).with(Effect::Repeatable)
+    }
+
+    pub(super) fn either(slot: u16, first: Run, again: Run) -> Self {
+        Self::new(slot, What::Either { first, again }).with(Effect::Repeatable)
+    }
+
+    pub(super) fn read(slot: u16, command: Cmd) -> Self {
+        Self::new(slot, What::Command(command))
+    }
+
+    pub(super) fn read_all(slot: u16, commands: Vec<Cmd>) -> Self {
+        Self::new(slot, What::Commands(commands))
+    }
+
+    fn new(slot: u16, what: What) -> Self {
+        Self { slot, what, effect: Effect::Reads, again: false, wait_key: None }
+    }
+
+    pub(super) fn with(self, effect: Effect) -> Self {
+        Self { effect, ..self }
+    }
+
+    pub(super) fn again(self, again: bool) -> Self {
+        Self { again, ..self }
+    }
+
+    pub(super) fn waiting(self, key: Option<Vec<u8>>) -> Self {
+        Self { wait_key: key, ..self }
+    }
+
+    /// The commands to send; `again` if an earlier try may have happened, `in_full` if the server does not know the
+    /// script.
+    pub(super) fn commands(&self, again: bool, in_full: bool) -> Vec<Cmd> {
+        let Run { script, keys, arguments } = match &self.what {
+            What::Command(command) => return vec![command.clone()],
+            What::Commands(commands) => return commands.clone(),
+            What::Either { first, .. } if !again => first,
+            What::Script(run) | What::Either { again: run, .. } => run,
+        };
+        let code = if in_full { &script.code } else { &script.digest };
+        let count = keys.ends.len() + arguments.ends.len() + 4;
+        let bytes = keys.bytes.len() + arguments.bytes.len() + code.len() + 16;
+        let mut command = Cmd::with_capacity(count, bytes);
+        command.arg(if in_full { "EVAL" } else { "EVALSHA" }).arg(code).arg(keys.ends.len());
+        for key in keys.iter() {
+            command.arg(key);
+        }
+        command.arg(if again { "1" } else { "0" });
+        for argument in arguments.iter() {
+            command.arg(argument);
+        }
+        vec![command]
+    }
+}
+
+/// Texts, one behind the other in one piece of memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    pub(super) fn push(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
+        self.push_parts(&[text.as_ref()])
+    }
+
+    /// One text, of parts.
+    pub(super) fn push_parts(&mut self, parts: &[&[u8]]) -> &mut Self {
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.ends.push(self.bytes.len());
+        self
+    }
+
+    pub(super) fn number(&mut self, number: impl std::fmt::Display) -> &mut Self {
+        use std::io::Write;
+        write!(self.bytes, "{number}").expect("memory takes everything");
+        self.ends.push(self.bytes.len());
+        self
+    }
+
+    pub(super) fn flag(&mut self, flag: bool) -> &mut Self {
+        self.push(if flag { "1" } else { "0" })
+    }
+
+    pub(super) fn append(&mut self, other: &Self) -> &mut Self {
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+        self
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut begin = 0;
+        self.ends.iter().map(move |end| &self.bytes[std::mem::replace(&mut begin, *end)..*end])
+    }
+}

@@ -1,1 +1,0 @@
-return redis.call('HDEL', TODO, ARGV[4])

@@ -1,1 +1,0 @@
-return redis.call('SREM', DISABLED, ARGV[4])

@@ -1,3 +1,0 @@
--- KEYS of a script on one session; what it does not need is left out at the end. ARGV: again, now, id, …
-local SESSION, SEEN, EXPIRY, AUDIT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local ID = ARGV[3]

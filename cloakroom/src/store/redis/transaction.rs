@@ -1,0 +1,624 @@
+//! Transactions: how one becomes a call of the script, and what its answer means.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redis::Value;
+
+use super::{
+    Inner,
+    calls::{COMMIT, COMMIT_WHEN_FULL, Call, Run, Texts, UPDATE},
+    health, keys,
+    keys::{Keys, OfGroup, Place, try_of},
+    reply::{Damaged, Reply},
+    slot,
+    slot::Row,
+};
+use crate::{
+    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    store::{
+        head,
+        slots::{Committed, DataChange, Expect, Outcome, SeenAt, Slot, Transaction, Write},
+    },
+};
+
+impl Inner {
+    pub(super) fn call(&self, group: u16, body: &Body<'_>, fit: Fit) -> Call {
+        Call::script(keys::slot_of_group(group), self.run(group, body, fit))
+    }
+
+    fn run(&self, group: u16, body: &Body<'_>, fit: Fit) -> Run {
+        let mut keys = Texts::default();
+        for what in OfGroup::ALL.iter().take(body.of_group) {
+            keys.push(self.keys.of_group(*what, group));
+        }
+        for id in &body.sessions {
+            keys.push(self.keys.of_session(*id));
+        }
+        let script = if fit == Fit::WhenFull { &COMMIT_WHEN_FULL } else { &COMMIT };
+        Run { script, keys, arguments: body.arguments(self.identity()) }
+    }
+
+    pub(super) async fn commit(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
+        if let [transaction] = transactions {
+            return Ok(vec![self.commit_one(transaction, again).await?]);
+        }
+        let each = transactions.iter().map(|transaction| self.commit_one(transaction, again));
+        futures_util::future::join_all(each).await.into_iter().collect()
+    }
+
+    async fn commit_one(&self, transaction: &Transaction, again: bool) -> Result<Outcome> {
+        let group = self.group_of(transaction)?;
+        let body = Body::of(transaction, group, &self.keys, &self.partition_key);
+        let waits = transaction.writes.iter().any(waits_for_replicas).then(|| self.keys.wait(group));
+        let (slot, run) = (keys::slot_of_group(group), self.run(group, &body, Fit::of(transaction)));
+        let call = match self.update(transaction, group) {
+            Some(first) => Call::either(slot, first, run),
+            None => Call::script(slot, run),
+        };
+        let call = call.again(again).waiting(waits);
+        let answer = match self.servers.run(&call).await? {
+            Value::Array(answer) => answer,
+            one => vec![one],
+        };
+        let shown = body.shows().then(|| body.sessions[0]);
+        match answer.first() {
+            Some(Value::Int(0)) => Ok(Outcome::Conflict(conflict(shown, answer)?)),
+            Some(Value::Int(1)) => self.done_before(transaction).await,
+            Some(Value::Int(2)) => Err(Error::OutcomeUnknown { after: std::time::Duration::ZERO }),
+            Some(Value::Int(_)) => Err(health::emptied()),
+            _ => committed(transaction, answer),
+        }
+    }
+
+    /// A change of data alone, as the script for that takes it.
+    fn update(&self, transaction: &Transaction, group: u16) -> Option<Run> {
+        /// So many fields are few.
+        const MOST: usize = 1000;
+        let Transaction { id: transaction_id, now, relies_on, writes, log } = transaction;
+        let [Write::Data { id, change, known }] = writes.as_slice() else { return None };
+        let touched = change.set.len() + change.remove.len() + relies_on.len();
+        if !log.is_empty() || change.remove_all || change.set.is_empty() || touched > MOST {
+            return None;
+        }
+        let fields: Vec<&str> = change.set.keys().map(|key| &**key).chain(removed(change)).collect();
+        let (mut lives, mut most, mut others, mut compared) = (false, usize::MAX, Vec::new(), Vec::new());
+        for expect in relies_on {
+            match expect {
+                Expect::Live(other) if other == id => lives = true,
+                Expect::DataAtMost(other, bytes) if other == id => most = most.min(*bytes),
+                Expect::Value(other, key, value) if other == id => {
+                    let place = fields.iter().chain(&others).position(|field| *field == &**key);
+                    let place = place.unwrap_or_else(|| {
+                        others.push(&**key);
+                        fields.len() + others.len() - 1
+                    });
+                    compared.push((place + 1, value.as_ref().map_or("", |value| value.as_str())));
+                }
+                _ => return None,
+            }
+        }
+        if !lives {
+            return None;
+        }
+        let (mut keys, mut arguments) = (Texts::default(), Texts::default());
+        keys.push(self.keys.of_group(OfGroup::Seen, group)).push(self.keys.of_session(*id));
+        arguments.push(self.identity()).push(transaction_id.to_be_bytes()).number(now.as_millis());
+        arguments.push(keys::text(*id)).number(most).number(bytes_set(change));
+        arguments.push(known.map_or_else(String::new, |known| format!("{} {}", known.version, known.revision)));
+        arguments.number(change.set.len()).number(fields.len() - change.set.len()).number(others.len());
+        for field in fields.iter().chain(&others) {
+            arguments.push_parts(&[b".", field.as_bytes()]);
+        }
+        for value in change.set.values() {
+            arguments.push(value.as_str());
+        }
+        for (place, value) in compared {
+            arguments.number(place).push(value);
+        }
+        Some(Run { script: &UPDATE, keys, arguments })
+    }
+
+    /// All that a transaction names, and all that its entries tell of, is of this group.
+    fn group_of(&self, transaction: &Transaction) -> Result<u16> {
+        let of_user = |user: &str| self.partition_key.partition_of(user).group();
+        let relied_on = transaction.relies_on.iter().map(|expect| match expect {
+            Expect::User(user, _) | Expect::Count(user, _) => of_user(user),
+            Expect::Try(partition, ..) => partition.group(),
+            other => session_of_expect(other).map_or(0, |id| id.partition().group()),
+        });
+        let written = transaction.writes.iter().map(|write| match write {
+            Write::User(user, _) | Write::SignedIn(user, _) => of_user(user),
+            other => session_of_write(other).map_or(0, |id| id.partition().group()),
+        });
+        let logged = transaction.log.iter().map(|entry| entry.entry.session.partition().group());
+        let mut groups = relied_on.chain(written).chain(logged);
+        let group = groups.next().unwrap_or_default();
+        if groups.all(|other| other == group) {
+            return Ok(group);
+        }
+        let problem = "it names sessions or users of different groups".into();
+        Err(Error::InvalidArgument { what: "transaction", problem })
+    }
+
+    /// The answer for a transaction whose first try succeeded. Its changes of data are answered with what is so now; where
+    /// a session has ended since, that is a conflict.
+    async fn done_before(&self, transaction: &Transaction) -> Result<Outcome> {
+        let mut answers = Vec::with_capacity(transaction.writes.len());
+        for write in &transaction.writes {
+            answers.push(match write {
+                Write::Data { id, .. } => match self.session(*id).await? {
+                    Some(Slot::Open(record)) => Committed::Record(record),
+                    other => return Ok(Outcome::Conflict(other)),
+                },
+                _ => Committed::Done,
+            });
+        }
+        Ok(Outcome::Committed(answers))
+    }
+
+    pub(super) async fn touch(&self, touches: &[SeenAt], now: Timestamp) -> Result<Vec<bool>> {
+        /// So many in one script; then others get their turn.
+        const BATCH: usize = 256;
+        let ids: Vec<_> = touches.iter().map(|touch| touch.id).collect();
+        let batches = by_group(&ids, BATCH);
+        let calls = batches.iter().map(|(group, places)| {
+            let mut body = Body::new(0, now);
+            for touch in places.iter().map(|place| &touches[*place]) {
+                let session = body.session(touch.id);
+                body.write("touch", session, touch.at.as_millis());
+            }
+            self.call(*group, &body, Fit::WhenFull)
+        });
+        let mut there = vec![false; touches.len()];
+        for (answer, (_, places)) in self.servers.run_all(calls).await?.into_iter().zip(&batches) {
+            let answers = answer.array()?;
+            if answers.len() != places.len() || answers.first() == Some(&Value::Int(3)) {
+                return Err(health::emptied());
+            }
+            for (answer, place) in answers.into_iter().zip(places) {
+                there[*place] = answer == Value::Int(1);
+            }
+        }
+        Ok(there)
+    }
+}
+
+/// Whether a server that is full takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It frees memory or takes very little: a full server takes it, too.
+    WhenFull,
+    WithRoom,
+}
+
+impl Fit {
+    /// Sessions must end and users be disabled on a full server. What is only logged could fill it further.
+    fn of(transaction: &Transaction) -> Self {
+        let frees = |write: &Write| match write {
+            Write::End(_) | Write::Head(_) | Write::Due(..) | Write::User(..) | Write::SignedIn(..) => true,
+            Write::Data { change, .. } => change.set.is_empty(),
+            Write::Create(_) | Write::Import(_) => false,
+        };
+        let all = !transaction.writes.is_empty() && transaction.writes.iter().all(frees);
+        if all { Self::WhenFull } else { Self::WithRoom }
+    }
+}
+
+/// Whether replicas are waited for.
+fn waits_for_replicas(write: &Write) -> bool {
+    match write {
+        Write::Create(_) | Write::Head(_) | Write::End(_) | Write::Import(_) | Write::User(..) => true,
+        Write::Data { .. } | Write::Due(..) | Write::SignedIn(..) => false,
+    }
+}
+
+fn session_of_expect(expect: &Expect) -> Option<SessionId> {
+    match expect {
+        Expect::Live(id)
+        | Expect::Head(id, _)
+        | Expect::Version(id, _)
+        | Expect::Value(id, ..)
+        | Expect::DataAtMost(id, _)
+        | Expect::NotSeenSince(id, _)
+        | Expect::Empty(id) => Some(*id),
+        Expect::User(..) | Expect::Count(..) | Expect::Try(..) => None,
+    }
+}
+
+fn session_of_write(write: &Write) -> Option<SessionId> {
+    match write {
+        Write::Create(record) | Write::Head(record) | Write::Import(Slot::Open(record)) => Some(record.info.id),
+        Write::Data { id, .. } | Write::Due(id, _) => Some(*id),
+        Write::End(ended) => Some(ended.id),
+        Write::Import(Slot::Ended(ended)) => Some(ended.record.info.id),
+        Write::User(..) | Write::SignedIn(..) => None,
+    }
+}
+
+/// Places of ids in the list, by group, at most `batch` together.
+pub(super) fn by_group(ids: &[SessionId], batch: usize) -> Vec<(u16, Vec<usize>)> {
+    let mut places: Vec<_> = ids.iter().enumerate().map(|(place, id)| (id.partition().group(), place)).collect();
+    places.sort_unstable();
+    let groups = places.chunk_by(|(one, _), (other, _)| one == other);
+    let batches = groups.flat_map(|group| group.chunks(batch));
+    batches.map(|batch| (batch[0].0, batch.iter().map(|(_, place)| *place).collect())).collect()
+}
+
+fn conflict(shown: Option<SessionId>, answer: Vec<Value>) -> Result<Option<Slot>> {
+    match (shown, answer.into_iter().nth(1)) {
+        (Some(id), Some(body)) => body_of(id, body),
+        _ => Ok(None),
+    }
+}
+
+fn body_of(id: SessionId, body: Value) -> Result<Option<Slot>> {
+    let [seen, hash]: [Value; 2] = body.array()?.try_into().map_err(|_| Damaged("a slot"))?;
+    slot::of_hash(id, seen, hash)
+}
+
+fn committed(transaction: &Transaction, answer: Vec<Value>) -> Result<Outcome> {
+    let mut answers = answer.into_iter();
+    let committed = transaction.writes.iter().map(|write| {
+        let Write::Data { id, .. } = write else { return Ok(Committed::Done) };
+        Ok(match answers.next().ok_or(Damaged("the answer to a change"))? {
+            body @ Value::Array(_) => match body_of(*id, body)? {
+                Some(Slot::Open(record)) => Committed::Record(record),
+                // It ended in this transaction, behind the change.
+                Some(Slot::Ended(ended)) => Committed::Record(ended.record.clone()),
+                None => return Err(Damaged("the answer to a change").into()),
+            },
+            seen => Committed::AsKnown { seen: seen.time()? },
+        })
+    });
+    Ok(Outcome::Committed(committed.collect::<Result<_>>()?))
+}
+
+/// The arguments of the script, in the making.
+pub(super) struct Body<'a> {
+    id: u64,
+    now: Timestamp,
+    /// How many of the group's keys are named.
+    of_group: usize,
+    sessions: Vec<SessionId>,
+    numbers: HashMap<SessionId, usize>,
+    /// Of each session, what it must be, and the fields to look at besides those of every slot.
+    looks: Vec<(&'static str, Texts)>,
+    names_users: bool,
+    mark: [String; 3],
+    checks: Counted,
+    writes: Counted,
+    touched: BTreeMap<SessionId, HashMap<&'a str, usize>>,
+}
+
+#[derive(Default)]
+struct Counted {
+    count: usize,
+    texts: Texts,
+}
+
+impl Counted {
+    fn add(&mut self) -> &mut Texts {
+        self.count += 1;
+        &mut self.texts
+    }
+}
+
+impl<'a> Body<'a> {
+    /// Fields of every slot, which come first.
+    const OF_SLOT: usize = 3;
+
+    pub(super) fn new(id: u64, now: Timestamp) -> Self {
+        Self {
+            id,
+            now,
+            of_group: OfGroup::Seen as usize,
+            sessions: Vec::new(),
+            numbers: HashMap::new(),
+            looks: Vec::new(),
+            names_users: false,
+            mark: Default::default(),
+            checks: Counted::default(),
+            writes: Counted::default(),
+            touched: BTreeMap::new(),
+        }
+    }
+
+    fn of(transaction: &'a Transaction, group: u16, keys: &Keys, key: &PartitionKey) -> Self {
+        let Transaction { id, now, relies_on, writes, log } = transaction;
+        let mut body = Self::new(*id, *now);
+        if !log.is_empty() {
+            body.needs(OfGroup::Logged);
+        }
+        for write in writes {
+            body.needs(match write {
+                Write::Data { .. } => OfGroup::Seen,
+                Write::Create(_) | Write::Head(_) | Write::Due(..) => OfGroup::Tries,
+                Write::End(_) | Write::Import(_) => OfGroup::Ended,
+                Write::SignedIn(..) => OfGroup::SignedIn,
+                Write::User(..) => OfGroup::UsersDue,
+            });
+        }
+        body.mark = writes.first().map(|write| body.mark_of(write)).unwrap_or_default();
+        for write in writes {
+            match write {
+                Write::Data { id, change, .. } => body.look_at(*id, change),
+                Write::Create(record) => body.must_be("empty", record.info.id),
+                Write::Head(record) => body.must_be("open", record.info.id),
+                Write::End(ended) => body.must_be("open", ended.id),
+                Write::Due(id, _) => body.must_be("open", *id),
+                Write::Import(_) | Write::User(..) | Write::SignedIn(..) => {}
+            }
+        }
+        for expect in relies_on {
+            body.expect(expect, group, keys, key);
+        }
+        for write in writes {
+            body.write_out(write, key);
+        }
+        for entry in log {
+            let number = slot::logged(entry.entry.session, entry.id);
+            body.writes.add().push("log").number(number).push(slot::of_entry(entry));
+        }
+        body
+    }
+
+    /// For a transaction of the store's own, with the group's keys named.
+    pub(super) fn of_store(now: Timestamp) -> Self {
+        let mut body = Self::new(0, now);
+        body.needs(OfGroup::UsersDue);
+        body
+    }
+
+    fn needs(&mut self, key: OfGroup) {
+        self.of_group = self.of_group.max(key as usize);
+    }
+
+    /// Whether a conflict shows the slot.
+    fn shows(&self) -> bool {
+        self.sessions.len() == 1 && !self.names_users
+    }
+
+    fn arguments(&self, identity: &str) -> Texts {
+        let mut arguments = Texts::default();
+        arguments.push(identity).push(self.id.to_be_bytes()).number(self.now.as_millis());
+        arguments.number(self.of_group);
+        for (id, (state, fields)) in self.sessions.iter().zip(&self.looks) {
+            arguments.push(keys::text(*id)).push(state).number(fields.len()).append(fields);
+        }
+        for Counted { count, texts } in [&self.checks, &self.writes] {
+            arguments.number(count).append(texts);
+        }
+        for part in &self.mark {
+            arguments.push(part);
+        }
+        arguments
+    }
+
+    /// The number of a session in this transaction.
+    pub(super) fn session(&mut self, id: SessionId) -> usize {
+        let next = self.sessions.len() + 1;
+        let number = *self.numbers.entry(id).or_insert(next);
+        if number == next {
+            self.sessions.push(id);
+            self.looks.push(("", Texts::default()));
+        }
+        number
+    }
+
+    /// By which the first write is known again.
+    fn mark_of(&mut self, write: &Write) -> [String; 3] {
+        let (kind, id, value) = match write {
+            Write::Create(record) => ("create", record.info.id, String::new()),
+            Write::Head(record) => ("head", record.info.id, record.revision.to_string()),
+            Write::Data { id, known, .. } => ("data", *id, slot::or_empty(known.map(|known| known.version))),
+            Write::End(ended) => ("end", ended.id, String::new()),
+            Write::User(user, slot) => {
+                let revision = slot.as_ref().map_or(0, |slot| slot.revision);
+                return ["user".into(), user.to_string(), revision.to_string()];
+            }
+            Write::Import(_) | Write::Due(..) | Write::SignedIn(..) => return Default::default(),
+        };
+        [kind.into(), self.session(id).to_string(), value]
+    }
+
+    /// That the slot is `open`, `ended` or `empty`.
+    pub(super) fn must_be(&mut self, state: &'static str, id: SessionId) {
+        let session = self.session(id);
+        let look = &mut self.looks[session - 1].0;
+        if look.is_empty() {
+            *look = state;
+        } else if *look != state {
+            // It cannot be both.
+            *look = "neither";
+        }
+    }
+
+    pub(super) fn check(&mut self, kind: &str, id: SessionId, value: impl std::fmt::Display) {
+        let session = self.session(id);
+        self.checks.add().push(kind).number(session).number(value);
+    }
+
+    /// What a change sets and removes is looked at, so that the size of the data can be told.
+    fn look_at(&mut self, id: SessionId, change: &'a DataChange) {
+        let session = self.session(id);
+        let fields = &mut self.looks[session - 1].1;
+        let touched = self.touched.entry(id).or_default();
+        for key in change.set.keys().map(|key| &**key).chain(removed(change)) {
+            fields.push_parts(&[b".", key.as_bytes()]);
+            touched.insert(key, Self::OF_SLOT + fields.len());
+        }
+        let last = Self::OF_SLOT + fields.len();
+        self.checks.add().push("change").number(session).number(bytes_set(change)).flag(change.remove_all).number(last);
+    }
+
+    fn expect(&mut self, expect: &'a Expect, group: u16, keys: &Keys, key: &PartitionKey) {
+        match expect {
+            Expect::Live(id) => self.check("live", *id, ""),
+            Expect::Head(id, revision) => self.check("revision", *id, revision),
+            Expect::Version(id, version) => self.check("version", *id, version),
+            Expect::DataAtMost(id, most) => self.check("most", *id, most),
+            Expect::NotSeenSince(id, at) => self.check("unseen", *id, at.as_millis()),
+            Expect::Empty(id) => self.must_be("empty", *id),
+            Expect::Value(id, name, value) => {
+                let session = self.session(*id);
+                let fields = &mut self.looks[session - 1].1;
+                let place = *self.touched.entry(*id).or_default().entry(&**name).or_insert_with(|| {
+                    fields.push_parts(&[b".", name.as_bytes()]);
+                    Self::OF_SLOT + fields.len()
+                });
+                // No JSON text is empty.
+                let value = value.as_ref().map_or("", |value| value.as_str());
+                self.checks.add().push("value").number(session).number(place).push(value);
+            }
+            Expect::User(user, revision) => {
+                self.names_users = true;
+                self.needs(OfGroup::Users);
+                self.checks.add().push("user").push(&**user).number(revision);
+            }
+            Expect::Count(user, count) => {
+                self.names_users = true;
+                self.needs(OfGroup::Index);
+                let [from, to] = Place::all_of(user, key);
+                self.checks.add().push("count").push(from).push(to).push(keys.of_sessions(group)).number(count);
+            }
+            Expect::Try(partition, digest, id) => {
+                self.needs(OfGroup::Tries);
+                let id = id.map_or_else(Vec::new, |id| keys::text(id).to_vec());
+                self.checks.add().push("try").push(try_of(*partition, digest)).push(id);
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, kind: &str, session: usize, value: impl std::fmt::Display) {
+        self.writes.add().push(kind).number(session).number(value);
+    }
+
+    /// A command on a key of the group.
+    pub(super) fn command(&mut self, command: &str, key: OfGroup, arguments: &[&[u8]]) {
+        self.needs(key);
+        let texts = self.writes.add().push(command).number(key as usize).number(arguments.len());
+        for argument in arguments {
+            texts.push(argument);
+        }
+    }
+
+    fn write_out(&mut self, write: &Write, key: &PartitionKey) {
+        match write {
+            Write::Create(record) => self.create(record, key),
+            Write::Head(record) => {
+                let session = self.session(record.info.id);
+                let row = Row::of(record, key);
+                let due = slot::or_empty(record.due_at().map(Timestamp::as_millis));
+                let texts = self.writes.add().push("head").number(session).push(&row.lead);
+                texts.push(&row.head).push(due).push(row.standing());
+            }
+            Write::Data { id, change, known } => {
+                let session = self.session(*id);
+                let known = known.map_or_else(String::new, |known| format!("{} {}", known.version, known.revision));
+                let gone: Vec<_> = removed(change).collect();
+                let texts = self.writes.add().push("data").number(session).push(known).flag(change.remove_all);
+                texts.number(2 * change.set.len()).number(gone.len());
+                for (key, value) in &change.set {
+                    texts.push_parts(&[b".", key.as_bytes()]).push(value.as_str());
+                }
+                for key in gone {
+                    texts.push_parts(&[b".", key.as_bytes()]);
+                }
+            }
+            Write::End(ended) => {
+                let session = self.session(ended.id);
+                let texts = self.writes.add().push("end").number(session).push(head::encode_ending(ended));
+                texts.number(ended.at.as_millis());
+            }
+            Write::Import(slot) => self.import(slot, key),
+            Write::Due(id, at) => self.due(OfGroup::Due, &keys::text(*id), *at),
+            Write::User(user, Some(slot)) => {
+                self.command("HSET", OfGroup::Users, &[user.as_bytes(), slot::of_user(slot).as_bytes()]);
+                self.command("ZADD", OfGroup::Names, &[b"0", user.as_bytes()]);
+                self.due(OfGroup::UsersDue, user.as_bytes(), slot.due_at);
+                match slot.last_sign_in {
+                    Some(sign_in) => {
+                        self.writes.add().push("sign in").push(&**user).push(slot::sign_in(sign_in));
+                    }
+                    None => self.command("HDEL", OfGroup::SignedIn, &[user.as_bytes()]),
+                }
+                self.names_users = true;
+            }
+            Write::User(user, None) => {
+                for key in [OfGroup::Users, OfGroup::SignedIn] {
+                    self.command("HDEL", key, &[user.as_bytes()]);
+                }
+                for key in [OfGroup::Names, OfGroup::UsersDue] {
+                    self.command("ZREM", key, &[user.as_bytes()]);
+                }
+                self.names_users = true;
+            }
+            Write::SignedIn(user, sign_in) => {
+                self.writes.add().push("sign in").push(&**user).push(slot::sign_in(*sign_in));
+                self.names_users = true;
+            }
+        }
+    }
+
+    /// An open slot where there is none.
+    fn create(&mut self, record: &Record, key: &PartitionKey) {
+        let info = &record.info;
+        let session = self.session(info.id);
+        let row = Row::of(record, key);
+        let due = slot::or_empty(record.due_at().map(Timestamp::as_millis));
+        let texts = self.writes.add().push("create").number(session).number(info.last_seen_at.as_millis());
+        texts.push(due).push(row.standing()).number(6 + 2 * record.data.len());
+        texts.push("h").push(&row.head).push("p").push(row.standing());
+        texts.push("v").push(row.whole(info.version, record.data.size(), None));
+        for (key, value) in record.data.iter() {
+            texts.push_parts(&[b".", key.as_bytes()]).push(value.as_str());
+        }
+    }
+
+    fn import(&mut self, slot: &Slot, key: &PartitionKey) {
+        let ended = match slot {
+            Slot::Open(record) => {
+                let session = self.session(record.info.id);
+                self.write("clear", session, "");
+                return self.create(record, key);
+            }
+            Slot::Ended(ended) => ended,
+        };
+        let (id, row) = (ended.record.info.id, Row::of(&ended.record, key));
+        let session = self.session(id);
+        self.write("clear", session, "");
+        let row_text = row.whole(ended.record.info.version, 0, Some(ended.transaction));
+        let key = self.of_group + session;
+        let texts = self.writes.add().push("HSET").number(key).number(6);
+        texts.push("h").push(&row.head).push("w").push(row_text).push("e").push(head::encode_ending(&ended.ended));
+        let text = keys::text(id);
+        let seen = ended.record.info.last_seen_at.as_millis().to_string();
+        self.command("HSET", OfGroup::Seen, &[&text, seen.as_bytes()]);
+        self.command("ZADD", OfGroup::Ended, &[ended.ended.at.as_millis().to_string().as_bytes(), &text]);
+    }
+
+    /// Entries of the indexes that an open slot needs, but for when it is due.
+    pub(super) fn enter(&mut self, id: SessionId, row: &Row) {
+        self.command("ZADD", OfGroup::Index, &[b"0", row.place.as_bytes()]);
+        if let Some(idempotency) = &row.idempotency {
+            self.command("HSET", OfGroup::Tries, &[idempotency, &keys::text(id)]);
+        }
+    }
+
+    pub(super) fn due(&mut self, key: OfGroup, member: &[u8], at: Option<Timestamp>) {
+        match at {
+            Some(at) => self.command("ZADD", key, &[at.as_millis().to_string().as_bytes(), member]),
+            None => self.command("ZREM", key, &[member]),
+        }
+    }
+}
+
+fn bytes_set(change: &DataChange) -> usize {
+    change.set.iter().map(|(key, value)| crate::data::entry_size(key, value.as_str())).sum()
+}
+
+/// Keys that go and are not set anew.
+fn removed(change: &DataChange) -> impl Iterator<Item = &str> {
+    let gone = change.remove.iter().filter(|key| !change.set.contains_key(*key));
+    gone.filter(|_| !change.remove_all).map(|key| &**key)
+}
