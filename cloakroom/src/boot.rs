@@ -261,7 +261,9 @@ impl Session {
             read_only: self.sessions().is_read_only(),
         };
         let document = Document { facts, values, from_cache, failed };
-        Json::encode(&document).map_err(|source| Error::InvalidValue {
+        // The values were encoded already, and here lie a level deeper.
+        let text = serde_json::to_string(&document);
+        text.map(Json::from_stored).map_err(|source| Error::InvalidValue {
             key: "boot information".into(),
             action: "encoded",
             source,

@@ -15,6 +15,7 @@ use crate::Error;
 
 mod block;
 mod json;
+mod strict;
 
 pub use json::{Json, JsonRef};
 

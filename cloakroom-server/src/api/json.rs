@@ -70,9 +70,6 @@ impl<'de> Deserialize<'de> for TokenText {
 pub(crate) struct Entries(RawObject);
 
 impl Entries {
-    /// How deep a value may nest. Answers put up to five levels around it, and many readers of JSON end at 128.
-    pub(crate) const MOST_LEVELS: usize = 120;
-
     /// The entries, values byte for byte as they came; `field` is what the request calls them.
     ///
     /// More than a session may hold is refused, before any of it is kept; so is a key that comes twice: which of its values
@@ -94,12 +91,10 @@ impl Entries {
                 let name = format!("{field}.{key}");
                 return Err(Problem::field(Code::DuplicateField, &name, format!("{name}: it is given twice")));
             }
-            let levels = levels(value.as_str());
-            if levels > Self::MOST_LEVELS {
-                let detail = format!("{field}.{key}: its {levels} levels are more than {}.", Self::MOST_LEVELS);
-                return Err(Problem::new(Code::NestedTooDeep, detail)
-                    .with("key", key)
-                    .with("limit", &Self::MOST_LEVELS));
+            let (levels, most) = (value.levels(), Json::MAX_LEVELS);
+            if levels > most {
+                let detail = format!("{field}.{key}: its {levels} levels are more than {most}.");
+                return Err(Problem::new(Code::NestedTooDeep, detail).with("key", key).with("limit", &most));
             }
         }
         Ok(found.entries)
@@ -134,7 +129,7 @@ impl<'de> Visitor<'de> for &mut Found {
             if self.size > self.limit {
                 self.entries = Vec::new();
             } else {
-                self.entries.push((key.0.into(), value.into()));
+                self.entries.push((key.0.into(), Json::from_stored(value.get())));
             }
         }
         Ok(())
@@ -144,30 +139,6 @@ impl<'de> Visitor<'de> for &mut Found {
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// How many lists and objects lie within each other. The text is JSON.
-fn levels(json: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let mut bytes = json.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => {
-                while let Some(byte) = bytes.next().filter(|byte| *byte != b'"') {
-                    if byte == b'\\' {
-                        bytes.next();
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    deepest
-}
 
 /// An answer.
 pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
@@ -186,18 +157,4 @@ pub(crate) fn written(status: StatusCode, body: Vec<u8>) -> Response {
 /// An answer that all is well.
 pub(crate) fn ok(body: &impl Serialize) -> Response {
     answer(StatusCode::OK, body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_are_those_outside_of_text() {
-        for (json, expected) in
-            [("1", 0), (r#""[[[""#, 0), (r#""\"[""#, 0), ("[]", 1), (r#"[{"a":[1],"b}":2},[]]"#, 3), ("[[],[[]]]", 3)]
-        {
-            assert_eq!(levels(json), expected, "{json}");
-        }
-    }
 }

@@ -70,7 +70,7 @@ async fn set_impersonated_a_sign_in_answers_with_both_sessions_that_ended() {
 }
 
 #[tokio::test]
-async fn deny_multiple_sessions_does_not_count_the_session_that_waits_for_its_actor() {
+async fn a_limit_does_not_count_the_session_that_waits_for_its_actor() {
     let world = world_with(|builder| builder.limit(Limit::refuse(1)));
     let (mut browser, own) = browser_acting(&world).await;
     browser.text("/sign-in?user=root").await;

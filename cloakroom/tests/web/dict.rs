@@ -342,3 +342,28 @@ async fn i17_values_of_every_kind_come_back_as_they_were() {
     assert!(session.get::<f64>("zero").unwrap().unwrap().is_sign_negative());
     assert_eq!(session.get::<Vec<String>>("cart.items[0]\"$\\ ключ").unwrap().unwrap(), ["umbrella"]);
 }
+
+#[tokio::test]
+async fn i17_what_could_not_be_read_again_is_refused_by_name_and_changes_nothing() {
+    let world = world();
+    let session = Session::anonymous(&world.sessions);
+    session.set("kept", &1).unwrap();
+    let deep: serde_json::Value = (0..128).fold(0.into(), |value, _| vec![value].into());
+    let refused = [
+        session.set("heat", &f64::NAN),
+        session.set("heat", &[1.0, f64::INFINITY]),
+        session.set("heat", &deep),
+        session.extend([("kept", 2.0), ("heat", f64::NAN)]),
+        session.modify("heat", |_: Option<f64>| f64::NEG_INFINITY).map(drop),
+        session.modify_now("heat", |_: Option<f64>| f64::NAN).await.map(drop),
+        session.entry("heat").unwrap().or_insert(f64::NAN).map(drop),
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        let Err(Error::InvalidValue { key, action, .. }) = refused else { panic!("{number}: {refused:?}") };
+        assert_eq!((key.as_str(), action), ("heat", "encoded"), "{number}");
+    }
+    assert_eq!((session.get::<u32>("kept").unwrap(), session.len()), (Some(1), 1));
+    session.commit().await.unwrap();
+    assert_eq!(in_store(&world, &session, "kept").await.as_deref(), Some("1"));
+    assert_eq!(in_store(&world, &session, "heat").await, None);
+}

@@ -206,7 +206,18 @@ async fn simultaneous_sessions_the_least_recently_seen_is_evicted() {
 }
 
 #[tokio::test]
-async fn deny_multiple_sessions_refuses_and_leaves_everything_as_it_was() {
+async fn deny_multiple_sessions_ends_the_older_ones_at_a_sign_in() {
+    let world = world_with(|builder| builder.limit(Limit::evict(1)));
+    let mut older = world.signed_in("anna").await;
+    let mut newer = world.browser();
+    newer.text("/sign-in?user=anna").await;
+    assert_eq!((newer.text("/who").await, older.clone().text("/who").await), ("anna".into(), "nobody".into()));
+    assert_eq!(older.text("/why").await, "signed_in_elsewhere");
+    assert_eq!(world.sessions.list("anna").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_limit_that_refuses_leaves_everything_as_it_was() {
     let world = world_with(|builder| builder.limit(Limit::refuse(1)));
     let mut first = world.signed_in("anna").await;
     let mut second = world.browser();

@@ -186,7 +186,7 @@ async fn simultaneous_sessions_is_the_calls_then_the_directorys_then_the_configu
 }
 
 #[tokio::test]
-async fn deny_multiple_sessions_refuses_a_second_sign_in_until_the_first_has_ended() {
+async fn a_full_limit_refuses_a_second_sign_in_until_the_first_has_ended() {
     let one = User { session_limit: Some(1), when_full: Some(WhenFull::Refuse), ..User::default() };
     let world = world_of(&Staff::of([("anna", one)]));
     let mut first = world.signed_in("anna").await;
