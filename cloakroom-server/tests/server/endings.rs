@@ -79,16 +79,22 @@ impl On {
     }
 
     fn living(&self) -> usize {
-        self.runtime.block_on(self.sessions.ids_where(&store::Query::default(), &[])).unwrap().len()
+        self.try_living().unwrap()
     }
 
-    /// Until so many are left. It would go on for ever if they were not ended.
-    fn wait_until_there_are(&self, left: usize) {
+    fn try_living(&self) -> Option<usize> {
+        Some(self.runtime.block_on(self.sessions.ids_where(&store::Query::default(), &[])).ok()?.len())
+    }
+
+    /// It would go on for ever if they were not ended.
+    fn wait_until_none_lives(&self) {
         let begun = Instant::now();
-        while self.living() > left {
-            assert!(begun.elapsed() < Duration::from_mins(2), "{} live on", self.living());
+        let query = store::Query::default();
+        let any = || self.runtime.block_on(self.sessions.find(&query, None, 1));
+        // A store that has much to do may not answer in time.
+        while any().is_ok_and(|page| !page.items.is_empty() || page.next.is_some()) || self.try_living() != Some(0) {
+            assert!(begun.elapsed() < Duration::from_mins(3), "{:?} live on", self.try_living());
         }
-        assert_eq!(self.living(), left);
     }
 
     fn shut_down(&mut self) {
@@ -155,15 +161,16 @@ on_every_store! {
 }
 
 fn s6_an_ending_runs_to_its_end_though_its_caller_goes_away(url: &str) {
-    const SESSIONS: usize = 2_000;
-    let on = On::new(url, SESSIONS, Bounds::default());
+    // A file for each takes its time.
+    let sessions = if url.starts_with("file:") { 600 } else { 2_000 };
+    let on = On::new(url, sessions, Bounds::default());
     let revoke = r#"{"all":true,"note":"a leak"}"#;
     on.hang_up("/v1/sessions/revoke", revoke, "leak-7");
-    on.wait_until_there_are(0);
+    on.wait_until_none_lives();
 
     let repeat = || on.call(Method::POST, "/v1/sessions/revoke", revoke, Some("leak-7")).expect(200);
     let told = repeat();
-    assert_eq!((told.at("/matched"), told.at("/ended").as_array().unwrap().len()), (json!(SESSIONS), SESSIONS));
+    assert_eq!((told.at("/matched"), told.at("/ended").as_array().unwrap().len()), (json!(sessions), sessions));
     assert_eq!(repeat().text, told.text);
     let anew = on.call(Method::POST, "/v1/sessions/revoke", revoke, Some("leak-8")).expect(200);
     assert_eq!(anew.at("/matched"), 0, "another key is another call");
