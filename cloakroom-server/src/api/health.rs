@@ -38,3 +38,25 @@ fn not_ready(error: Error) -> Problem {
     let problem = Problem::from(error);
     if problem.status() == StatusCode::SERVICE_UNAVAILABLE { problem } else { problem.retold_as(Code::NotReady) }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn whatever_is_wrong_not_ready_is_503() {
+        let damaged = Error::store("the database is damaged", std::io::Error::other("page 7"));
+        let unreachable = Error::unavailable("it cannot be reached", std::io::Error::other("refused"));
+        for (error, code, waits) in [
+            (damaged, "not_ready", false),
+            (unreachable, "store_unavailable", true),
+            (Error::UnknownSession, "not_ready", false),
+        ] {
+            let response = not_ready(error).into_response();
+            assert_eq!(response.status(), 503);
+            assert_eq!(response.headers().contains_key("retry-after"), waits, "{code}");
+        }
+    }
+}

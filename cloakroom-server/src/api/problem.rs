@@ -1,7 +1,5 @@
 //! What goes wrong, as clients see it: `application/problem+json` with a stable `code`.
 
-use std::io;
-
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -242,14 +240,13 @@ fn failed(code: Code, error: &Error) -> Problem {
 /// Whether a file or connection could not be opened because too many are. Some databases do not pass the cause on, so that
 /// opening one more tells.
 fn is_out_of_files(error: &Error) -> bool {
+    // EMFILE and ENFILE have these numbers on every Unix. Stores wrap and copy their errors, but keep the text.
+    let tells = |cause: &dyn std::error::Error| {
+        let text = cause.to_string();
+        ["(os error 24)", "(os error 23)"].iter().any(|number| text.contains(number))
+    };
     let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    let told = causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_about_files));
-    told || cfg!(unix) && std::fs::File::open("/").is_err_and(|error| is_about_files(&error))
-}
-
-/// EMFILE and ENFILE, which have these numbers on every Unix.
-fn is_about_files(error: &io::Error) -> bool {
-    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
+    cfg!(unix) && (causes.any(tells) || std::fs::File::open("/").is_err_and(|error| tells(&error)))
 }
 
 #[cfg(test)]

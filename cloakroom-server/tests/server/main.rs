@@ -17,5 +17,6 @@ mod kill9;
 mod operations;
 mod secrets;
 mod settings;
+mod statuses;
 mod transfer;
 mod users;

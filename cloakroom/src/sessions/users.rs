@@ -131,7 +131,7 @@ impl Sessions {
         }
     }
 
-    /// Whatever goes wrong: nobody is let in for it, and later it may work.
+    /// Whatever goes wrong, nobody is let in for it.
     async fn ask(&self, known: &Known, user: &str, now: Timestamp) -> Result<Option<Arc<User>>> {
         let forgotten = known.memory().forgotten;
         let after = self.config().call_timeout;
@@ -141,8 +141,11 @@ impl Sessions {
         });
         let found = match found {
             Ok(found) => found.map(Arc::new),
-            Err(error) if error.is_retryable() => return Err(error),
-            Err(error) => return Err(Error::unavailable("the directory of users cannot be read", error)),
+            // What the store says of itself is as good here as in any other call.
+            Err(error) if error.is_retryable() || matches!(error, Error::Store { .. }) => return Err(error),
+            Err(error) => {
+                return Err(Error::store(format!("the directory of users cannot be read: {error}"), error));
+            }
         };
         known.remember(user, found.clone(), forgotten, now);
         Ok(found)
