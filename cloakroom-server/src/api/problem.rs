@@ -264,6 +264,38 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
+    fn too_many_open_files_are_told_as_what_they_are() {
+        let os = || std::io::Error::from_raw_os_error(24);
+        for error in [
+            Error::unavailable("sessions/lock could not be read", os()),
+            Error::store("the database cannot be opened", std::sync::Arc::new(os())),
+            Error::store("the database cannot be opened", os().to_string()),
+        ] {
+            let response = Problem::from(error).into_response();
+            assert_eq!(
+                (response.status().as_u16(), response.headers()[header::RETRY_AFTER].as_bytes()),
+                (503, &b"1"[..])
+            );
+        }
+        let other = Problem::from(Error::store("damaged", std::io::Error::from_raw_os_error(5)));
+        assert_eq!((other.code, other.status().as_u16()), (Code::StoreFailed, 500));
+    }
+
+    #[test]
+    fn what_waiting_does_not_help_has_no_retry_after() {
+        for code in Code::ALL.iter().filter(|code| code.parts().0 == StatusCode::SERVICE_UNAVAILABLE) {
+            let response = Problem::new(*code, "").into_response();
+            let waits = ["contended", "store_unavailable", "outcome_unknown", "out_of_files", "shutting_down"];
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                waits.contains(&code.parts().1),
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_problem_is_a_document_with_a_stable_code() {
         let problem = Problem::new(Code::DataTooLarge, "70,000 bytes").with("limit", &65_536);
         assert_eq!(

@@ -15,7 +15,7 @@ use super::{
     call::Call,
     json::{Entries, TokenText, answer},
     operation::{Attempt, IDEMPOTENCY_KEY},
-    problem::Problem,
+    problem::{Code, Problem},
     strict::Nothing,
     view::SessionView,
 };
@@ -96,6 +96,9 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     let given = request.data.read("data", &app.sessions)?;
     let replaced = replaced(&app, request.replaces.as_ref(), request.ip()).await?;
+    if request.idle_seconds == Some(0) {
+        return Err(Problem::field(Code::InvalidField, "idle_seconds", "idle_seconds: it must be at least 1"));
+    }
     let fresh_data = request.fresh_data;
     // A call that has one is recognised by it, so that it was found to be text.
     let key = attempt.and_then(|_| headers.get(IDEMPOTENCY_KEY)?.to_str().ok());

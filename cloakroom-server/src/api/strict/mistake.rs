@@ -78,6 +78,10 @@ impl de::Error for Mistake {
         Self::value(format!("it must be {expected}"))
     }
 
+    fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::value(format!("it must be {expected}"))
+    }
+
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         Self::value(format!("{:?} is not one of {}", shortened(variant), expected.join(", ")))
     }

@@ -14,8 +14,6 @@ use super::{Answer, agent, send, try_send};
 
 pub(crate) struct Directory(TempDir);
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_cloakroom");
-
 impl Directory {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
@@ -35,13 +33,8 @@ impl Directory {
 
     /// The program, with no settings but those given here.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.settled(Command::new(PROGRAM));
-        command.args(arguments);
-        command
-    }
-
-    fn settled(&self, mut command: Command) -> Command {
-        command.current_dir(self.0.path()).stdin(Stdio::null());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("CLOAKROOM_") {
                 command.env_remove(name);
@@ -79,34 +72,29 @@ impl Directory {
     }
 
     pub(crate) fn serve_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
-        self.serve_logging_to(self.log_file(), arguments, environment)
+        let log = File::options().create(true).append(true).open(self.path("server.log")).unwrap();
+        self.serve_logging_to(log, arguments, environment)
     }
 
     pub(crate) fn serve_logging_to(&self, log: File, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
-        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
-        command.args(arguments).envs(environment.iter().copied());
-        self.started(command, log)
+        self.serve_on("127.0.0.1:0", log, arguments, environment)
     }
 
     /// A server at an address that the test chose.
     pub(crate) fn serve_at(&self, address: &str) -> Running {
-        self.started(self.command(&["serve", "--listen", address]), self.log_file())
+        let log = File::options().create(true).append(true).open(self.path("server.log")).unwrap();
+        self.serve_on(address, log, &[], &[])
     }
 
-    /// A server that may have so many files and connections open.
-    pub(crate) fn serve_with_files(&self, most: usize, arguments: &[&str]) -> Running {
-        let mut command = self.settled(Command::new("sh"));
-        let limited = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
-        command.args(["-c", &limited, PROGRAM, "serve", "--listen", "127.0.0.1:0"]).args(arguments);
-        self.started(command, self.log_file())
-    }
-
-    fn log_file(&self) -> File {
-        File::options().create(true).append(true).open(self.path("server.log")).unwrap()
-    }
-
-    fn started(&self, mut command: Command, log: File) -> Running {
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    fn serve_on(&self, address: &str, log: File, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let mut child = self
+            .command(&["serve", "--listen", address])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let url = ready.strip_prefix("cloakroom ready on ").and_then(|rest| rest.split(',').next());
