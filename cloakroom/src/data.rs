@@ -3,6 +3,8 @@
 //! The text is kept byte for byte: `-0.0`, `u64::MAX`, `1e400`, the order of nested keys and an escaped U+0000 come
 //! back exactly as they were set, on every store.
 
+#[cfg(feature = "sqlite")]
+use std::borrow::Cow;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -10,6 +12,8 @@ use std::{
 };
 
 use serde::Serialize;
+#[cfg(feature = "sqlite")]
+use serde_json::value::RawValue;
 
 use crate::Error;
 
@@ -81,6 +85,30 @@ impl Data {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Some of it as one JSON object, each value as it is.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn to_text(&self, which: impl Fn(&str) -> bool) -> String {
+        let mut object = String::from("{");
+        for (key, value) in self.iter().filter(|(_, value)| which(value.as_str())) {
+            if object.len() > 1 {
+                object.push(',');
+            }
+            object.push_str(&serde_json::to_string(key).expect("a text can be written"));
+            object.push(':');
+            object.push_str(value.as_str());
+        }
+        object.push('}');
+        object
+    }
+
+    /// From the object that [`to_text`](Self::to_text) made.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn from_text(object: &str) -> Result<Self, serde_json::Error> {
+        let entries: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(object)?;
+        let texts: Vec<_> = entries.iter().map(|(key, value)| (key.as_bytes(), value.get().as_bytes())).collect();
+        Ok(Self(block::filled(&texts)))
     }
 
     /// What counts towards the size limit: the bytes of all keys and values.

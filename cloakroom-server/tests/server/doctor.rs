@@ -30,12 +30,11 @@ fn doctor_finds_names_and_repairs_what_is_wrong() {
 
     {
         let db = Connection::open(directory.path("cloakroom.db")).unwrap();
-        db.execute_batch("DROP INDEX session_by_user; INSERT INTO session_data VALUES (zeroblob(18), 'a', '1')")
-            .unwrap();
+        db.execute_batch("DROP INDEX slot_by_user; UPDATE slot SET user_id = 'zoe' WHERE user_id = 'anna'").unwrap();
     }
     let found = directory.run(&["doctor", "sqlite:cloakroom.db"]).expect(6);
-    assert!(found.out.contains("session_by_user is gone") && found.out.contains("--repair"), "{found:?}");
-    assert!(found.out.contains("\n1 thing is wrong, ") && found.err.contains("not sound"), "{found:?}");
+    assert!(found.out.contains("slot_by_user is gone") && found.out.contains("--repair"), "{found:?}");
+    assert!(found.out.contains("\n2 things are wrong, ") && found.err.contains("not sound"), "{found:?}");
     let found = json(&directory.run(&["doctor", "sqlite:cloakroom.db", "--json"]).expect(6).out);
     assert_eq!(found["sound"], false);
     let findings = found["findings"].as_array().unwrap();

@@ -134,14 +134,12 @@ fn multiply(database: &Path, count: u32) {
     db.execute_batch(&format!(
         "CREATE TEMP TABLE fresh AS
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-            SELECT CAST(substr((SELECT id FROM session), 1, 2) || randomblob(16) AS BLOB) AS id FROM n;
-         CREATE TEMP TABLE one AS SELECT * FROM session;
-         CREATE TEMP TABLE one_data AS SELECT * FROM session_data;
+            SELECT CAST(substr((SELECT id FROM slot), 1, 2) || randomblob(16) AS BLOB) AS id FROM n;
+         CREATE TEMP TABLE one AS SELECT * FROM slot;
          CREATE TEMP TABLE made AS SELECT one.* FROM one WHERE 0;
          INSERT INTO made SELECT one.* FROM fresh, one;
          UPDATE made SET id = (SELECT id FROM fresh WHERE fresh.rowid = made.rowid);
-         INSERT INTO session SELECT * FROM made;
-         INSERT INTO session_data SELECT fresh.id, data_key, value FROM fresh, one_data;"
+         INSERT INTO slot SELECT * FROM made;"
     ))
     .unwrap();
 }

@@ -112,12 +112,6 @@ impl Damage {
         }
     }
 
-    /// More of them, that nobody needs to see and that were not repaired.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn add_unnamed(&mut self, count: usize) {
-        self.count += count;
-    }
-
     /// What to say: nothing if there is none. `what` reads on from a number, `consequence` is a sentence or two.
     pub(crate) fn finding(&self, subject: &str, what: &str, consequence: &str, remedy: &str) -> Option<Finding> {
         if self.count == 0 {

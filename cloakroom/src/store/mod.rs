@@ -27,6 +27,8 @@ use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, Session
 mod batcher;
 mod calls;
 mod directory;
+#[cfg(any(feature = "file", feature = "sqlite"))]
+mod embedded;
 mod examine;
 #[cfg(feature = "file")]
 mod file;

@@ -261,6 +261,32 @@ pub struct LogEntry {
     pub entry: AuditEntry,
 }
 
+impl Transaction {
+    /// The session it is about, if it names one and no user.
+    pub(crate) fn only_session(&self) -> Option<SessionId> {
+        let relied_on = self.relies_on.iter().map(|expect| match expect {
+            Expect::Live(id)
+            | Expect::Head(id, _)
+            | Expect::Version(id, _)
+            | Expect::Value(id, ..)
+            | Expect::DataAtMost(id, _)
+            | Expect::NotSeenSince(id, _)
+            | Expect::Empty(id) => Some(*id),
+            Expect::User(..) | Expect::Count(..) | Expect::Try(..) => None,
+        });
+        let written = self.writes.iter().map(|write| match write {
+            Write::Create(record) | Write::Head(record) => Some(record.info.id),
+            Write::Data { id, .. } | Write::Due(id, _) => Some(*id),
+            Write::End(ended) => Some(ended.id),
+            Write::Import(slot) => Some(slot.id()),
+            Write::User(..) | Write::SignedIn(..) => None,
+        });
+        let mut ids = relied_on.chain(written);
+        let first = ids.next()??;
+        ids.all(|id| id == Some(first)).then_some(first)
+    }
+}
+
 /// So many ids of transactions a slot keeps at least.
 pub const KEPT_IDS: usize = 16;
 

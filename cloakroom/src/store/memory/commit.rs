@@ -48,7 +48,7 @@ impl MemoryStore {
             && writes.iter().all(|write| is_possible(&mut held, write))
             && apply(&mut held, transaction);
         if !holds {
-            return Ok(Outcome::Conflict(only_session(transaction).and_then(|id| held.of(id).slot(id))));
+            return Ok(Outcome::Conflict(transaction.only_session().and_then(|id| held.of(id).slot(id))));
         }
         if !log.is_empty() {
             self.tell(transaction, again);
@@ -184,13 +184,6 @@ fn most_of(transaction: &Transaction, session: SessionId) -> usize {
         _ => None,
     });
     most.unwrap_or(usize::MAX)
-}
-
-/// The session it names, if that is one, and no user.
-fn only_session(transaction: &Transaction) -> Option<SessionId> {
-    let mut names = transaction.relies_on.iter().map(Name::from).chain(transaction.writes.iter().map(Name::from));
-    let Name::Session(first) = names.next()? else { return None };
-    names.all(|name| matches!(name, Name::Session(id) if id == first)).then_some(first)
 }
 
 impl<'a> From<&'a Expect> for Name<'a> {

@@ -26,9 +26,6 @@ pub(super) struct Check {
 /// When the reaper looks at a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReapColumn {
-    /// At its deadline exactly.
-    #[cfg(feature = "sqlite")]
-    ExpiresAt,
     /// At its deadline or before.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     ReapAt,
@@ -47,10 +44,6 @@ pub(super) fn checks(table: impl Fn(&str) -> String, reap_column: ReapColumn) ->
          ELSE ends_at END)"
     );
     let (column, is_wrong) = match reap_column {
-        #[cfg(feature = "sqlite")]
-        ReapColumn::ExpiresAt => {
-            ("expires_at", format!("((expires_at IS NULL) <> ({deadline} IS NULL) OR expires_at <> {deadline})"))
-        }
         #[cfg(any(feature = "mysql", feature = "postgres"))]
         ReapColumn::ReapAt => {
             ("reap_at", format!("({deadline} IS NOT NULL AND (reap_at IS NULL OR reap_at > {deadline}))"))

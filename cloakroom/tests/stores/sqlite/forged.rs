@@ -41,27 +41,27 @@ const KEY: Option<[u8; 32]> = Some([7; 32]);
 
 #[tokio::test]
 async fn t10_a_row_with_another_user_is_refused() {
-    let edit = "UPDATE session SET user_id = (SELECT user_id FROM session WHERE id = ?1) WHERE id = ?2";
+    let edit = "UPDATE slot SET head = json_set(head, '$.user', (SELECT head ->> 'user' FROM slot WHERE id = ?1)) WHERE id = ?2";
     assert_eq!(after(KEY, edit).await, (Some("anna".into()), None));
     assert_eq!(after(None, edit).await, (Some("anna".into()), Some("anna".into())), "without the key it is believed");
 }
 
 #[tokio::test]
 async fn t10_a_later_end_is_refused() {
-    let edit = "UPDATE session SET ends_at = ends_at + 1 WHERE id = ?2 AND id <> ?1";
+    let edit = "UPDATE slot SET head = json_set(head, '$.ends', (head ->> 'ends') + 1) WHERE id = ?2 AND id <> ?1";
     assert_eq!(after(KEY, edit).await, (Some("anna".into()), None));
 }
 
 #[tokio::test]
 async fn t10_a_seal_or_a_secret_from_another_row_is_refused() {
-    let edit = "UPDATE session_data SET value = (SELECT value FROM session_data WHERE session = ?1) WHERE session = ?2";
+    let edit = "UPDATE slot SET data = (SELECT data FROM slot WHERE id = ?1) WHERE id = ?2";
     assert_eq!(after(KEY, edit).await, (Some("anna".into()), None));
-    let edit = "UPDATE session SET secret = (SELECT secret FROM session WHERE id = ?1) WHERE id = ?2";
+    let edit = "UPDATE slot SET head = json_set(head, '$.secret', (SELECT head ->> 'secret' FROM slot WHERE id = ?1)) WHERE id = ?2";
     assert_eq!(after(KEY, edit).await, (Some("anna".into()), None));
 }
 
 #[tokio::test]
 async fn t10_what_was_not_edited_is_believed() {
-    let edit = "UPDATE session SET full_name = 'A' WHERE id IN (?1, ?2)";
+    let edit = "UPDATE slot SET head = json_set(head, '$.name', 'A') WHERE id IN (?1, ?2)";
     assert_eq!(after(KEY, edit).await, (Some("anna".into()), Some("mallory".into())));
 }

@@ -21,7 +21,7 @@ async fn a_damaged_row_is_an_error_that_names_it_and_harms_no_other() {
     let place = Place::new();
     let store = place.open().await;
     let (good, bad) = (started(&store, "anna").await, started(&store, "bert").await);
-    let edit = "UPDATE session SET secret = x'00', ip = 'nowhere' WHERE id = ?1";
+    let edit = r#"UPDATE slot SET head = '{"user":"bert"}' WHERE id = ?1"#;
     assert_eq!(place.sqlite().execute(edit, [bad.as_bytes()]).unwrap(), 1);
 
     for error in [
@@ -30,7 +30,7 @@ async fn a_damaged_row_is_an_error_that_names_it_and_harms_no_other() {
         store.find(&Query::of_user("bert"), None, 10, NOW).await.unwrap_err(),
     ] {
         assert!(matches!(error, Error::Store { .. }), "{error:?}");
-        assert!(error.to_string().contains(&format!("damaged row (session {bad}: ip: ")), "{error}");
+        assert!(error.to_string().contains(&format!("damaged row of session {bad} (")), "{error}");
     }
     set(&store, good, "a", "1").await.unwrap();
     assert_eq!(live(&store, good).await.data.len(), 1);

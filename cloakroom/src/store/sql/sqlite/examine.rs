@@ -6,43 +6,21 @@ use rusqlite::Connection;
 
 use super::{SqliteStore, fault::Fault, open};
 use crate::{
-    Error, Result, Timestamp,
-    store::{
-        BoxFuture, Damage, Examine, Finding, place,
-        sql::checks::{self, Check, ReapColumn},
-    },
+    Error, Result,
+    store::{Finding, place},
 };
 
-impl Examine for SqliteStore {
-    fn examine(&self, _now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
-        Box::pin(async move {
-            let mut findings = place::examine(&self.file, "does not lock files as SQLite needs it");
-            findings.push(self.read(version).await?);
-            findings.push(self.read(journal).await?);
-            findings.extend(self.examine_schema(repair).await?);
-            findings.extend(self.examine_pages(repair).await?);
-            if findings.iter().any(|finding| finding.is_wrong() && finding.subject != "file system") {
-                findings.push(Finding::note("sessions", "Rows were not compared: mend what is above first."));
-                return Ok(findings);
-            }
-            let mut sound = true;
-            for check in checks::checks(str::to_owned, ReapColumn::ExpiresAt) {
-                let found = self.examine_rows(check, repair).await?;
-                sound &= found.is_none();
-                findings.extend(found);
-            }
-            if sound {
-                let count =
-                    self.read(|db| Ok(db.query_row("SELECT count(*) FROM session", [], |row| row.get::<_, i64>(0))?));
-                findings
-                    .push(Finding::fine("sessions", format!("{} are stored, and all fits together.", count.await?)));
-            }
-            Ok(findings)
-        })
-    }
-}
-
 impl SqliteStore {
+    /// Looks at the file, its schema and its pages. What slots should be is looked at for every store alike.
+    pub(super) async fn examine_file(&self, repair: bool) -> Result<Vec<Finding>> {
+        let mut findings = place::examine(&self.file, "does not lock files as SQLite needs it");
+        findings.push(self.read(version).await?);
+        findings.push(self.read(journal).await?);
+        findings.extend(self.examine_schema(repair).await?);
+        findings.extend(self.examine_pages(repair).await?);
+        Ok(findings)
+    }
+
     /// Compares tables and indexes with those of a new database.
     async fn examine_schema(&self, repair: bool) -> Result<Vec<Finding>> {
         let wrong = self.read(|db| Ok(Schema::of(db)?.differences(&expected()?))).await?;
@@ -92,63 +70,6 @@ impl SqliteStore {
             }
         }])
     }
-
-    async fn examine_rows(&self, check: Check, repair: bool) -> Result<Option<Finding>> {
-        let mut damage = Damage::default();
-        let mut check = check;
-        loop {
-            let (ids, rest);
-            (check, ids, rest) = self.read(move |db| find(db, check)).await?;
-            if ids.is_empty() {
-                break;
-            }
-            if !repair || !check.can_mend() {
-                for id in &ids {
-                    damage.add(checks::shown(id), false);
-                }
-                damage.add_unnamed(rest);
-                break;
-            }
-            let statements: Vec<Vec<String>> =
-                ids.iter().map(|id| check.mend(&format!("X'{}'", checks::hex(id))).collect()).collect();
-            let mended = self.write(move |db| mend(db, &statements)).await?;
-            ids.iter()
-                .zip(&mended)
-                .filter(|(_, mended)| **mended)
-                .for_each(|(id, _)| damage.add(checks::shown(id), true));
-            if !mended.contains(&true) {
-                // Somebody else was faster.
-                break;
-            }
-        }
-        Ok(check.finding(&damage))
-    }
-}
-
-/// The ids that a check finds, as many as are mended at a time, and how many more there are.
-fn find(db: &Connection, check: Check) -> Result<(Check, Vec<Vec<u8>>, usize), Fault> {
-    let mut ids = Vec::new();
-    let mut rest = 0;
-    {
-        let mut find = db.prepare(&check.find)?;
-        let mut rows = find.query([])?;
-        while let Some(row) = rows.next()? {
-            if ids.len() < checks::BATCH {
-                ids.push(row.get(0)?);
-            } else {
-                rest += 1;
-            }
-        }
-    }
-    Ok((check, ids, rest))
-}
-
-fn mend(db: &Connection, statements: &[Vec<String>]) -> Result<Vec<bool>, Fault> {
-    let mend_one = |statements: &Vec<String>| {
-        let changed = statements.iter().map(|statement| Ok(db.execute(statement, [])?));
-        Ok(changed.collect::<Result<Vec<_>, Fault>>()?.first() != Some(&0))
-    };
-    statements.iter().map(mend_one).collect()
 }
 
 fn version(db: &Connection) -> Result<Finding, Fault> {

@@ -4,13 +4,16 @@ use std::{path::Path, sync::Arc};
 
 use rusqlite::ErrorCode;
 
-use crate::{Error, store::sql::rows::BadRow};
+use crate::{Error, SessionId};
 
 /// Why work on the database failed. Cloned when it failed for several callers.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     Sqlite(Arc<rusqlite::Error>),
-    BadRow(BadRow),
+    /// A row that cannot be read: of which session, and why.
+    Damaged(SessionId, Arc<str>),
+    /// The file that was opened is not where it was.
+    Replaced,
     /// Work of ours panicked, which is a mistake of ours; whatever it wrote was undone.
     Panicked,
 }
@@ -21,13 +24,11 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-impl From<BadRow> for Fault {
-    fn from(bad: BadRow) -> Self {
-        Self::BadRow(bad)
-    }
-}
-
 impl Fault {
+    pub(super) fn damaged(id: SessionId, problem: &dyn std::fmt::Display) -> Self {
+        Self::Damaged(id, problem.to_string().into())
+    }
+
     pub(super) fn is_locked(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
@@ -37,9 +38,17 @@ impl Fault {
         let file = file.display();
         let error = match self {
             Self::Sqlite(error) => error,
-            Self::BadRow(bad) => {
-                let message = format!("{file} holds a damaged row ({bad}): correct it or delete it");
-                return Error::store(message, bad);
+            Self::Damaged(id, problem) => {
+                let message =
+                    format!("{file} holds a damaged row of session {id} ({problem}): correct it or delete it");
+                return Error::Store { message, source: None };
+            }
+            Self::Replaced => {
+                let message = format!(
+                    "{file} was deleted or replaced while it was open: nothing is written into what it was; restart \
+                     this program to work on what is there now"
+                );
+                return Error::Unavailable { message, source: None };
             }
             Self::Panicked => {
                 let message = format!("the work on {file} panicked and was undone: please report this as a bug");
@@ -85,7 +94,7 @@ impl Fault {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code(),
-            Self::BadRow(_) | Self::Panicked => None,
+            Self::Damaged(..) | Self::Replaced | Self::Panicked => None,
         }
     }
 }

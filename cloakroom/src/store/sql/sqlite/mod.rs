@@ -1,22 +1,20 @@
 //! Sessions in one SQLite file.
 
-mod directory;
 mod examine;
 mod fault;
+mod lists;
 mod open;
-mod reads;
-mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod transfer;
-mod writes;
 
 use std::{
     fmt,
+    future::poll_fn,
     path::{Path, PathBuf},
     sync::Arc,
+    task::Poll,
     thread,
     time::Duration,
 };
@@ -26,16 +24,17 @@ use tokio::sync::oneshot;
 
 use self::{
     fault::Fault,
-    open::Opened,
-    sweep::Sweep,
+    lists::After,
+    open::{Identity, Opened},
+    tables::Within,
     threads::{Stopped, Threads},
 };
 use crate::{
-    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    Error, PartitionKey, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Loaded, Locked, Locks, Logged, Page,
-        PutUser, Query, Reap, Reaped, Rotated, Rotation, Schema, Store, StoredUser, Touch, Updated, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, embedded,
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
+        transfer::{AdoptableKey, holds_others},
     },
 };
 
@@ -45,11 +44,16 @@ use crate::{
 /// was told to keep (`synchronous=FULL`). Changes that arrive together are committed together, so the wait for the
 /// disk is shared. Several processes may open the file at once.
 ///
+/// Dropping the store waits until what was accepted is done and brings the write-ahead log home: then the file alone holds
+/// everything. A file that is deleted or replaced while it is open is noticed at the next call, which is
+/// [`Error::Unavailable`].
+///
 /// A process must not open the file by itself while the store is open, not even to read it: closing a file drops the
 /// locks of the whole process on it. For a backup, use `VACUUM INTO` or the command `sqlite3 FILE .backup`.
 pub struct SqliteStore {
     file: Arc<Path>,
     key: AdoptableKey,
+    identity: Identity,
     threads: Threads,
 }
 
@@ -81,8 +85,13 @@ impl SqliteStore {
             // Nobody to hear the answer is no failure: the file is closed again.
             .spawn(move || drop(answer.send(open::open(&place, readers(), busy_timeout))))
             .map_err(no_thread)?;
-        let Opened { writer, readers, key } = opened.await.map_err(|_| stopped(&file))??;
-        Ok(Self { threads: Threads::start(writer, readers).map_err(no_thread)?, file, key: AdoptableKey::new(key) })
+        let Opened { writer, readers, key, identity } = opened.await.map_err(|_| stopped(&file))??;
+        Ok(Self {
+            threads: Threads::start(writer, readers).map_err(no_thread)?,
+            file,
+            key: AdoptableKey::new(key),
+            identity,
+        })
     }
 
     /// Which version the file's schema has.
@@ -95,8 +104,11 @@ impl SqliteStore {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
+        mut work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
+        let (identity, file) = (self.identity, Arc::clone(&self.file));
+        // What is written into a file that is no longer there would be gone later.
+        let work = move |db: &Connection| if identity.is_at(&file) { work(db) } else { Err(Fault::Replaced) };
         self.answer(self.threads.write(work).await)
     }
 
@@ -104,6 +116,8 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
+        let (identity, file) = (self.identity, Arc::clone(&self.file));
+        let work = move |db: &Connection| if identity.is_at(&file) { work(db) } else { Err(Fault::Replaced) };
         self.answer(self.threads.read(work).await)
     }
 
@@ -131,121 +145,70 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-impl Directory for SqliteStore {
-    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
-        let user = user.to_owned();
-        Box::pin(self.read(move |db| directory::user(db, &user)))
-    }
-
-    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
-        let put = put.clone();
-        Box::pin(self.write(move |db| directory::put(db, &put)))
-    }
-
-    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
-        Box::pin(async move {
-            let after = after.map(Cursor::name).transpose()?;
-            self.read(move |db| directory::list(db, after.as_deref(), limit)).await
-        })
-    }
-}
-
-impl Locks for SqliteStore {
-    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
-        Box::pin(self.write(move |db| writes::lock(db, id, lease, now)))
-    }
-
-    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(self.write(move |db| writes::keep_or_release(db, id, now, |held| held.renew(number, lease, now))))
-    }
-
-    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(self.write(move |db| writes::keep_or_release(db, id, now, |held| held.release(number, now))))
-    }
-}
-
-impl Store for SqliteStore {
+impl SlotStore for SqliteStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }
 
-    fn create<'a>(&'a self, create: &'a Create, now: Timestamp) -> BoxFuture<'a, Result<Created>> {
-        let create = create.clone();
-        Box::pin(self.write(move |db| writes::create(db, &create, now)))
+    fn spans_groups(&self) -> bool {
+        true
     }
 
-    fn load(&self, id: SessionId, now: Timestamp) -> BoxFuture<'_, Result<Loaded>> {
-        Box::pin(self.read(move |db| reads::load(db, id, now)))
+    fn shares_records(&self) -> bool {
+        false
     }
 
-    fn peek(&self, _id: SessionId, _now: Timestamp) -> Option<Loaded> {
-        None
+    fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
+        let asks = asks.to_vec();
+        Box::pin(self.read(move |db| asks.iter().map(|ask| find(db, ask)).collect()))
     }
 
-    fn update<'a>(&'a self, id: SessionId, change: &'a Change, now: Timestamp) -> BoxFuture<'a, Result<Updated>> {
-        let change = change.clone();
-        Box::pin(self.write(move |db| writes::update(db, id, &change, now)))
-    }
-
-    fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
-        let touches = touches.to_vec();
-        Box::pin(self.write(move |db| touches.iter().map(|touch| writes::touch(db, touch, now)).collect()))
-    }
-
-    fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>> {
-        let rotation = rotation.clone();
-        Box::pin(self.write(move |db| writes::rotate(db, id, &rotation, now)))
-    }
-
-    fn end<'a>(
-        &'a self,
-        which: &'a Which,
-        ending: &'a Ending,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
-        let (which, ending) = (which.clone(), ending.clone());
-        Box::pin(self.write(move |db| writes::end(db, &which, &ending, now)))
-    }
-
-    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
-        let entry = entry.clone();
-        Box::pin(self.write(move |db| tables::insert_audit(db, &entry)))
-    }
-
-    fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
-        let user = user.to_owned();
-        Box::pin(self.write(move |db| tables::enable_user(db, &user)))
-    }
-
-    fn find<'a>(
-        &'a self,
-        query: &'a Query,
-        after: Option<&'a Cursor>,
-        limit: usize,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Page<SessionInfo>>> {
+    fn commit<'a>(&'a self, transactions: &'a [Transaction], again: bool) -> BoxFuture<'a, Result<Vec<Outcome>>> {
         Box::pin(async move {
-            let query = query.clone();
-            if query.user.is_some() {
-                let after = after.map(reads::PlaceInUser::parse).transpose()?;
-                self.read(move |db| reads::find_of_user(db, &query, after, limit, now)).await
-            } else {
-                let after = after.map(Cursor::parse).transpose()?;
-                self.read(move |db| reads::find_anywhere(db, &query, after, limit, now)).await
+            // Each by itself: one that cannot be done must not undo the others.
+            let writes = transactions.iter().map(|transaction| {
+                let transaction = transaction.clone();
+                self.write(move |db| embedded::commit(&Within(db), &transaction, again))
+            });
+            let mut outcomes = Vec::with_capacity(transactions.len());
+            for outcome in in_turn(writes).await {
+                outcomes.push(outcome?.ok_or(Error::OutcomeUnknown { after: Duration::ZERO })?);
             }
+            Ok(outcomes)
         })
     }
 
-    fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>> {
+    fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
+        let touches = touches.to_vec();
+        Box::pin(self.write(move |db| touches.iter().map(|touch| Within(db).touch(touch, now)).collect()))
+    }
+
+    fn list<'a>(
+        &'a self,
+        what: &'a List,
+        after: Option<&'a Cursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Listed>>> {
         Box::pin(async move {
-            let mut sweep = Sweep::new(*reap, now);
-            let mut ended = Vec::new();
-            while !sweep.is_over() {
-                let (left, ended_now) = self.write(move |db| sweep.step(db)).await?;
-                sweep = left;
-                ended.extend(ended_now);
+            let (after, what) = (After::of(what, after)?, what.clone());
+            self.read(move |db| lists::list(db, &what, &after, limit)).await
+        })
+    }
+
+    fn forget<'a>(&'a self, forget: &'a Forget) -> BoxFuture<'a, Result<bool>> {
+        /// So many are forgotten at a time; then others get their turn.
+        const PORTION: usize = 256;
+        let forget = *forget;
+        Box::pin(async move {
+            let mut left = forget.limit;
+            while left > 0 {
+                let portion = left.min(PORTION);
+                if !self.write(move |db| lists::forget(db, &forget, portion)).await? {
+                    return Ok(false);
+                }
+                left -= portion;
             }
-            Ok(Reaped { ended, more: sweep.left_something() })
+            Ok(true)
         })
     }
 
@@ -258,14 +221,84 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let query = query.clone();
             let after = after.map_or(Ok(0), Cursor::parse)?;
-            self.read(move |db| reads::audit(db, &query, after, limit)).await
+            self.read(move |db| lists::audit(db, &query, after, limit)).await
         })
     }
 
+    /// Writes nothing, and asks the disk whether it could.
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         Box::pin(async move {
-            self.read(tables::look).await?;
+            let prove = |db: &Connection| {
+                db.execute("UPDATE meta SET value = value WHERE name = 'partition_key'", [])?;
+                Ok(())
+            };
+            self.write(prove).await?;
             Ok(None)
         })
     }
+
+    fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
+        None
+    }
+
+    fn examine(&self, _now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(self.examine_file(repair))
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if !self.key.differs_from(key)? {
+                return Ok(());
+            }
+            let new = key.clone();
+            let adopt = move |db: &Connection| {
+                let look = "SELECT NOT EXISTS (SELECT 1 FROM slot) AND NOT EXISTS (SELECT 1 FROM user)";
+                let is_empty: bool = db.query_row(look, [], |row| row.get(0))?;
+                if is_empty {
+                    open::set_partition_key(db, &new)?;
+                }
+                Ok(is_empty)
+            };
+            if !self.write(adopt).await? {
+                return Err(holds_others());
+            }
+            self.key.adopt(key);
+            Ok(())
+        })
+    }
+}
+
+fn find(db: &Connection, ask: &Ask) -> Result<Found, Fault> {
+    let tables = Within(db);
+    Ok(match ask {
+        Ask::Session(id) => Found::Session(tables.slot_of(*id, true)?),
+        Ask::Head(id) => Found::Session(tables.slot_of(*id, false)?),
+        Ask::User(name) => Found::User(embedded::Tables::user(&tables, name)?),
+        Ask::HeadsOf(user, limit) => {
+            let newest = rusqlite::params![user, i64::MAX, &[][..] as &[u8], tables::at_most(*limit)];
+            let slots = tables.slots(tables::OF_USER, newest, false)?.into_iter();
+            Found::Heads(slots.filter_map(|slot| if let Slot::Open(head) = slot { Some(head) } else { None }).collect())
+        }
+        Ask::Try(partition, key) => Found::Try(embedded::Tables::started_with(&tables, *partition, key)?),
+    })
+}
+
+/// Hands in all of them before it waits for the first: they share a transaction.
+async fn in_turn<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = waiting.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let mut is_over = true;
+        for (future, done) in waiting.iter_mut().zip(&mut done) {
+            if done.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(answer) => *done = Some(answer),
+                    Poll::Pending => is_over = false,
+                }
+            }
+        }
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }

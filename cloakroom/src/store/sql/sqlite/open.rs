@@ -25,6 +25,35 @@ pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) readers: Vec<Connection>,
     pub(super) key: PartitionKey,
+    pub(super) identity: Identity,
+}
+
+/// Which file of the file system was opened, whatever its name leads to later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    #[cfg(unix)]
+    device: u64,
+    #[cfg(unix)]
+    number: u64,
+}
+
+impl Identity {
+    /// Looks without opening: closing a file drops the locks of the whole process on it.
+    fn of(file: &Path) -> std::io::Result<Self> {
+        let found = fs::metadata(file)?;
+        #[cfg(unix)]
+        return Ok(Self {
+            device: std::os::unix::fs::MetadataExt::dev(&found),
+            number: std::os::unix::fs::MetadataExt::ino(&found),
+        });
+        #[cfg(not(unix))]
+        return Ok(drop(found)).map(|()| Self {});
+    }
+
+    /// Whether it still lies there.
+    pub(super) fn is_at(self, file: &Path) -> bool {
+        Self::of(file).is_ok_and(|there| there == self)
+    }
 }
 
 const ADDRESS: Address = Address { scheme: "sqlite", names: "file", example: "sessions.db" };
@@ -57,7 +86,9 @@ pub(super) fn open(file: &Path, readers: usize, patience: Duration) -> Result<Op
     let readers = (0..readers).map(|_| connect_reader(file, patience)).collect::<Result<_, _>>().map_err(fault)?;
     let key = partition_key(&writer).map_err(fault)?;
     let key = key.ok_or_else(|| unusable(file, "has lost its partition key: restore it from a backup"))?;
-    Ok(Opened { writer, readers, key })
+    let identity = Identity::of(file)
+        .map_err(|error| Error::store(format_args!("{} cannot be looked at", file.display()), error))?;
+    Ok(Opened { writer, readers, key, identity })
 }
 
 /// Which version is there. Blocks, makes and changes nothing.
@@ -80,9 +111,9 @@ pub(super) fn schema(file: &Path, patience: Duration) -> Result<Schema> {
 const APPLICATION: i32 = 0x436c_6f6b;
 
 /// What makes version `n` of the schema out of the one before.
-pub(super) const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
 
-pub(super) const LATEST: i32 = 2;
+pub(super) const LATEST: i32 = 1;
 
 const PARTITION_KEY: &str = "partition_key";
 

@@ -5,92 +5,66 @@ CREATE TABLE meta (
     value BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE session (
-    id               BLOB PRIMARY KEY,
-    user_id          TEXT,
-    full_name        TEXT,
-    user_type        TEXT,
-    created_at       INTEGER NOT NULL,
-    last_seen_at     INTEGER NOT NULL,
-    idle_timeout     INTEGER,
-    ends_at          INTEGER,
-    authenticated_at INTEGER,
-    methods          TEXT,
-    level            INTEGER,
-    remember         INTEGER NOT NULL,
-    ip               TEXT,
-    user_agent       TEXT,
-    device           TEXT,
-    country          TEXT,
-    impersonated_by  TEXT,
-    returns_to       BLOB,
-    audit_user       TEXT,
-    version          INTEGER NOT NULL,
-    secret           BLOB NOT NULL,
-    secret_issued_at INTEGER NOT NULL,
-    rotations        INTEGER NOT NULL,
-    predecessors     BLOB NOT NULL,
-    recent_changes   BLOB NOT NULL,
-    idempotency      BLOB,
-    lease_number     INTEGER NOT NULL,
-    lease_until      INTEGER NOT NULL,
-    -- The earlier of last_seen_at + idle_timeout and ends_at.
-    expires_at       INTEGER
+-- A session, open or ended. What only the program reads is text: head, ending.
+CREATE TABLE slot (
+    id              BLOB PRIMARY KEY,
+    head            TEXT NOT NULL,
+    revision        INTEGER NOT NULL,
+    version         INTEGER NOT NULL,
+    seen            INTEGER NOT NULL,
+    -- A JSON object, without the large values.
+    data            TEXT NOT NULL,
+    -- How many large values there are.
+    large           INTEGER NOT NULL,
+    -- Ids of the latest changes of the data, eight bytes each, oldest first.
+    changes         BLOB NOT NULL,
+    user_id         TEXT,
+    created_at      INTEGER NOT NULL,
+    idle            INTEGER,
+    ends_at         INTEGER,
+    impersonated_by TEXT,
+    ip              TEXT,
+    device          TEXT,
+    idempotency     BLOB,
+    due_at          INTEGER,
+    ended_at        INTEGER,
+    ending          TEXT,
+    ended_by        INTEGER
+) STRICT;
+
+CREATE INDEX slot_by_user ON slot (user_id, created_at, id) WHERE user_id IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX slot_by_due ON slot (due_at, id) WHERE due_at IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX slot_by_end ON slot (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX slot_by_idempotency ON slot (idempotency) WHERE idempotency IS NOT NULL AND ended_at IS NULL;
+
+-- Values that are not written anew when others change.
+CREATE TABLE large_value (
+    session BLOB NOT NULL,
+    name    TEXT NOT NULL,
+    value   TEXT NOT NULL,
+    PRIMARY KEY (session, name)
+) STRICT;
+
+CREATE TABLE user (
+    name           TEXT PRIMARY KEY,
+    text           TEXT NOT NULL,
+    revision       INTEGER NOT NULL,
+    signed_in_at   INTEGER,
+    signed_in_from TEXT,
+    due_at         INTEGER
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX session_by_user ON session (user_id, created_at, id) WHERE user_id IS NOT NULL;
-CREATE INDEX session_by_expiry ON session (expires_at, id) WHERE expires_at IS NOT NULL;
--- The first two bytes of an id are its partition.
-CREATE UNIQUE INDEX session_by_idempotency ON session (idempotency, substr(id, 1, 2)) WHERE idempotency IS NOT NULL;
-
-CREATE TABLE session_data (
-    session  BLOB NOT NULL,
-    data_key TEXT NOT NULL,
-    value    TEXT NOT NULL,
-    PRIMARY KEY (session, data_key)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE tombstone (
-    id               BLOB PRIMARY KEY,
-    user_id          TEXT,
-    ended_at         INTEGER NOT NULL,
-    reason           TEXT NOT NULL,
-    by_whom          TEXT,
-    note             TEXT,
-    secret           BLOB NOT NULL,
-    secret_issued_at INTEGER NOT NULL,
-    rotations        INTEGER NOT NULL,
-    predecessors     BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX tombstone_by_end ON tombstone (ended_at);
-
-CREATE TABLE disabled_user (
-    user_id TEXT PRIMARY KEY
-) STRICT, WITHOUT ROWID;
-
--- Sign-ins that authenticated before this time come too late.
-CREATE TABLE user_fence (
-    user_id      TEXT PRIMARY KEY,
-    ended_before INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX user_fence_by_end ON user_fence (ended_before);
+CREATE INDEX user_by_due ON user (due_at, name) WHERE due_at IS NOT NULL;
 
 -- Numbers are given in the order of commits, for there is one writer at a time, and never again.
 -- They are the last column of each index by themselves.
 CREATE TABLE audit (
-    seq             INTEGER PRIMARY KEY AUTOINCREMENT,
-    at              INTEGER NOT NULL,
-    event           TEXT NOT NULL,
-    session         BLOB NOT NULL,
-    user_id         TEXT,
-    impersonated_by TEXT,
-    audit_user      TEXT,
-    ip              TEXT,
-    reason          TEXT,
-    by_whom         TEXT,
-    note            TEXT
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    id      INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    session BLOB NOT NULL,
+    user_id TEXT,
+    entry   TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX audit_by_user ON audit (user_id) WHERE user_id IS NOT NULL;

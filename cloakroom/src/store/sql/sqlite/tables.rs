@@ -1,415 +1,403 @@
 //! The statements on each table.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::fault::Fault;
 use crate::{
-    Assurance, AuditEntry, Data, Digest, Json, JsonRef, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo,
-    Timestamp,
+    Data, Digest, Error, Json, Partition, RecentChanges, Record, SessionId, Timestamp,
     store::{
-        Fence, Tombstone,
-        sql::rows::{
-            AuditRow, Head, InfoRow, SecretsRow, SessionRow, TombstoneRow, duration_column, ip_column, pack_changes,
-            pack_predecessors,
-        },
+        Cursor, LastSignIn, Logged,
+        embedded::Tables,
+        head::{self, Beside},
+        slots::{Columns, Listed, LogEntry, SeenAt, Slot, UserSlot},
     },
 };
 
-macro_rules! info_columns {
+macro_rules! slot_columns {
     () => {
-        "id, user_id, full_name, user_type, created_at, last_seen_at, idle_timeout, ends_at, authenticated_at, \
-         methods, level, remember, ip, user_agent, device, country, impersonated_by, returns_to, audit_user, version"
+        "id, head, revision, version, seen, data, large, changes, user_id, created_at, idle, ends_at, impersonated_by, ip, \
+         device, idempotency, due_at, ended_at, ending, ended_by"
     };
 }
 
-macro_rules! secrets_columns {
+/// Whether an open session lives at the time `?2`.
+macro_rules! lives {
     () => {
-        "secret, secret_issued_at, rotations, predecessors"
+        "(idle IS NULL OR idle > ?2 - seen) AND (ends_at IS NULL OR ends_at > ?2)"
     };
 }
 
-macro_rules! tombstone_columns {
-    () => {
-        concat!("id, user_id, ended_at, reason, by_whom, note, ", secrets_columns!())
+macro_rules! select_slots {
+    ($($rest:literal),+) => {
+        concat!("SELECT ", slot_columns!(), " FROM slot ", $($rest),+)
     };
 }
 
-macro_rules! audit_columns {
-    () => {
-        "at, event, session, user_id, impersonated_by, audit_user, ip, reason, by_whom, note"
-    };
-}
-
-pub(super) const OF_USER: &str = concat!(
-    "SELECT ",
-    info_columns!(),
-    " FROM session WHERE user_id = ?1 AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC"
+pub(super) const OF_USER: &str = select_slots!(
+    "WHERE user_id = ?1 AND ended_at IS NULL AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4"
 );
+pub(super) const AFTER_ID: &str = select_slots!("WHERE id > ?1 ORDER BY id LIMIT ?2");
+pub(super) const DUE_PLACES: &str = "SELECT due_at, id FROM slot \
+    WHERE due_at <= ?1 AND ended_at IS NULL AND (due_at, id) > (?2, ?3) ORDER BY due_at, id LIMIT ?4";
 
-pub(super) const AFTER_ID: &str =
-    concat!("SELECT ", info_columns!(), " FROM session WHERE id > ?1 ORDER BY id LIMIT ?2");
-
-pub(super) const IDS_OF_USER: &str = "SELECT id FROM session WHERE user_id = ?1 ORDER BY created_at DESC, id DESC";
-
-pub(super) const LIVING_OF_USER: &str = "SELECT id FROM session \
-    WHERE user_id = ?1 AND impersonated_by IS NULL AND (expires_at IS NULL OR expires_at > ?2) ORDER BY last_seen_at, created_at, id";
-
-pub(super) const EXPIRED: &str = "SELECT id FROM session WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2";
-
-pub(super) const ANY_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM session WHERE expires_at <= ?1)";
-
-/// In the partition of another session: ids begin with theirs.
+/// Of this user, without an impersonator.
+pub(super) const COUNT: &str = concat!(
+    "SELECT count(*) FROM slot WHERE user_id = ?1 AND ended_at IS NULL AND impersonated_by IS NULL AND ",
+    lives!()
+);
+/// The latest first: an earlier one may have moved in.
 pub(super) const STARTED_WITH: &str =
-    "SELECT id FROM session WHERE idempotency = ?1 AND substr(id, 1, 2) = substr(?2, 1, 2)";
+    "SELECT id FROM slot WHERE idempotency = ?1 AND ended_at IS NULL ORDER BY rowid DESC";
+pub(super) const IS_LOGGED: &str = "SELECT EXISTS (SELECT 1 FROM audit WHERE session = ?1 AND id = ?2)";
 
-pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstone WHERE id IN \
-    (SELECT id FROM tombstone WHERE ended_at <= ?1 ORDER BY ended_at LIMIT ?2)";
+pub(super) const FIRST_USERS: &str =
+    "SELECT name, text, revision, signed_in_at, signed_in_from, due_at FROM user ORDER BY name LIMIT ?1";
+pub(super) const USERS: &str = "SELECT name, text, revision, signed_in_at, signed_in_from, due_at FROM user \
+    WHERE name > ?2 ORDER BY name LIMIT ?1";
+pub(super) const DUE_USERS: &str = "SELECT name, text, revision, signed_in_at, signed_in_from, due_at \
+    FROM user INDEXED BY user_by_due WHERE due_at <= ?2 AND (?3 IS NULL OR name > ?3) ORDER BY name LIMIT ?1";
 
-pub(super) const ANY_OLD_TOMBSTONE: &str = "SELECT EXISTS (SELECT 1 FROM tombstone WHERE ended_at <= ?1)";
+pub(super) const AUDIT: &str = "SELECT seq, id, session, entry FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+pub(super) const AUDIT_OF_USER: &str =
+    "SELECT seq, id, session, entry FROM audit WHERE user_id = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2";
+pub(super) const AUDIT_OF_SESSION: &str =
+    "SELECT seq, id, session, entry FROM audit WHERE session = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2";
 
+pub(super) const FORGET_SLOTS: &str =
+    "DELETE FROM slot WHERE id IN (SELECT id FROM slot WHERE ended_at <= ?1 ORDER BY ended_at LIMIT ?2)";
 pub(super) const FORGET_AUDIT: &str =
     "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE at <= ?1 ORDER BY at LIMIT ?2)";
 
-pub(super) const ANY_OLD_AUDIT: &str = "SELECT EXISTS (SELECT 1 FROM audit WHERE at <= ?1)";
+/// A connection inside a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Within<'a>(pub(super) &'a Connection);
 
-pub(super) const FORGET_FENCES: &str = "DELETE FROM user_fence WHERE user_id IN \
-    (SELECT user_id FROM user_fence WHERE ended_before <= ?1 ORDER BY ended_before LIMIT ?2)";
-
-pub(super) const ANY_OLD_FENCE: &str = "SELECT EXISTS (SELECT 1 FROM user_fence WHERE ended_before <= ?1)";
-
-pub(super) const AUDIT: &str = concat!("SELECT seq, ", audit_columns!(), " FROM audit WHERE seq > ?1 ORDER BY seq");
-
-pub(super) const AUDIT_OF_USER: &str =
-    concat!("SELECT seq, ", audit_columns!(), " FROM audit WHERE user_id = ?2 AND seq > ?1 ORDER BY seq");
-
-pub(super) const AUDIT_OF_SESSION: &str =
-    concat!("SELECT seq, ", audit_columns!(), " FROM audit WHERE session = ?2 AND seq > ?1 ORDER BY seq");
-
-/// Reads something that is always there.
-pub(super) fn look(db: &Connection) -> Result<(), Fault> {
-    Ok(db.prepare_cached("SELECT count(*) FROM meta")?.query_row([], |_| Ok(()))?)
-}
-
-pub(super) fn head(db: &Connection, id: SessionId) -> Result<Option<Head>, Fault> {
-    const SELECT: &str = concat!(
-        "SELECT ",
-        info_columns!(),
-        ", ",
-        secrets_columns!(),
-        ", recent_changes, idempotency, lease_number, lease_until FROM session WHERE id = ?1"
-    );
-    let mut select = db.prepare_cached(SELECT)?;
-    let row = select.query_row([id.as_bytes()], |row| {
-        Ok(SessionRow {
-            info: info_row(row)?,
-            secrets: secrets_row(row, 20)?,
-            recent_changes: row.get(24)?,
-            idempotency: row.get(25)?,
-            lease_number: row.get(26)?,
-            lease_until: row.get(27)?,
-        })
-    });
-    Ok(row.optional()?.map(SessionRow::decode).transpose()?)
-}
-
-pub(super) fn data(db: &Connection, id: SessionId) -> Result<Data, Fault> {
-    let mut select = db.prepare_cached("SELECT data_key, value FROM session_data WHERE session = ?1")?;
-    let rows = select.query_map([id.as_bytes()], |row| {
-        Ok((row.get::<_, Arc<str>>(0)?, Json::from_stored(row.get::<_, Arc<str>>(1)?)))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-pub(super) fn tombstone(db: &Connection, id: SessionId) -> Result<Option<Tombstone>, Fault> {
-    const SELECT: &str = concat!("SELECT ", tombstone_columns!(), " FROM tombstone WHERE id = ?1");
-    let mut select = db.prepare_cached(SELECT)?;
-    let row = select.query_row([id.as_bytes()], |row| {
-        Ok(TombstoneRow {
-            id: row.get(0)?,
-            user: row.get(1)?,
-            ended_at: row.get(2)?,
-            reason: row.get(3)?,
-            by: row.get(4)?,
-            note: row.get(5)?,
-            secrets: secrets_row(row, 6)?,
-        })
-    });
-    Ok(row.optional()?.map(TombstoneRow::decode).transpose()?)
-}
-
-/// The one row of ids that a statement answers with, in its order.
-pub(super) fn ids(db: &Connection, select: &str, params: impl rusqlite::Params) -> Result<Vec<SessionId>, Fault> {
-    let mut select = db.prepare_cached(select)?;
-    let ids = select.query_map(params, |row| row.get(0).map(SessionId::from_bytes))?;
-    Ok(ids.collect::<Result<_, _>>()?)
-}
-
-/// Goes through the sessions that a statement answers with until `visit` says stop.
-pub(super) fn visit_sessions(
-    db: &Connection,
-    select: &str,
-    params: impl rusqlite::Params,
-    mut visit: impl FnMut(SessionInfo) -> bool,
-) -> Result<(), Fault> {
-    let mut select = db.prepare_cached(select)?;
-    let mut rows = select.query(params)?;
-    while let Some(row) = rows.next()? {
-        if !visit(info_row(row)?.decode()?) {
-            break;
+impl Within<'_> {
+    /// An open slot, or what is left of an ended one, read without its data where they are not asked for.
+    fn read(self, row: &Row<'_>, with_data: bool) -> Result<Slot, Fault> {
+        let id = SessionId::from_bytes(row.get("id")?);
+        let mut data = Data::new();
+        if with_data {
+            let text = row.get_ref("data")?.as_str().map_err(rusqlite::Error::from)?;
+            data = Data::from_text(text).map_err(|error| Fault::damaged(id, &error))?;
+            if row.get::<_, i64>("large")? > 0 {
+                self.add_large_values(id, &mut data)?;
+            }
         }
-    }
-    Ok(())
-}
-
-/// Goes through the audit entries that a statement answers with until `visit` says stop.
-pub(super) fn visit_audit(
-    db: &Connection,
-    select: &str,
-    params: impl rusqlite::Params,
-    mut visit: impl FnMut(i64, AuditEntry) -> bool,
-) -> Result<(), Fault> {
-    let mut select = db.prepare_cached(select)?;
-    let mut rows = select.query(params)?;
-    while let Some(row) = rows.next()? {
-        let entry = AuditRow {
-            at: row.get(1)?,
-            event: row.get(2)?,
-            session: row.get(3)?,
-            user: row.get(4)?,
-            impersonated_by: row.get(5)?,
-            audit_user: row.get(6)?,
-            ip: row.get(7)?,
-            reason: row.get(8)?,
-            by: row.get(9)?,
-            note: row.get(10)?,
+        let beside = Beside {
+            id,
+            revision: bits(row.get("revision")?),
+            version: bits(row.get("version")?),
+            seen: Timestamp::from_millis(row.get("seen")?),
+            data,
         };
-        if !visit(row.get(0)?, entry.decode()?) {
-            break;
+        let text = row.get_ref("head")?.as_str().map_err(rusqlite::Error::from)?;
+        let mut record =
+            head::decode(text, beside, || columns(row).map_err(|error| Error::store("its columns are damaged", error)))
+                .map_err(|error| Fault::damaged(id, &error))?;
+        match row.get_ref("ending")?.as_str_or_null().map_err(rusqlite::Error::from)? {
+            None => {
+                let changes = row.get_ref("changes")?.as_blob().map_err(rusqlite::Error::from)?;
+                let changes = changes.chunks_exact(8).filter_map(|id| Some(u64::from_be_bytes(id.try_into().ok()?)));
+                record.recent_changes = RecentChanges::from_ids(changes);
+                Ok(Slot::Open(Arc::new(record)))
+            }
+            Some(ending) => {
+                let ended = head::decode_ended(ending, record, bits(row.get("ended_by")?));
+                Ok(Slot::Ended(Arc::new(ended.map_err(|error| Fault::damaged(id, &error))?)))
+            }
         }
     }
-    Ok(())
-}
 
-pub(super) fn insert_session(db: &Connection, record: &Record) -> Result<(), Fault> {
-    const INSERT: &str = concat!(
-        "INSERT INTO session (",
-        info_columns!(),
-        ", ",
-        secrets_columns!(),
-        ", recent_changes, idempotency, lease_number, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)"
-    );
-    let Record { info, data, secrets, recent_changes, lease, idempotency, .. } = record;
-    db.prepare_cached(INSERT)?.execute(params![
-        info.id.as_bytes(),
-        info.user,
-        info.full_name,
-        info.user_type,
-        info.created_at.as_millis(),
-        info.last_seen_at.as_millis(),
-        info.idle_timeout.map(duration_column),
-        info.ends_at.map(Timestamp::as_millis),
-        info.authenticated_at.map(Timestamp::as_millis),
-        info.methods,
-        info.level.map(Assurance::number),
-        info.remember,
-        ip_column(info.client.ip),
-        info.client.user_agent,
-        info.client.device,
-        info.client.country,
-        info.impersonated_by,
-        info.returns_to.as_ref().map(SessionId::as_bytes),
-        info.audit_user,
-        info.version.cast_signed(),
-        secrets.current.as_bytes(),
-        secrets.issued_at.as_millis(),
-        secrets.rotations,
-        pack_predecessors(secrets),
-        pack_changes(recent_changes),
-        idempotency.as_ref().map(Digest::as_bytes),
-        lease.number.cast_signed(),
-        lease.until.as_millis(),
-        info.expires_at().map(Timestamp::as_millis),
-    ])?;
-    data.iter().try_for_each(|(key, value)| set_value(db, info.id, key, value))
-}
-
-pub(super) fn set_value(db: &Connection, id: SessionId, key: &str, value: JsonRef<'_>) -> Result<(), Fault> {
-    const SET: &str = "INSERT INTO session_data (session, data_key, value) VALUES (?1, ?2, ?3) \
-        ON CONFLICT (session, data_key) DO UPDATE SET value = excluded.value";
-    db.prepare_cached(SET)?.execute(params![id.as_bytes(), key, value.as_str()])?;
-    Ok(())
-}
-
-pub(super) fn remove_value(db: &Connection, id: SessionId, key: &str) -> Result<(), Fault> {
-    const REMOVE: &str = "DELETE FROM session_data WHERE session = ?1 AND data_key = ?2";
-    db.prepare_cached(REMOVE)?.execute(params![id.as_bytes(), key])?;
-    Ok(())
-}
-
-pub(super) fn set_version(db: &Connection, info: &SessionInfo, changes: &RecentChanges) -> Result<(), Fault> {
-    const SET: &str = "UPDATE session SET version = ?2, recent_changes = ?3 WHERE id = ?1";
-    let version = info.version.cast_signed();
-    db.prepare_cached(SET)?.execute(params![info.id.as_bytes(), version, pack_changes(changes)])?;
-    Ok(())
-}
-
-pub(super) fn set_fields(db: &Connection, info: &SessionInfo) -> Result<(), Fault> {
-    const SET: &str = "UPDATE session SET full_name = ?2, user_type = ?3, idle_timeout = ?4, ends_at = ?5, expires_at = ?6 WHERE id = ?1";
-    db.prepare_cached(SET)?.execute(params![
-        info.id.as_bytes(),
-        info.full_name,
-        info.user_type,
-        info.idle_timeout.map(duration_column),
-        info.ends_at.map(Timestamp::as_millis),
-        info.expires_at().map(Timestamp::as_millis),
-    ])?;
-    Ok(())
-}
-
-pub(super) fn set_last_seen(db: &Connection, info: &SessionInfo) -> Result<(), Fault> {
-    const SET: &str = "UPDATE session SET last_seen_at = ?2, expires_at = ?3 WHERE id = ?1";
-    let expires_at = info.expires_at().map(Timestamp::as_millis);
-    db.prepare_cached(SET)?.execute(params![info.id.as_bytes(), info.last_seen_at.as_millis(), expires_at])?;
-    Ok(())
-}
-
-pub(super) fn set_secrets(db: &Connection, id: SessionId, secrets: &Secrets) -> Result<(), Fault> {
-    const SET: &str =
-        "UPDATE session SET secret = ?2, secret_issued_at = ?3, rotations = ?4, predecessors = ?5 WHERE id = ?1";
-    db.prepare_cached(SET)?.execute(params![
-        id.as_bytes(),
-        secrets.current.as_bytes(),
-        secrets.issued_at.as_millis(),
-        secrets.rotations,
-        pack_predecessors(secrets),
-    ])?;
-    Ok(())
-}
-
-pub(super) fn set_lease(db: &Connection, id: SessionId, lease: Lease) -> Result<(), Fault> {
-    const SET: &str = "UPDATE session SET lease_number = ?2, lease_until = ?3 WHERE id = ?1";
-    db.prepare_cached(SET)?.execute(params![id.as_bytes(), lease.number.cast_signed(), lease.until.as_millis()])?;
-    Ok(())
-}
-
-pub(super) fn delete_session(db: &Connection, id: SessionId) -> Result<(), Fault> {
-    db.prepare_cached("DELETE FROM session_data WHERE session = ?1")?.execute([id.as_bytes()])?;
-    db.prepare_cached("DELETE FROM session WHERE id = ?1")?.execute([id.as_bytes()])?;
-    Ok(())
-}
-
-pub(super) fn insert_tombstone(db: &Connection, tombstone: &Tombstone) -> Result<(), Fault> {
-    const INSERT: &str = concat!(
-        "INSERT OR REPLACE INTO tombstone (",
-        tombstone_columns!(),
-        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
-    );
-    let Tombstone { ended, secrets } = tombstone;
-    db.prepare_cached(INSERT)?.execute(params![
-        ended.id.as_bytes(),
-        ended.user,
-        ended.at.as_millis(),
-        ended.reason.code(),
-        ended.by,
-        ended.note,
-        secrets.current.as_bytes(),
-        secrets.issued_at.as_millis(),
-        secrets.rotations,
-        pack_predecessors(secrets),
-    ])?;
-    Ok(())
-}
-
-pub(super) fn insert_audit(db: &Connection, entry: &AuditEntry) -> Result<(), Fault> {
-    const INSERT: &str =
-        concat!("INSERT INTO audit (", audit_columns!(), ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
-    db.prepare_cached(INSERT)?.execute(params![
-        entry.at.as_millis(),
-        entry.event.code(),
-        entry.session.as_bytes(),
-        entry.user,
-        entry.impersonated_by,
-        entry.audit_user,
-        ip_column(entry.ip),
-        entry.reason.map(crate::Reason::code),
-        entry.by,
-        entry.note,
-    ])?;
-    Ok(())
-}
-
-/// Whether a user is disabled, and before when their sign-ins are too old.
-pub(super) fn fence(db: &Connection, user: &str) -> Result<(bool, Option<Timestamp>), Fault> {
-    const SELECT: &str = "SELECT EXISTS (SELECT 1 FROM disabled_user WHERE user_id = ?1), \
-        (SELECT ended_before FROM user_fence WHERE user_id = ?1)";
-    let mut select = db.prepare_cached(SELECT)?;
-    let (disabled, ended_before) = select.query_row([user], |row| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?)))?;
-    Ok((disabled, ended_before.map(Timestamp::from_millis)))
-}
-
-pub(super) fn set_fence(db: &Connection, user: &str, fence: Fence, now: Timestamp) -> Result<(), Fault> {
-    const SET: &str = "INSERT INTO user_fence (user_id, ended_before) VALUES (?1, ?2) \
-        ON CONFLICT (user_id) DO UPDATE SET ended_before = max(ended_before, excluded.ended_before)";
-    db.prepare_cached(SET)?.execute(params![user, now.as_millis()])?;
-    if fence == Fence::Disabled {
-        db.prepare_cached("INSERT OR IGNORE INTO disabled_user (user_id) VALUES (?1)")?.execute([user])?;
+    fn add_large_values(self, id: SessionId, data: &mut Data) -> Result<(), Fault> {
+        let mut select = self.0.prepare_cached("SELECT name, value FROM large_value WHERE session = ?1")?;
+        let mut rows = select.query([id.as_bytes()])?;
+        while let Some(row) = rows.next()? {
+            data.insert(
+                row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?,
+                Json::from_stored(row.get::<_, Arc<str>>(1)?),
+            );
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn put_large_value(self, id: SessionId, name: &str, value: &str) -> Result<(), Fault> {
+        let put = "INSERT OR REPLACE INTO large_value (session, name, value) VALUES (?1, ?2, ?3)";
+        self.0.prepare_cached(put)?.execute(params![id.as_bytes(), name, value])?;
+        Ok(())
+    }
+
+    pub(super) fn slot_of(self, id: SessionId, with_data: bool) -> Result<Option<Slot>, Fault> {
+        let mut select = self.0.prepare_cached(select_slots!("WHERE id = ?1"))?;
+        let mut rows = select.query([id.as_bytes()])?;
+        rows.next()?.map(|row| self.read(row, with_data)).transpose()
+    }
+
+    /// The slots that a statement answers with.
+    pub(super) fn slots(self, select: &str, params: impl Params, with_data: bool) -> Result<Vec<Slot>, Fault> {
+        let mut select = self.0.prepare_cached(select)?;
+        let mut rows = select.query(params)?;
+        let mut slots = Vec::new();
+        while let Some(row) = rows.next()? {
+            slots.push(self.read(row, with_data)?);
+        }
+        Ok(slots)
+    }
+
+    pub(super) fn places(self, select: &str, params: impl Params) -> Result<Vec<(i64, SessionId)>, Fault> {
+        let mut select = self.0.prepare_cached(select)?;
+        let places = select.query_map(params, |row| Ok((row.get(0)?, SessionId::from_bytes(row.get(1)?))))?;
+        Ok(places.collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn users(self, select: &str, params: impl Params) -> Result<Vec<Listed>, Fault> {
+        let mut select = self.0.prepare_cached(select)?;
+        let users = select.query_map(params, |row| Ok(Listed::User(row.get(0)?, user(row)?)))?;
+        Ok(users.collect::<Result<_, _>>()?)
+    }
+
+    pub(super) fn entries(self, select: &str, params: impl Params) -> Result<Vec<Logged>, Fault> {
+        let mut select = self.0.prepare_cached(select)?;
+        let mut rows = select.query(params)?;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next()? {
+            let session = SessionId::from_bytes(row.get(2)?);
+            let text = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
+            let entry = head::decode_entry(session, text).map_err(|error| Fault::damaged(session, &error))?;
+            let cursor = Cursor::new(row.get::<_, i64>(0)?.to_string());
+            entries.push(Logged { cursor, id: bits(row.get(1)?), entry });
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn touch(self, touch: &SeenAt, now: Timestamp) -> Result<bool, Fault> {
+        let select = concat!("SELECT seen FROM slot WHERE id = ?1 AND ended_at IS NULL AND ", lives!());
+        let mut select = self.0.prepare_cached(select)?;
+        let seen = select.query_row(params![touch.id.as_bytes(), now.as_millis()], |row| row.get::<_, i64>(0));
+        let Some(seen) = seen.optional()? else { return Ok(false) };
+        if touch.at.as_millis() > seen {
+            let mut update = self.0.prepare_cached("UPDATE slot SET seen = ?2 WHERE id = ?1")?;
+            update.execute(params![touch.id.as_bytes(), touch.at.as_millis()])?;
+        }
+        Ok(true)
+    }
 }
 
-pub(super) fn enable_user(db: &Connection, user: &str) -> Result<(), Fault> {
-    db.prepare_cached("DELETE FROM disabled_user WHERE user_id = ?1")?.execute([user])?;
-    Ok(())
+impl Tables for Within<'_> {
+    type Fault = Fault;
+
+    fn slot(&self, id: SessionId) -> Result<Option<Slot>, Fault> {
+        self.slot_of(id, true)
+    }
+
+    fn user(&self, name: &str) -> Result<Option<UserSlot>, Fault> {
+        let select = "SELECT name, text, revision, signed_in_at, signed_in_from, due_at FROM user WHERE name = ?1";
+        Ok(self.0.prepare_cached(select)?.query_row([name], user).optional()?)
+    }
+
+    fn count(&self, user: &str, now: Timestamp) -> Result<usize, Fault> {
+        let count: i64 = self.0.prepare_cached(COUNT)?.query_row(params![user, now.as_millis()], |row| row.get(0))?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    fn started_with(&self, partition: Partition, key: &Digest) -> Result<Option<SessionId>, Fault> {
+        let mut select = self.0.prepare_cached(STARTED_WITH)?;
+        let ids = select.query_map([key.as_bytes()], |row| row.get(0).map(SessionId::from_bytes))?;
+        for id in ids {
+            let id = id?;
+            if id.partition() == partition {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_logged(&self, session: SessionId, entry: u64) -> Result<bool, Fault> {
+        Ok(self
+            .0
+            .prepare_cached(IS_LOGGED)?
+            .query_row(params![session.as_bytes(), integer(entry)], |row| row.get(0))?)
+    }
+
+    fn put(&self, slot: &Slot) -> Result<(), Fault> {
+        let (record, ended) = match slot {
+            Slot::Open(record) => (record, None),
+            Slot::Ended(ended) => (&ended.record, Some(ended)),
+        };
+        // All that may say that the slot is open goes with the end.
+        let columns = head::columns(record);
+        let open = |time: Option<Timestamp>| time.filter(|_| ended.is_none()).map(Timestamp::as_millis);
+        self.0
+            .prepare_cached(concat!(
+                "INSERT OR REPLACE INTO slot (",
+                slot_columns!(),
+                ") \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)"
+            ))?
+            .execute(params![
+                record.info.id.as_bytes(),
+                head::encode(record),
+                integer(record.revision),
+                integer(record.info.version),
+                record.info.last_seen_at.as_millis(),
+                record.data.to_text(is_small),
+                count_large(&record.data),
+                changes(record),
+                columns.user,
+                columns.created_at.as_millis(),
+                columns.idle.map(millis),
+                columns.ends_at.map(Timestamp::as_millis),
+                columns.impersonated_by,
+                columns.ip.map(|ip| ip.to_string()),
+                columns.device,
+                columns.idempotency.as_ref().map(Digest::as_bytes),
+                open(columns.due_at),
+                ended.map(|slot| slot.ended.at.as_millis()),
+                ended.map(|slot| head::encode_ending(&slot.ended)),
+                ended.map(|slot| integer(slot.transaction)),
+            ])?;
+        let id = record.info.id;
+        self.0.prepare_cached("DELETE FROM large_value WHERE session = ?1")?.execute([id.as_bytes()])?;
+        large(&record.data).try_for_each(|(name, value)| self.put_large_value(id, name, value))
+    }
+
+    fn put_head(&self, record: &Record) -> Result<(), Fault> {
+        let columns = head::columns(record);
+        let update = "UPDATE slot SET head = ?2, revision = ?3, user_id = ?4, created_at = ?5, idle = ?6, ends_at = ?7, \
+             impersonated_by = ?8, ip = ?9, device = ?10, idempotency = ?11, due_at = ?12 WHERE id = ?1";
+        self.0.prepare_cached(update)?.execute(params![
+            record.info.id.as_bytes(),
+            head::encode(record),
+            integer(record.revision),
+            columns.user,
+            columns.created_at.as_millis(),
+            columns.idle.map(millis),
+            columns.ends_at.map(Timestamp::as_millis),
+            columns.impersonated_by,
+            columns.ip.map(|ip| ip.to_string()),
+            columns.device,
+            columns.idempotency.as_ref().map(Digest::as_bytes),
+            columns.due_at.map(Timestamp::as_millis),
+        ])?;
+        Ok(())
+    }
+
+    fn put_data(&self, before: &Data, record: &Record) -> Result<(), Fault> {
+        let update = "UPDATE slot SET data = ?2, large = ?3, version = ?4, changes = ?5 WHERE id = ?1";
+        let (id, count) = (record.info.id, count_large(&record.data));
+        let text = record.data.to_text(is_small);
+        let params = params![id.as_bytes(), text, count, integer(record.info.version), changes(record)];
+        self.0.prepare_cached(update)?.execute(params)?;
+        for (name, value) in large(&record.data) {
+            if before.get(name).is_none_or(|before| before.as_str() != value) {
+                self.put_large_value(id, name, value)?;
+            }
+        }
+        for (name, _) in large(before) {
+            if record.data.get(name).is_none_or(|now| is_small(now.as_str())) {
+                let mut delete = self.0.prepare_cached("DELETE FROM large_value WHERE session = ?1 AND name = ?2")?;
+                delete.execute(params![id.as_bytes(), name])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_due(&self, id: SessionId, due: Option<Timestamp>) -> Result<(), Fault> {
+        let mut update = self.0.prepare_cached("UPDATE slot SET due_at = ?2 WHERE id = ?1")?;
+        update.execute(params![id.as_bytes(), due.map(Timestamp::as_millis)])?;
+        Ok(())
+    }
+
+    fn put_user(&self, name: &str, slot: Option<&UserSlot>) -> Result<(), Fault> {
+        let Some(slot) = slot else {
+            self.0.prepare_cached("DELETE FROM user WHERE name = ?1")?.execute([name])?;
+            return Ok(());
+        };
+        let put = "INSERT OR REPLACE INTO user (name, text, revision, signed_in_at, signed_in_from, due_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.0.prepare_cached(put)?.execute(params![
+            name,
+            slot.text,
+            integer(slot.revision),
+            slot.last_sign_in.map(|stamp| stamp.at.as_millis()),
+            slot.last_sign_in.and_then(|stamp| stamp.ip).map(|ip| ip.to_string()),
+            slot.due_at.map(Timestamp::as_millis),
+        ])?;
+        Ok(())
+    }
+
+    fn log(&self, LogEntry { id, entry }: &LogEntry) -> Result<(), Fault> {
+        let insert = "INSERT INTO audit (id, at, session, user_id, entry) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let (at, session) = (entry.at.as_millis(), entry.session.as_bytes());
+        let params = params![integer(*id), at, session, entry.user, head::encode_entry(entry)];
+        self.0.prepare_cached(insert)?.execute(params)?;
+        Ok(())
+    }
 }
 
-/// Forgets what is at or before a time, at most `limit`; says how many.
-pub(super) fn forget(db: &Connection, delete: &str, before: Timestamp, limit: usize) -> Result<usize, Fault> {
-    Ok(db.prepare_cached(delete)?.execute(params![before.as_millis(), at_most(limit)])?)
-}
-
-/// Whether there is anything at or before a time.
-pub(super) fn is_any(db: &Connection, any: &str, before: Timestamp) -> Result<bool, Fault> {
-    Ok(db.prepare_cached(any)?.query_row([before.as_millis()], |row| row.get(0))?)
-}
-
-/// A number of rows, as a statement takes it.
-pub(super) fn at_most(rows: usize) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
-}
-
-fn info_row(row: &Row<'_>) -> rusqlite::Result<InfoRow> {
-    Ok(InfoRow {
-        id: row.get(0)?,
-        user: row.get(1)?,
-        full_name: row.get(2)?,
-        user_type: row.get(3)?,
-        created_at: row.get(4)?,
-        last_seen_at: row.get(5)?,
-        idle_timeout: row.get(6)?,
-        ends_at: row.get(7)?,
-        authenticated_at: row.get(8)?,
-        methods: row.get(9)?,
-        level: row.get(10)?,
-        remember: row.get(11)?,
-        ip: row.get(12)?,
-        user_agent: row.get(13)?,
-        device: row.get(14)?,
-        country: row.get(15)?,
-        impersonated_by: row.get(16)?,
-        returns_to: row.get(17)?,
-        audit_user: row.get(18)?,
-        version: row.get(19)?,
+fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+    let time = |name: &str| row.get::<_, Option<i64>>(name).map(|millis| millis.map(Timestamp::from_millis));
+    Ok(Columns {
+        user: row.get("user_id")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        idle: row.get::<_, Option<i64>>("idle")?.map(duration),
+        ends_at: time("ends_at")?,
+        impersonated_by: row.get("impersonated_by")?,
+        ip: row.get::<_, Option<String>>("ip")?.and_then(|ip| ip.parse().ok()),
+        device: row.get("device")?,
+        idempotency: row.get::<_, Option<[u8; Digest::LEN]>>("idempotency")?.map(Digest::from_bytes),
+        due_at: time("due_at")?,
     })
 }
 
-fn secrets_row(row: &Row<'_>, first: usize) -> rusqlite::Result<SecretsRow> {
-    Ok(SecretsRow {
-        current: row.get(first)?,
-        issued_at: row.get(first + 1)?,
-        rotations: row.get(first + 2)?,
-        predecessors: row.get(first + 3)?,
+fn user(row: &Row<'_>) -> rusqlite::Result<UserSlot> {
+    let at: Option<i64> = row.get(3)?;
+    let ip = row.get::<_, Option<String>>(4)?.and_then(|ip| ip.parse().ok());
+    Ok(UserSlot {
+        text: row.get(1)?,
+        revision: bits(row.get(2)?),
+        last_sign_in: at.map(|at| LastSignIn { at: Timestamp::from_millis(at), ip }),
+        due_at: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
     })
+}
+
+/// Whether a value lies in its session's row.
+fn is_small(value: &str) -> bool {
+    value.len() <= 1000
+}
+
+fn large(data: &Data) -> impl Iterator<Item = (&str, &str)> {
+    data.iter().map(|(name, value)| (name, value.as_str())).filter(|(_, value)| !is_small(value))
+}
+
+fn count_large(data: &Data) -> i64 {
+    at_most(large(data).count())
+}
+
+fn changes(record: &Record) -> Vec<u8> {
+    record.recent_changes.ids().iter().flat_map(|id| id.to_be_bytes()).collect()
+}
+
+/// All 64 bits of a number, as SQLite keeps them.
+fn integer(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+fn bits(integer: i64) -> u64 {
+    integer.cast_unsigned()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// How many rows a statement may answer with.
+pub(super) fn at_most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }

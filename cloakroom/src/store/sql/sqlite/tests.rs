@@ -11,7 +11,14 @@ use rusqlite::{ErrorCode, params_from_iter, types::Null};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Client, Data, Error, Event, Json, RecentChanges, Record, Secrets, Token};
+use crate::{
+    AuditEntry, Client, Data, Event, Json, RecentChanges, Record, Secrets, SessionInfo, Token,
+    store::{
+        Create, Loaded, Query, Store,
+        embedded::Tables,
+        slots::{LogEntry, Write},
+    },
+};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -62,9 +69,10 @@ fn audit_entries(db: &Connection) -> usize {
         .unwrap()
 }
 
-fn note(store: &SqliteStore, text: &str) -> AuditEntry {
+fn note(store: &SqliteStore, text: &str) -> LogEntry {
     let create = creation(store, "anna", Data::new());
-    AuditEntry { note: Some(text.into()), ..AuditEntry::about(&create.record.info, Event::Changed, NOW) }
+    let entry = AuditEntry { note: Some(text.into()), ..AuditEntry::about(&create.record.info, Event::Changed, NOW) };
+    LogEntry { id: 1, entry }
 }
 
 /// Keeps the writer busy until the returned sender is dropped, so that what is written meanwhile waits in line.
@@ -104,14 +112,14 @@ async fn writes_that_wait_share_a_transaction_and_one_that_fails_is_undone_alone
     let other = Connection::open(directory.path().join("sessions.db")).unwrap();
     let go_on = pause_writer(&store).await;
     let (first, broken, last) = (note(&store, "first"), note(&store, "broken"), note(&store, "last"));
-    let first = in_line(&store, move |db| tables::insert_audit(db, &first)).await;
+    let first = in_line(&store, move |db| Within(db).log(&first)).await;
     let broken = in_line(&store, move |db| {
-        tables::insert_audit(db, &broken)?;
-        Ok(db.execute("INSERT INTO audit (event) VALUES (NULL)", [])?)
+        Within(db).log(&broken)?;
+        Ok(db.execute("INSERT INTO audit (id) VALUES (NULL)", [])?)
     })
     .await;
     let last = in_line(&store, move |db| {
-        tables::insert_audit(db, &last)?;
+        Within(db).log(&last)?;
         Ok((audit_entries(db), audit_entries(&other)))
     })
     .await;
@@ -119,7 +127,7 @@ async fn writes_that_wait_share_a_transaction_and_one_that_fails_is_undone_alone
     first.await.unwrap().unwrap();
     assert!(matches!(broken.await.unwrap(), Err(Error::Store { .. })));
     assert_eq!(last.await.unwrap().unwrap(), (2, 0), "seen inside and outside of the shared transaction");
-    let log = store.audit(&AuditQuery::default(), None, 10).await.unwrap().items;
+    let log = Store::audit(&store, &AuditQuery::default(), None, 10).await.unwrap().items;
     assert_eq!(log.iter().map(|logged| logged.entry.note.as_deref().unwrap()).collect::<Vec<_>>(), ["first", "last"]);
 }
 
@@ -129,18 +137,18 @@ async fn a_lost_transaction_costs_only_the_write_that_lost_it() {
     let store = Arc::new(store);
     let go_on = pause_writer(&store).await;
     let (first, last) = (note(&store, "first"), note(&store, "last"));
-    let first = in_line(&store, move |db| tables::insert_audit(db, &first)).await;
+    let first = in_line(&store, move |db| Within(db).log(&first)).await;
     let broken = in_line(&store, |db| {
         db.execute_batch("ROLLBACK")?;
         Ok(db.execute("no such statement", [])?)
     })
     .await;
-    let last = in_line(&store, move |db| tables::insert_audit(db, &last)).await;
+    let last = in_line(&store, move |db| Within(db).log(&last)).await;
     drop(go_on);
     first.await.unwrap().unwrap();
     assert!(broken.await.unwrap().is_err());
     last.await.unwrap().unwrap();
-    assert_eq!(store.audit(&AuditQuery::default(), None, 10).await.unwrap().items.len(), 2);
+    assert_eq!(Store::audit(&store, &AuditQuery::default(), None, 10).await.unwrap().items.len(), 2);
 }
 
 #[tokio::test]
@@ -156,7 +164,7 @@ async fn a_lock_held_by_others_fails_all_that_wait_after_one_wait() {
     let mut waiting = Vec::new();
     for n in 0..100 {
         let entry = note(&store, &n.to_string());
-        waiting.push(in_line(&store, move |db| tables::insert_audit(db, &entry)).await);
+        waiting.push(in_line(&store, move |db| Within(db).log(&entry)).await);
     }
     for waiting in waiting {
         assert!(matches!(waiting.await.unwrap(), Err(Error::Unavailable { .. })));
@@ -171,7 +179,7 @@ async fn a_panic_is_undone_and_the_store_goes_on() {
     let (_directory, store) = store().await;
     let entry = note(&store, "undone");
     let written = store.write(move |db| {
-        tables::insert_audit(db, &entry)?;
+        Within(db).log(&entry)?;
         panic!("on purpose");
         #[expect(unreachable_code, reason = "it gives the closure its type")]
         Ok(())
@@ -183,8 +191,8 @@ async fn a_panic_is_undone_and_the_store_goes_on() {
         assert!(error.to_string().contains("panicked"), "{error}");
     }
     let entry = note(&store, "written");
-    store.write(move |db| tables::insert_audit(db, &entry)).await.unwrap();
-    assert_eq!(store.audit(&AuditQuery::default(), None, 10).await.unwrap().items.len(), 1);
+    store.write(move |db| Within(db).log(&entry)).await.unwrap();
+    assert_eq!(Store::audit(&store, &AuditQuery::default(), None, 10).await.unwrap().items.len(), 1);
 }
 
 #[tokio::test]
@@ -196,27 +204,68 @@ async fn what_was_accepted_is_done_though_its_future_and_the_store_are_dropped()
     {
         let mut write = pin!(store.write(move |db| {
             let _ = wait.recv();
-            tables::insert_audit(db, &entry)?;
+            Within(db).log(&entry)?;
             let _ = done.send(());
             Ok(())
         }));
         assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
-    drop(store);
+    // It waits until what was accepted is done.
+    let closing = thread::spawn(move || drop(store));
     drop(go_on);
     is_done.recv().unwrap();
-    // The entry is written but not committed yet, so its transaction keeps others waiting until it is.
+    closing.join().unwrap();
     let other = Connection::open(directory.path().join("sessions.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(audit_entries(&other), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_leaves_the_file_alone_and_all_of_it_in_there() {
+    let (directory, store) = store().await;
+    let id = {
+        let create = creation(&store, "anna", Data::new());
+        store.create(&create, NOW).await.unwrap();
+        create.record.info.id
+    };
+    drop(store);
+    let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["sessions.db"]);
+    let copy = directory.path().join("copy.db");
+    std::fs::copy(directory.path().join("sessions.db"), &copy).unwrap();
+    let copy = SqliteStore::open(&copy).await.unwrap();
+    assert!(matches!(copy.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+}
+
+#[tokio::test]
+async fn a_file_that_is_deleted_or_replaced_is_noticed_at_the_next_call() {
+    for replaced in [false, true] {
+        let (directory, store) = store().await;
+        let file = directory.path().join("sessions.db");
+        let create = creation(&store, "anna", Data::new());
+        store.create(&create, NOW).await.unwrap();
+        if replaced {
+            std::fs::copy(&file, directory.path().join("backup.db")).unwrap();
+            std::fs::rename(directory.path().join("backup.db"), &file).unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+        let started = store.create(&creation(&store, "ben", Data::new()), NOW).await.map(drop);
+        let pinged = SlotStore::ping(&store).await.map(drop);
+        let loaded = store.load(create.record.info.id, NOW).await.map(drop);
+        for answer in [started, pinged, loaded] {
+            let error = answer.unwrap_err();
+            assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains("was deleted or replaced"), "{error}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_rare_match_is_found_page_by_page() {
     const INSERT: &str = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000) \
-        INSERT INTO session (id, device, created_at, last_seen_at, remember, version, secret, secret_issued_at, \
-        rotations, predecessors, recent_changes, lease_number, lease_until) \
-        SELECT unhex(printf('%036x', n)), iif(n = 9000, 'rare', NULL), 0, 0, 0, 0, zeroblob(32), 0, 0, x'', x'', 0, 0 \
+        INSERT INTO slot (id, head, revision, version, seen, data, large, changes, created_at) \
+        SELECT unhex(printf('%036x', n)), iif(n = 9000, '{\"device\":\"rare\",', '{') || \
+        '\"created\":0,\"issued\":0,\"secret\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}', n, 0, 0, '{}', 0, x'', 0 \
         FROM number";
     let (_directory, store) = store().await;
     store.write(|db| Ok(db.execute(INSERT, [])?)).await.unwrap();
@@ -251,7 +300,15 @@ async fn on_a_full_disk_what_was_answered_is_there_and_it_works_again_afterwards
     for n in 0..40 {
         let create = creation(&store, &format!("user {n}"), large.clone());
         let id = create.record.info.id;
-        tasks.push((id, in_line(&store, move |db| writes::create(db, &create, NOW)).await));
+        let transaction = Transaction {
+            id: 1,
+            now: NOW,
+            relies_on: Vec::new(),
+            log: vec![LogEntry { id: 1, entry: create.started(NOW) }],
+            writes: vec![Write::Create(Arc::new(create.record))],
+        };
+        let write = move |db: &Connection| embedded::commit(&Within(db), &transaction, false);
+        tasks.push((id, in_line(&store, write).await));
     }
     drop(go_on);
     let (mut written, mut refused) = (Vec::new(), Vec::new());
@@ -273,7 +330,7 @@ async fn on_a_full_disk_what_was_answered_is_there_and_it_works_again_afterwards
     for id in refused {
         assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Unknown));
         let query = AuditQuery { session: Some(id), ..AuditQuery::default() };
-        assert_eq!(store.audit(&query, None, 10).await.unwrap().items, []);
+        assert_eq!(Store::audit(&store, &query, None, 10).await.unwrap().items, []);
     }
     let create = creation(&store, "afterwards", large);
     store.create(&create, NOW).await.unwrap();
@@ -292,34 +349,26 @@ async fn readers_cannot_write() {
 async fn every_statement_on_a_requests_path_uses_an_index() {
     let (_directory, store) = store().await;
     for (statement, index) in [
-        (tables::OF_USER, "SEARCH session USING INDEX session_by_user (user_id=? AND (created_at,id)<(?,?))"),
-        (tables::AFTER_ID, "SEARCH session USING PRIMARY KEY (id>?)"),
-        (tables::IDS_OF_USER, "SEARCH session USING COVERING INDEX session_by_user (user_id=?)"),
-        (tables::LIVING_OF_USER, "SEARCH session USING INDEX session_by_user (user_id=?)"),
-        (tables::EXPIRED, "SEARCH session USING COVERING INDEX session_by_expiry (expires_at<?)"),
-        (tables::ANY_EXPIRED, "SEARCH session USING COVERING INDEX session_by_expiry (expires_at<?)"),
-        (
-            tables::STARTED_WITH,
-            "SEARCH session USING COVERING INDEX session_by_idempotency (idempotency=? AND <expr>=?)",
-        ),
-        (tables::FORGET_TOMBSTONES, "SEARCH tombstone USING COVERING INDEX tombstone_by_end (ended_at<?)"),
-        (tables::ANY_OLD_TOMBSTONE, "SEARCH tombstone USING COVERING INDEX tombstone_by_end (ended_at<?)"),
-        (tables::FORGET_AUDIT, "SEARCH audit USING COVERING INDEX audit_by_time (at<?)"),
-        (tables::ANY_OLD_AUDIT, "SEARCH audit USING COVERING INDEX audit_by_time (at<?)"),
-        (tables::FORGET_FENCES, "SEARCH user_fence USING COVERING INDEX user_fence_by_end (ended_before<?)"),
-        (tables::ANY_OLD_FENCE, "SEARCH user_fence USING COVERING INDEX user_fence_by_end (ended_before<?)"),
-        (tables::AUDIT, "SEARCH audit USING INTEGER PRIMARY KEY (rowid>?)"),
-        (tables::AUDIT_OF_USER, "SEARCH audit USING INDEX audit_by_user (user_id=? AND rowid>?)"),
-        (directory::USER, "SEARCH directory USING PRIMARY KEY (user_id=?)"),
-        (directory::USERS, "SEARCH directory USING PRIMARY KEY (user_id>?)"),
-        (directory::NOTE_SIGN_IN, "SEARCH directory USING PRIMARY KEY (user_id=?)"),
-        (tables::AUDIT_OF_SESSION, "SEARCH audit USING INDEX audit_by_session (session=? AND rowid>?)"),
+        (tables::OF_USER, "SEARCH slot USING INDEX slot_by_user"),
+        (tables::AFTER_ID, "SEARCH slot USING INDEX sqlite_autoindex_slot_1"),
+        (tables::DUE_PLACES, "SEARCH slot USING INDEX slot_by_due"),
+        (tables::COUNT, "SEARCH slot USING INDEX slot_by_user"),
+        (tables::STARTED_WITH, "SEARCH slot USING INDEX slot_by_idempotency"),
+        (tables::FORGET_SLOTS, "SEARCH slot USING INDEX slot_by_end"),
+        (tables::FORGET_AUDIT, "SEARCH audit USING INDEX audit_by_time"),
+        (tables::AUDIT, "SEARCH audit USING INTEGER PRIMARY KEY"),
+        (tables::AUDIT_OF_USER, "SEARCH audit USING INDEX audit_by_user"),
+        (tables::AUDIT_OF_SESSION, "SEARCH audit USING INDEX audit_by_session"),
+        (tables::IS_LOGGED, "SEARCH audit USING INDEX audit_by_session"),
+        (tables::USERS, "SEARCH user USING PRIMARY KEY"),
+        (tables::DUE_USERS, "SEARCH user USING INDEX user_by_due"),
     ] {
         let plan = store.read(move |db| plan(db, statement)).await.unwrap();
-        assert!(plan.iter().any(|step| step == index), "{statement}\n{plan:#?}");
+        assert!(plan.iter().any(|step| step.replace("COVERING ", "").starts_with(index)), "{statement}\n{plan:#?}");
         let scans = |step: &&String| step.starts_with("SCAN") && *step != "SCAN CONSTANT ROW";
         assert_eq!(plan.iter().find(scans), None, "{statement}\n{plan:#?}");
-        let may_sort = statement == tables::LIVING_OF_USER;
+        // Few are due, and their pages are by name.
+        let may_sort = statement == tables::DUE_USERS;
         assert_eq!(plan.iter().any(|step| step.contains("TEMP B-TREE")), may_sort, "{statement}\n{plan:#?}");
     }
 }

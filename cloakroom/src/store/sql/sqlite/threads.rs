@@ -19,6 +19,13 @@ use super::fault::Fault;
 /// Hands work to the threads.
 #[derive(Debug)]
 pub(super) struct Threads {
+    /// `None` only while it is dropped.
+    queues: Option<Queues>,
+    running: Vec<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Queues {
     writes: mpsc::Sender<Box<dyn Write>>,
     reads: mpsc::Sender<Read>,
 }
@@ -32,12 +39,18 @@ impl Threads {
         let (writes, to_write) = mpsc::channel(QUEUE);
         let (reads, to_read) = mpsc::channel(QUEUE);
         let to_read = Arc::new(Mutex::new(to_read));
+        let mut running = Vec::new();
         for reader in read_with {
             let waiting = Arc::clone(&to_read);
-            spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?;
+            running.push(spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?);
         }
-        spawn("cloakroom-sqlite-write", move || write_all(&write_with, to_write))?;
-        Ok(Self { writes, reads })
+        // The last one: it brings the log home when no reader holds it any more.
+        running.push(spawn("cloakroom-sqlite-write", move || write_all(&write_with, to_write))?);
+        Ok(Self { queues: Some(Queues { writes, reads }), running })
+    }
+
+    fn queues(&self) -> Result<&Queues, Stopped> {
+        self.queues.as_ref().ok_or(Stopped)
     }
 
     /// Runs `work` in a write transaction, perhaps again if the transaction had to be repeated, and answers
@@ -48,7 +61,7 @@ impl Threads {
     ) -> Result<Result<T, Fault>, Stopped> {
         let (answer, answered) = oneshot::channel();
         let task = WriteTask { work, outcome: None, answer };
-        self.writes.send(Box::new(task)).await.map_err(|_| Stopped)?;
+        self.queues()?.writes.send(Box::new(task)).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
 
@@ -64,7 +77,7 @@ impl Threads {
                 let _ = answer.send(in_snapshot(db, work));
             }
         };
-        self.reads.send(Box::new(read)).await.map_err(|_| Stopped)?;
+        self.queues()?.reads.send(Box::new(read)).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
 }
@@ -77,8 +90,8 @@ const BATCH: usize = 256;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(work).map(drop)
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).spawn(work)
 }
 
 fn read_all(db: &Connection, waiting: &Mutex<mpsc::Receiver<Read>>) {
@@ -111,6 +124,22 @@ fn write_all(db: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
             batch.push(next);
         }
         write_batch(db, batch);
+    }
+    // The file alone is the store. Where another process still reads, that one does it later.
+    let home = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = home {
+        tracing::warn!(%error, "the write-ahead log could not be brought home; it lies beside the file and belongs to it");
+    }
+}
+
+impl Drop for Threads {
+    /// Waits until what was accepted is done.
+    fn drop(&mut self) {
+        self.queues = None;
+        for thread in self.running.drain(..) {
+            // A thread of ours that panicked has told so.
+            let _ = thread.join();
+        }
     }
 }
 

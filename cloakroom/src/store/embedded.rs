@@ -1,0 +1,274 @@
+//! Transactions on stores that decide in this process, inside a transaction or under a lock of their own: SQLite and the
+//! directory of files. What they rely on is compared, then written, in the same step.
+
+use std::sync::Arc;
+
+use crate::{
+    Data, Digest, Json, Partition, RecentChanges, Record, SessionId, Timestamp,
+    store::{
+        LastSignIn,
+        slots::{Committed, DataChange, EndedSlot, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
+    },
+};
+
+/// What is kept, inside one transaction: what was written is seen by what is read after it.
+pub(super) trait Tables {
+    type Fault;
+
+    /// A session's slot; an open one with its data and the ids of its latest changes.
+    fn slot(&self, id: SessionId) -> Result<Option<Slot>, Self::Fault>;
+    fn user(&self, name: &str) -> Result<Option<UserSlot>, Self::Fault>;
+    /// How many sessions of a user live and have no impersonator.
+    fn count(&self, user: &str, now: Timestamp) -> Result<usize, Self::Fault>;
+    fn started_with(&self, partition: Partition, key: &Digest) -> Result<Option<SessionId>, Self::Fault>;
+    fn is_logged(&self, session: SessionId, entry: u64) -> Result<bool, Self::Fault>;
+
+    /// Puts a slot in the place of whatever is there.
+    fn put(&self, slot: &Slot) -> Result<(), Self::Fault>;
+    /// Writes head and columns of an open slot.
+    fn put_head(&self, record: &Record) -> Result<(), Self::Fault>;
+    /// Writes data, version and latest changes of an open slot.
+    fn put_data(&self, before: &Data, record: &Record) -> Result<(), Self::Fault>;
+    fn put_due(&self, id: SessionId, due: Option<Timestamp>) -> Result<(), Self::Fault>;
+    /// Puts or deletes a user's slot, as it is.
+    fn put_user(&self, name: &str, slot: Option<&UserSlot>) -> Result<(), Self::Fault>;
+    fn log(&self, entry: &LogEntry) -> Result<(), Self::Fault>;
+}
+
+/// What became of a transaction; `None` where nobody can tell whether an earlier try was applied.
+pub(super) fn commit<T: Tables>(
+    tables: &T,
+    transaction: &Transaction,
+    again: bool,
+) -> Result<Option<Outcome>, T::Fault> {
+    let mut seen = Seen { tables, slots: Vec::new() };
+    match seen.was_applied(transaction, again)? {
+        Applied::Yes => return seen.answer_again(transaction).map(Some),
+        Applied::Perhaps => return Ok(None),
+        Applied::No => {}
+    }
+    for expect in &transaction.relies_on {
+        if !seen.holds(expect, transaction)? {
+            return seen.conflict(transaction).map(Some);
+        }
+    }
+    for write in &transaction.writes {
+        if !seen.fits(write)? {
+            return seen.conflict(transaction).map(Some);
+        }
+    }
+    let mut answers = Vec::with_capacity(transaction.writes.len());
+    for write in &transaction.writes {
+        answers.push(seen.write(write, transaction.id)?);
+    }
+    // An answer shows the slot as it is after all writes.
+    for (answer, write) in answers.iter_mut().zip(&transaction.writes) {
+        if let (Committed::Record(record), Write::Data { id, .. }) = (answer, write)
+            && let Some(Slot::Open(now)) = seen.slot(*id)?
+        {
+            *record = Arc::clone(now);
+        }
+    }
+    for entry in &transaction.log {
+        if !(again && tables.is_logged(entry.entry.session, entry.id)?) {
+            tables.log(entry)?;
+        }
+    }
+    Ok(Some(Outcome::Committed(answers)))
+}
+
+enum Applied {
+    Yes,
+    No,
+    Perhaps,
+}
+
+/// Slots as they are inside the transaction, each read once.
+struct Seen<'a, T> {
+    tables: &'a T,
+    slots: Vec<(SessionId, Option<Slot>)>,
+}
+
+impl<T: Tables> Seen<'_, T> {
+    fn slot(&mut self, id: SessionId) -> Result<Option<&Slot>, T::Fault> {
+        let known = self.slots.iter().position(|(known, _)| *known == id);
+        let at = if let Some(at) = known {
+            at
+        } else {
+            self.slots.push((id, self.tables.slot(id)?));
+            self.slots.len() - 1
+        };
+        Ok(self.slots[at].1.as_ref())
+    }
+
+    fn open(&mut self, id: SessionId) -> Result<Option<&Arc<Record>>, T::Fault> {
+        Ok(match self.slot(id)? {
+            Some(Slot::Open(record)) => Some(record),
+            Some(Slot::Ended(_)) | None => None,
+        })
+    }
+
+    fn is_open(&mut self, id: SessionId, and: impl FnOnce(&Record) -> bool) -> Result<bool, T::Fault> {
+        Ok(self.open(id)?.is_some_and(|record| and(record)))
+    }
+
+    fn replace(&mut self, id: SessionId, slot: Slot) {
+        self.slots.retain(|(known, _)| *known != id);
+        self.slots.push((id, Some(slot)));
+    }
+
+    fn was_applied(&mut self, transaction: &Transaction, again: bool) -> Result<Applied, T::Fault> {
+        let is = |yes| if yes { Applied::Yes } else { Applied::No };
+        Ok(match transaction.writes.first() {
+            Some(Write::Data { id, known, .. }) => {
+                let Some(record) = self.open(*id)? else { return Ok(Applied::No) };
+                let kept = RecentChanges::KEPT as u64;
+                let since = known.map_or(0, |known| record.info.version.saturating_sub(known.version));
+                match record.recent_changes.contains(transaction.id) {
+                    true => Applied::Yes,
+                    false if again && since > kept => Applied::Perhaps,
+                    false => Applied::No,
+                }
+            }
+            Some(_) if !again => Applied::No,
+            Some(Write::Create(record)) => is(self.slot(record.info.id)?.is_some()),
+            Some(Write::Head(new)) => is(self.is_open(new.info.id, |there| there.revision == new.revision)?),
+            Some(Write::End(ended)) => {
+                is(matches!(self.slot(ended.id)?, Some(Slot::Ended(there)) if there.transaction == transaction.id))
+            }
+            Some(Write::User(name, slot)) => {
+                let there = self.tables.user(name)?.map(|slot| slot.revision);
+                is(there == slot.as_ref().map(|slot| slot.revision))
+            }
+            Some(Write::Import(_) | Write::Due(..) | Write::SignedIn(..)) | None => Applied::No,
+        })
+    }
+
+    fn answer_again(&mut self, transaction: &Transaction) -> Result<Outcome, T::Fault> {
+        let mut answers = Vec::with_capacity(transaction.writes.len());
+        for write in &transaction.writes {
+            answers.push(match write {
+                Write::Data { id, .. } => match self.open(*id)? {
+                    Some(record) => Committed::Record(Arc::clone(record)),
+                    None => return self.conflict(transaction),
+                },
+                _ => Committed::Done,
+            });
+        }
+        Ok(Outcome::Committed(answers))
+    }
+
+    fn holds(&mut self, expect: &Expect, transaction: &Transaction) -> Result<bool, T::Fault> {
+        let now = transaction.now;
+        match expect {
+            Expect::Live(id) => self.is_open(*id, |record| record.info.expiry(now).is_none()),
+            Expect::Head(id, revision) => self.is_open(*id, |record| record.revision == *revision),
+            Expect::Version(id, version) => self.is_open(*id, |record| record.info.version == *version),
+            Expect::Value(id, key, value) => {
+                self.is_open(*id, |record| record.data.get(key) == value.as_ref().map(Json::as_ref))
+            }
+            Expect::DataAtMost(id, most) => {
+                let change = transaction.writes.iter().find_map(|write| match write {
+                    Write::Data { id: changed, change, .. } if changed == id => Some(change),
+                    _ => None,
+                });
+                self.is_open(*id, |record| change.is_none_or(|change| merged(&record.data, change, *most).is_some()))
+            }
+            Expect::NotSeenSince(id, at) => self.is_open(*id, |record| record.info.last_seen_at <= *at),
+            Expect::Empty(id) => Ok(self.slot(*id)?.is_none()),
+            Expect::User(name, revision) => Ok(self.tables.user(name)?.map_or(0, |slot| slot.revision) == *revision),
+            Expect::Count(name, count) => Ok(self.tables.count(name, now)? == *count),
+            Expect::Try(partition, key, id) => Ok(self.tables.started_with(*partition, key)? == *id),
+        }
+    }
+
+    /// Whether a write finds the slot it needs.
+    fn fits(&mut self, write: &Write) -> Result<bool, T::Fault> {
+        match write {
+            Write::Create(record) => Ok(self.slot(record.info.id)?.is_none()),
+            Write::Head(record) => self.is_open(record.info.id, |_| true),
+            Write::Data { id, .. } | Write::Due(id, _) => self.is_open(*id, |_| true),
+            Write::End(ended) => self.is_open(ended.id, |_| true),
+            Write::Import(_) | Write::User(..) | Write::SignedIn(..) => Ok(true),
+        }
+    }
+
+    fn write(&mut self, write: &Write, transaction: u64) -> Result<Committed, T::Fault> {
+        match write {
+            Write::Create(record) => self.put(record.info.id, Slot::Open(Arc::clone(record)))?,
+            Write::Import(slot) => self.put(slot.id(), slot.clone())?,
+            Write::Head(new) => {
+                let id = new.info.id;
+                let Some(there) = self.open(id)? else { return Ok(Committed::Done) };
+                let mut record = Record {
+                    data: there.data.clone(),
+                    recent_changes: there.recent_changes.clone(),
+                    ..Record::clone(new)
+                };
+                record.info.version = there.info.version;
+                record.info.last_seen_at = there.info.last_seen_at;
+                self.tables.put_head(&record)?;
+                self.replace(id, Slot::Open(Arc::new(record)));
+            }
+            Write::Data { id, change, known } => {
+                let Some(there) = self.open(*id)? else { return Ok(Committed::Done) };
+                let is_known =
+                    known.is_some_and(|known| (known.version, known.revision) == (there.info.version, there.revision));
+                let (mut record, seen) = (Record::clone(there), there.info.last_seen_at);
+                let before = record.data.clone();
+                if let Some(data) = merged(&before, change, usize::MAX) {
+                    record.data = data;
+                }
+                record.info.version += 1;
+                record.recent_changes.push(transaction);
+                self.tables.put_data(&before, &record)?;
+                let record = Arc::new(record);
+                self.replace(*id, Slot::Open(Arc::clone(&record)));
+                return Ok(if is_known { Committed::AsKnown { seen } } else { Committed::Record(record) });
+            }
+            Write::End(ended) => {
+                let Some(there) = self.open(ended.id)? else { return Ok(Committed::Done) };
+                let record =
+                    Record { data: Data::new(), recent_changes: RecentChanges::default(), ..Record::clone(there) };
+                let slot = EndedSlot { record: Arc::new(record), ended: ended.clone(), transaction };
+                self.put(ended.id, Slot::Ended(Arc::new(slot)))?;
+            }
+            Write::Due(id, due) => self.tables.put_due(*id, *due)?,
+            Write::User(name, slot) => {
+                let known = self.tables.user(name)?.and_then(|slot| slot.last_sign_in);
+                let slot = slot.as_ref().map(|slot| {
+                    let last_sign_in = slot.last_sign_in.and_then(|new| LastSignIn::latest(known, Some(new)));
+                    UserSlot { last_sign_in, ..slot.clone() }
+                });
+                self.tables.put_user(name, slot.as_ref())?;
+            }
+            Write::SignedIn(name, stamp) => {
+                if let Some(mut slot) = self.tables.user(name)? {
+                    slot.last_sign_in = LastSignIn::latest(slot.last_sign_in, Some(*stamp));
+                    self.tables.put_user(name, Some(&slot))?;
+                }
+            }
+        }
+        Ok(Committed::Done)
+    }
+
+    fn put(&mut self, id: SessionId, slot: Slot) -> Result<(), T::Fault> {
+        self.tables.put(&slot)?;
+        self.replace(id, slot);
+        Ok(())
+    }
+
+    fn conflict(&mut self, transaction: &Transaction) -> Result<Outcome, T::Fault> {
+        Ok(Outcome::Conflict(match transaction.only_session() {
+            Some(id) => self.slot(id)?.cloned(),
+            None => None,
+        }))
+    }
+}
+
+/// The data after a change; `None` if they would be larger than before and than `most` bytes.
+fn merged(data: &Data, change: &DataChange, most: usize) -> Option<Data> {
+    let DataChange { remove_all, remove, set } = change;
+    let mut data = data.clone();
+    data.change(*remove_all, remove, set, most).is_ok().then_some(data)
+}
