@@ -1,6 +1,9 @@
 //! Deciding anew, because what was relied on changed meanwhile.
 
-use std::{hash::BuildHasher, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -26,8 +29,9 @@ impl Attempts {
     }
 
     pub(super) fn at_user(user: &str) -> Self {
-        let hash = foldable().hash_one(user);
-        Self { made: 0, place: usize::try_from(hash % 256).unwrap_or(0), turn: None }
+        let mut hasher = DefaultHasher::new();
+        user.hash(&mut hasher);
+        Self { made: 0, place: usize::from(hasher.finish().to_be_bytes()[0]), turn: None }
     }
 
     /// How many attempts failed.
@@ -58,13 +62,7 @@ impl Attempts {
 }
 
 /// Up to 2 ms at first, doubling to 32 ms.
-fn jitter(attempt: u32) -> Duration {
+pub(crate) fn jitter(attempt: u32) -> Duration {
     let most = 2_000_u64 << attempt.min(4);
     Duration::from_micros(random_id() % most)
-}
-
-/// The same for all of this process.
-fn foldable() -> &'static std::hash::RandomState {
-    static STATE: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(Default::default);
-    &STATE
 }

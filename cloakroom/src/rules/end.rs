@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     AuditEntry, Ended, Ending, Record, Result, SessionId, Timestamp,
-    rules::{attempts::Attempts, look, look::unasked},
+    rules::{attempts::Attempts, look, look::unasked, transaction::commit},
     store::{
         EndAnswer,
         slots::{Expect, Outcome, Slot, SlotStore, Transaction, Write},
@@ -52,6 +52,9 @@ pub(super) async fn end<S: SlotStore + ?Sized>(
     ending: &Ending,
     now: Timestamp,
 ) -> Result<Vec<EndAnswer>> {
+    if let [id] = ids {
+        return Ok(vec![end_one(slots, *id, ending, now).await?]);
+    }
     let mut answers = Vec::with_capacity(ids.len());
     let mut known: HashMap<SessionId, EndAnswer> = HashMap::new();
     for portion in ids.chunks(PORTION) {
@@ -60,9 +63,6 @@ pub(super) async fn end<S: SlotStore + ?Sized>(
             if !known.contains_key(id) && !new.contains(id) {
                 new.push(*id);
             }
-        }
-        if ids.len() == 1 {
-            return end_portion(slots, new, ending, now).await;
         }
         for answer in end_portion(slots, new, ending, now).await? {
             known.insert(id_of(&answer), answer);
@@ -77,6 +77,32 @@ pub(super) async fn end<S: SlotStore + ?Sized>(
         }
     }
     Ok(answers)
+}
+
+async fn end_one<S: SlotStore + ?Sized>(
+    slots: &S,
+    id: SessionId,
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<EndAnswer> {
+    let mut attempts = Attempts::at_session(id);
+    let mut slot = look::head(slots, id).await?;
+    loop {
+        let record = match slot {
+            Some(Slot::Open(record)) => record,
+            Some(Slot::Ended(slot)) => return Ok(EndAnswer::EndedBefore(slot.ended.clone())),
+            None => return Ok(EndAnswer::Unknown(id)),
+        };
+        let conclusion = Conclusion::of(&record, ending, now);
+        let mut transaction = Transaction::new(now);
+        conclusion.write(&record, &mut transaction);
+        drop(record);
+        match commit(slots, &transaction).await? {
+            Outcome::Committed(_) => return Ok(conclusion.answer()),
+            Outcome::Conflict(fresh) => slot = fresh,
+        }
+        attempts.again().await?;
+    }
 }
 
 fn id_of(answer: &EndAnswer) -> SessionId {

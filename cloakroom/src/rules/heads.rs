@@ -8,7 +8,7 @@ use crate::{
     rules::{attempts::Attempts, look, transaction::commit},
     store::{
         Gone, Locked, Rotated, Rotation,
-        slots::{Committed, Expect, Outcome, SlotStore, Transaction, Write},
+        slots::{Expect, Outcome, SlotStore, Transaction, Write},
     },
 };
 
@@ -56,7 +56,7 @@ pub(super) async fn change<S: SlotStore + ?Sized, T>(
         }
         let mut transaction = Transaction::new(now).relying_on([Expect::Live(id), Expect::Head(id, record.revision)]);
         // Data that change all the time must not keep anyone from the lock: then they are read once more.
-        let same_data = wants == Wants::FreshData && !slots.shares_records() && attempts.made() < 2;
+        let same_data = wants == Wants::FreshData && attempts.made() < 2;
         if same_data {
             transaction = transaction.relying_on([Expect::Version(id, record.info.version)]);
         }
@@ -68,17 +68,11 @@ pub(super) async fn change<S: SlotStore + ?Sized, T>(
             transaction.log(entry);
         }
         match commit(slots, &transaction).await? {
-            Outcome::Committed(answers) => {
-                let stored = answers.into_iter().find_map(|answer| match answer {
-                    Committed::Record(record) => Some(record),
-                    Committed::AsKnown { .. } | Committed::Done => None,
-                });
-                if stored.is_none() && wants == Wants::FreshData && !same_data {
-                    let fresh = look::living(look::session(slots, id).await?, now);
-                    return Ok(fresh.map(|record| (answer, record)));
-                }
-                return Ok(Ok((answer, stored.unwrap_or(changed))));
+            Outcome::Committed(_) if wants == Wants::FreshData && !same_data => {
+                let fresh = look::living(look::session(slots, id).await?, now);
+                return Ok(fresh.map(|record| (answer, record)));
             }
+            Outcome::Committed(_) => return Ok(Ok((answer, changed))),
             Outcome::Conflict(fresh) => slot = fresh,
         }
         attempts.again().await?;

@@ -6,7 +6,7 @@ use crate::{
     Error, Record, Result, SessionId, SessionInfo, Timestamp,
     store::{
         Cursor, Gone, Loaded, Page, Query, Tombstone,
-        slots::{Ask, Found, List, Listed, Slot, SlotStore, UserSlot},
+        slots::{Ask, EndedSlot, Found, List, Listed, Slot, SlotStore, UserSlot},
     },
 };
 
@@ -96,17 +96,31 @@ pub(super) fn living(slot: Option<Slot>, now: Timestamp) -> Result<Arc<Record>, 
 }
 
 /// What a slot is to those who load it.
+#[inline]
 pub(super) fn loaded(slot: Option<Slot>, now: Timestamp) -> Loaded {
     match slot {
-        Some(Slot::Open(record)) => match record.info.expired(now) {
-            None => Loaded::Live(record),
-            Some(ended) => Loaded::Ended(Arc::new(Tombstone { ended, secrets: record.secrets.clone() })),
-        },
-        Some(Slot::Ended(slot)) => {
-            Loaded::Ended(Arc::new(Tombstone { ended: slot.ended.clone(), secrets: slot.record.secrets.clone() }))
+        Some(Slot::Open(record)) => {
+            if record.info.expiry(now).is_some() {
+                return expired(&record, now);
+            }
+            Loaded::Live(record)
         }
+        Some(Slot::Ended(slot)) => ended(&slot),
         None => Loaded::Unknown,
     }
+}
+
+#[cold]
+fn expired(record: &Arc<Record>, now: Timestamp) -> Loaded {
+    match record.info.expired(now) {
+        None => Loaded::Live(Arc::clone(record)),
+        Some(ended) => Loaded::Ended(Arc::new(Tombstone { ended, secrets: record.secrets.clone() })),
+    }
+}
+
+#[cold]
+fn ended(slot: &EndedSlot) -> Loaded {
+    Loaded::Ended(Arc::new(Tombstone { ended: slot.ended.clone(), secrets: slot.record.secrets.clone() }))
 }
 
 /// Living sessions that match.

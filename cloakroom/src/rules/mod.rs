@@ -29,6 +29,8 @@ mod update;
 mod user_text;
 mod users;
 
+pub(crate) use attempts::jitter;
+
 #[deny(clippy::missing_trait_methods)]
 impl<S: SlotStore + ?Sized> Store for S {
     fn partition_key(&self) -> &PartitionKey {

@@ -44,11 +44,12 @@ async fn expire<S: SlotStore + ?Sized>(slots: &S, limit: usize, now: Timestamp, 
                 Listed::User(..) => return Err(unasked()),
             }
         }
-        for record in &due {
-            if record.extra.as_ref().is_some_and(|extra| extra.replaces.is_some()) {
-                ended.extend(Box::pin(finish_replacement(slots, record, now)).await?);
-            }
+        let replacing = |record: &Arc<Record>| record.extra.as_ref().is_some_and(|extra| extra.replaces.is_some());
+        for record in due.iter().filter(|record| replacing(record)) {
+            ended.extend(Box::pin(finish_replacement(slots, record, now)).await?);
         }
+        // What it settles moves the due time, too.
+        due.retain(|record| !replacing(record) || record.info.expiry(now).is_some());
         ended.extend(expire_or_move(slots, &due, now).await?);
         after = page.next;
         if after.is_none() {

@@ -1,11 +1,17 @@
 //! Noting that sessions were used.
 
+use std::sync::Arc;
+
 use crate::{
-    Record, Result, Timestamp,
-    rules::heads::{self, Decided, Wants},
+    Record, Result, SessionId, Timestamp,
+    change::random_id,
+    rules::{
+        heads::{self, Decided, Wants},
+        look,
+    },
     store::{
         Touch,
-        slots::{SeenAt, SlotStore},
+        slots::{Expect, Outcome, SeenAt, SlotStore, Transaction, Write},
     },
 };
 
@@ -13,14 +19,39 @@ pub(super) async fn touch<S: SlotStore + ?Sized>(slots: &S, touches: &[Touch], n
     if touches.is_empty() {
         return Ok(Vec::new());
     }
-    for touch in touches {
-        if let Some(grace_ends) = touch.grace_ends {
-            // Once after each rotation.
-            let confirm =
-                |record: &mut Record| Decided { answer: (), write: record.secrets.confirm(grace_ends), log: None };
-            drop(Box::pin(heads::change(slots, touch.id, Wants::Nothing, now, confirm)).await?);
-        }
+    let graces = touches.iter().filter_map(|touch| Some((touch.id, touch.grace_ends?)));
+    let graces: Vec<_> = graces.collect();
+    if !graces.is_empty() {
+        // Once after each rotation.
+        Box::pin(confirm(slots, &graces, now)).await?;
     }
     let seen: Vec<_> = touches.iter().map(|touch| SeenAt { id: touch.id, at: touch.seen_at }).collect();
     slots.touch(&seen, now).await
+}
+
+/// Starts the graces of predecessors whose successor was presented.
+async fn confirm<S: SlotStore + ?Sized>(slots: &S, graces: &[(SessionId, Timestamp)], now: Timestamp) -> Result<()> {
+    let ids: Vec<_> = graces.iter().map(|(id, _)| *id).collect();
+    let (mut transactions, mut written) = (Vec::new(), Vec::new());
+    for (slot, (id, grace_ends)) in look::heads(slots, &ids).await?.into_iter().zip(graces) {
+        let Ok(record) = look::living(slot, now) else { continue };
+        let mut head = (*record).clone();
+        if head.secrets.confirm(*grace_ends) {
+            let relies_on = [Expect::Live(*id), Expect::Head(*id, record.revision)];
+            head.revision = random_id();
+            transactions.push(Transaction::new(now).relying_on(relies_on).writing(Write::Head(Arc::new(head))));
+            written.push((*id, *grace_ends));
+        }
+    }
+    if transactions.is_empty() {
+        return Ok(());
+    }
+    for (outcome, (id, grace_ends)) in slots.commit(&transactions, false).await?.into_iter().zip(written) {
+        if let Outcome::Conflict(_) = outcome {
+            let confirm =
+                |record: &mut Record| Decided { answer: (), write: record.secrets.confirm(grace_ends), log: None };
+            drop(heads::change(slots, id, Wants::Nothing, now, confirm).await?);
+        }
+    }
+    Ok(())
 }

@@ -25,6 +25,16 @@ pub(super) async fn update<S: SlotStore + ?Sized>(
     if change.lease.is_some() || change.fields != Fields::default() {
         return Box::pin(update_with_head(slots, id, change, now)).await;
     }
+    let mut applied = Applied::Now;
+    let edited = slots.edit(id, &mut |record| {
+        if record.info.expiry(now).is_none() {
+            applied = change.apply_to(Arc::make_mut(record), now);
+        }
+    });
+    if let Some(slot) = edited {
+        let answer = living(slot, now).map_or_else(Updated::Gone, |record| answer(applied, record));
+        return Ok(answer);
+    }
     let transaction = changing_data(id, change, now);
     let slot = match commit(slots, &transaction).await? {
         Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
@@ -76,7 +86,10 @@ async fn update_with_head<S: SlotStore + ?Sized>(
         let revision = record.revision;
         let decided = match decide(change, record, now) {
             Ok(record) => record,
-            Err(answer) => return Ok(answer),
+            Err(answer @ Updated::Applied(_)) => return Ok(answer),
+            Err(answer) => {
+                return unless_applied_before(slots, id, changing_data(id, change, now), revision, answer).await;
+            }
         };
         let mut transaction = changing_data(id, change, now).relying_on([Expect::Head(id, revision)]);
         let writes_head = change.fields != Fields::default();
@@ -93,15 +106,39 @@ async fn update_with_head<S: SlotStore + ?Sized>(
     }
 }
 
+/// The answer, unless an earlier try of the change had succeeded, which changed what it relied on. Stores need not show
+/// the latest changes when they are read.
+async fn unless_applied_before<S: SlotStore + ?Sized>(
+    slots: &S,
+    id: SessionId,
+    transaction: Transaction,
+    revision: u64,
+    answer: Updated,
+) -> Result<Updated> {
+    // Nothing can be so any more: only an earlier try is found.
+    let never = [revision, revision.wrapping_add(1)].map(|revision| Expect::Head(id, revision));
+    Ok(match commit(slots, &transaction.relying_on(never)).await? {
+        Outcome::Committed(answers) => Updated::Applied(changed(answers)?),
+        Outcome::Conflict(_) => answer,
+    })
+}
+
 /// What the change makes of a record; the answer if it makes nothing of it.
 fn decide(change: &Change, record: Arc<Record>, now: Timestamp) -> Result<Record, Updated> {
     let mut changed = (*record).clone();
     match change.apply_to(&mut changed, now) {
         Applied::Now => Ok(changed),
-        Applied::Before => Err(Updated::Applied(record)),
-        Applied::Conflict => Err(Updated::Conflict(record)),
-        Applied::LeaseLost => Err(Updated::LeaseLost),
-        Applied::TooLarge { size } => Err(Updated::TooLarge(size)),
+        applied => Err(answer(applied, record)),
+    }
+}
+
+/// What to say of a change to this record.
+fn answer(applied: Applied, record: Arc<Record>) -> Updated {
+    match applied {
+        Applied::Now | Applied::Before => Updated::Applied(record),
+        Applied::Conflict => Updated::Conflict(record),
+        Applied::LeaseLost => Updated::LeaseLost,
+        Applied::TooLarge { size } => Updated::TooLarge(size),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Sessions, update::jitter};
-use crate::{Error, Record, Result, SessionId, store::Locked};
+use super::Sessions;
+use crate::{Error, Record, Result, SessionId, rules::jitter, store::Locked};
 
 /// A lock that is held. Given back when it is dropped; if its holder crashes, when its lease runs out.
 #[derive(Debug)]

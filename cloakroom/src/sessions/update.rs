@@ -1,6 +1,6 @@
 //! Changing sessions: data, and the token.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Found, Sessions,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
+    rules::jitter,
     store::{Gone, Rotated, Rotation, Updated},
 };
 
@@ -210,11 +211,4 @@ impl Sessions {
             Err(error) => error,
         }
     }
-}
-
-/// Up to 2 ms at first, doubling to 32 ms.
-pub(super) fn jitter(attempt: u32) -> Duration {
-    let most = 2_000_u64 << attempt.min(4);
-    let random = Change::new(0).id;
-    Duration::from_micros(random % most)
 }

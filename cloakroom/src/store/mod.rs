@@ -14,10 +14,10 @@
 //!
 //! # Writing a store
 //!
-//! Implement [`Store`] and mount the conformance suite on it (feature `testing`, [`crate::testing`]). A store that holds
-//! records in this process, or decides inside one transaction of an embedded database, uses the rules as they stand:
-//! [`Change::apply_to`], [`Rotation::apply_to`], [`SessionInfo::expired`]. A store behind a
-//! network says the same in its own language, and the suite's random operations compare the two.
+//! Implement [`SlotStore`](slots::SlotStore), which keeps slots, merges data and commits transactions, and knows no rule
+//! of sessions: those stand once, above it, and make every such store a [`Store`]. Then mount two suites on it (feature
+//! `testing`, [`crate::testing`]): [`slots!`](crate::slots) looks at what it keeps, [`conformance!`](crate::conformance)
+//! at what sessions do on it.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 

@@ -65,10 +65,6 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     /// names, and all sessions that its audit entries tell of, are of one group.
     fn spans_groups(&self) -> bool;
 
-    /// Whether records lie in this process: then every answer to a change of data or head holds them, and a caller that
-    /// lets go of its own before it commits has them changed in place.
-    fn shares_records(&self) -> bool;
-
     /// Looks at slots, in the order asked: one round trip, and one moment for all that is of one group.
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>>;
 
@@ -114,6 +110,12 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
 
     /// The slot, if it lies in memory and that is as good as [reading](Self::read) it; `None` means: read it.
     fn peek(&self, id: SessionId) -> Option<Option<Slot>>;
+
+    /// Changes an open slot where it lies, if that is in memory and as good as [committing](Self::commit): `change` is called
+    /// once, under the slot's lock, and may change data, version and [latest changes](Record::recent_changes) and nothing
+    /// else. Answers the slot as it is afterwards. Where nobody else holds the record, it is changed in place. `None` means:
+    /// commit.
+    fn edit(&self, id: SessionId, change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>>;
 
     /// Looks at what is particular to this store: settings of its server, indexes, what its account may do. With `repair`,
     /// mends indexes and routines. What slots themselves should be is looked at above, for every store.
@@ -389,8 +391,7 @@ pub enum Committed {
         /// When the session was last seen.
         seen: Timestamp,
     },
-    /// The whole slot as it is after the transaction, for [`Write::Data`] where that is not so. A store that
-    /// [shares](SlotStore::shares_records) its records answers it for [`Write::Head`] too.
+    /// The whole slot as it is after the transaction, for [`Write::Data`] where that is not so.
     Record(Arc<Record>),
     /// Any other write.
     Done,

@@ -8,6 +8,7 @@ mod databases;
 mod file;
 #[cfg(feature = "redis")]
 mod redis;
+mod rules;
 mod simulation;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -156,8 +156,8 @@ fn apply(held: &mut Held<'_>, transaction: &Transaction) -> bool {
 fn answers(held: &mut Held<'_>, writes: &[Write]) -> Vec<Committed> {
     let answer = |write: &Write| match write {
         Write::Data { id, .. } => answer(held, *id),
-        Write::Head(record) => answer(held, record.info.id),
         Write::Create(_)
+        | Write::Head(_)
         | Write::End(_)
         | Write::Import(_)
         | Write::Due(..)

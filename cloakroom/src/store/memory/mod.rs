@@ -5,11 +5,11 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    Partition, PartitionKey, Result, SessionId, Timestamp,
+    Partition, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
@@ -88,10 +88,6 @@ impl SlotStore for MemoryStore {
         true
     }
 
-    fn shares_records(&self) -> bool {
-        true
-    }
-
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         Box::pin(async move { Ok(self.read_now(asks)) })
     }
@@ -132,6 +128,15 @@ impl SlotStore for MemoryStore {
 
     fn peek(&self, id: SessionId) -> Option<Option<Slot>> {
         Some(self.shard(id).slot(id))
+    }
+
+    fn edit(&self, id: SessionId, change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
+        let mut shard = self.shard(id);
+        if let Some(record) = shard.open.get_mut(id) {
+            change(record);
+            return Some(Some(Slot::Open(Arc::clone(record))));
+        }
+        Some(shard.slot(id))
     }
 
     fn examine(&self, _now: Timestamp, _repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {

@@ -35,7 +35,7 @@ use self::{
     servers::Servers,
 };
 use crate::{
-    PartitionKey, Result, SessionId, Timestamp,
+    PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
@@ -147,10 +147,6 @@ impl SlotStore for RedisStore {
         false
     }
 
-    fn shares_records(&self) -> bool {
-        false
-    }
-
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         Box::pin(self.inner.read(asks))
     }
@@ -190,6 +186,10 @@ impl SlotStore for RedisStore {
     }
 
     fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
+        None
+    }
+
+    fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cloakroom::{
-    Error, PartitionKey, Result, SessionId, Timestamp,
+    Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page,
         slots::{Ask, Committed, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction, Write},
@@ -203,10 +203,6 @@ impl SlotStore for Client {
         self.0.spans_groups
     }
 
-    fn shares_records(&self) -> bool {
-        false
-    }
-
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         Box::pin(self.0.ask(|state| match self.0.bug {
             Some(bug) => asks.iter().map(|ask| bug.read(&state.model, &state.old, ask)).collect(),
@@ -262,6 +258,10 @@ impl SlotStore for Client {
     }
 
     fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
+        None
+    }
+
+    fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }
 

@@ -35,7 +35,7 @@ use super::{
     pool::{CALL_TIMEOUT, Pool},
 };
 use crate::{
-    Error, PartitionKey, Result, SessionId, Timestamp,
+    Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
         batcher::{Batcher, Limits},
@@ -246,10 +246,6 @@ impl SlotStore for PostgresStore {
         true
     }
 
-    fn shares_records(&self) -> bool {
-        false
-    }
-
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         Box::pin(self.look_at(asks))
     }
@@ -289,6 +285,10 @@ impl SlotStore for PostgresStore {
     }
 
     fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
+        None
+    }
+
+    fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }
 

@@ -30,7 +30,7 @@ use self::{
     threads::{Stopped, Threads},
 };
 use crate::{
-    Error, PartitionKey, Result, SessionId, Timestamp,
+    Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, embedded,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
@@ -154,10 +154,6 @@ impl SlotStore for SqliteStore {
         true
     }
 
-    fn shares_records(&self) -> bool {
-        false
-    }
-
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         let asks = asks.to_vec();
         Box::pin(self.read(move |db| asks.iter().map(|ask| find(db, ask)).collect()))
@@ -238,6 +234,10 @@ impl SlotStore for SqliteStore {
     }
 
     fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
+        None
+    }
+
+    fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }
 
