@@ -1,6 +1,6 @@
 //! The command line's way to the API: over the network, or straight into it on a store of this machine.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use cloakroom::Sessions;
@@ -10,11 +10,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
 use tower_service::Service;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::{
-    Server,
+    Server, TlsError,
     keys::{self, ApiKey, ApiKeys, KeyError, Scope},
-    output, percent, stores,
+    output, percent, server, stores,
 };
 
 /// Where calls go.
@@ -48,6 +49,8 @@ pub(crate) enum CallError {
     Answer(String),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// What the API said.
@@ -75,7 +78,7 @@ struct Job {
 
 impl Client {
     /// To the server at `url`.
-    pub(crate) fn of_server(url: &str, key: String) -> Self {
+    pub(crate) fn of_server(url: &str, key: String, ca: Option<&Path>) -> Result<Self, CallError> {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
@@ -84,8 +87,11 @@ impl Client {
             // A proxy of the environment would look on its own machine.
             config = config.proxy(None);
         }
+        if url.starts_with("https:") {
+            config = config.tls_config(tls(ca)?);
+        }
         let agent = config.build().into();
-        Self { way: Way::Server { agent, url: url.trim_end_matches('/').to_owned() }, key }
+        Ok(Self { way: Way::Server { agent, url: url.trim_end_matches('/').to_owned() }, key })
     }
 
     /// Straight on a store.
@@ -203,6 +209,20 @@ impl Drop for Straight {
     }
 }
 
+/// With these authorities, or those that the system trusts.
+fn tls(ca: Option<&Path>) -> Result<TlsConfig, CallError> {
+    let trusted = match ca {
+        Some(file) => server::tls::certificates(file)?,
+        // One that cannot be read is not trusted.
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let trusted = trusted.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(trusted.collect())))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build())
+}
+
 fn is_this_machine(url: &str) -> bool {
     let Some(host) = url.parse::<http::Uri>().ok().and_then(|url| url.host().map(str::to_ascii_lowercase)) else {
         return false;
@@ -235,7 +255,7 @@ mod tests {
         });
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = runtime.spawn(crate::run(listener, server, async { stopped.await.unwrap_or_default() }));
-        let client = Client::of_server(&url, key);
+        let client = Client::of_server(&url, key, None).unwrap();
         let answer = client.call(Method::POST, "/v1/sessions/revoke", Some(r#"{"all":true}"#.into())).unwrap();
         assert!(answer.contains(r#""matched":2000"#), "{}", &answer[..200]);
         let refused = client.call(Method::POST, "/v1/sessions/revoke", Some("{}".into())).unwrap_err();

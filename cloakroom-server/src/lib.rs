@@ -37,4 +37,4 @@ mod stores;
 pub use assertion::{AssertionKeyError, AssertionKeys};
 pub use keys::{ApiKey, ApiKeys, KeyRing, Scope};
 pub use policy::{Policies, Policy, PolicyError};
-pub use server::{Bounds, Server, listen, run};
+pub use server::{Bounds, Server, Tls, TlsError, listen, run};

@@ -51,7 +51,7 @@ const MIN_LEN: usize = 4;
 const HIDDEN: &str = "***";
 
 /// Parameters of addresses that hold no secret.
-const HARMLESS: [&str; 20] = [
+const HARMLESS: [&str; 22] = [
     "application_name",
     "charset",
     "collation",
@@ -70,6 +70,8 @@ const HARMLESS: [&str; 20] = [
     "sslrootcert",
     "statement-cache-capacity",
     "timeout_ms",
+    "tls_ca",
+    "tls_cert",
     "user",
     "wait_replicas",
 ];

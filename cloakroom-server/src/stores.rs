@@ -15,6 +15,13 @@ use crate::{
 /// Opens the store at an address, which makes it where there is none.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>> {
     prepare(url)?;
+    path(url).map_or(Ok(()), check_new)?;
+    store::open(url).await
+}
+
+/// The same for a server, which is what the store belongs to.
+pub(crate) async fn open_to_serve(url: &str) -> Result<Arc<dyn Store>> {
+    prepare(url)?;
     store::open(url).await
 }
 
@@ -72,7 +79,33 @@ fn check_owner(path: &Path) -> Result<()> {
     Err(Error::Store { message, source: None })
 }
 
+/// Refuses to have the superuser make a store in the directory of another account, which could not use it.
+#[cfg(unix)]
+fn check_new(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
+    use crate::account::{self, Account};
+
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Err(_), Ok(directory)) = (std::fs::metadata(path), std::fs::metadata(parent)) else { return Ok(()) };
+    let (owner, user) = (Account(directory.uid()), account::effective());
+    if owner == user || user != Account(0) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} would be made in a directory of {owner}, who could not use it: run this as that account: sudo -u {} cloakroom …",
+        path.display(),
+        owner.for_sudo(),
+    );
+    Err(Error::Store { message, source: None })
+}
+
 #[cfg(not(unix))]
 fn check_owner(_path: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_new(_path: &Path) -> Result<()> {
     Ok(())
 }

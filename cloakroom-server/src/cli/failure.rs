@@ -40,6 +40,7 @@ impl From<CallError> for Failure {
             },
             CallError::Unreachable { .. } | CallError::Store(_) => Self::UNAVAILABLE,
             CallError::Answer(_) | CallError::Key(_) => Self::FAILED,
+            CallError::Tls(_) => Self::USAGE,
         };
         let message = match &error {
             CallError::Refused(refusal) if refusal.code == "unauthorized" => {

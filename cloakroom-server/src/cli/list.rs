@@ -90,7 +90,8 @@ fn print(sessions: &[Members], wide: bool) -> Result<(), Failure> {
         let (id, user, ip, device) = (text("id"), session.text("user"), text("client.ip"), text("client.device"));
         let (seen, expires) = (distance(session.time("last_seen_at")), distance(session.time("expires_at")));
         let mut cells = vec![(id.as_str(), Paint::Plain), (user.as_deref().unwrap_or("(anonymous)"), Paint::Plain)];
-        cells.extend(shows_others.then(|| (another.as_deref().unwrap_or_default(), Paint::Warning)));
+        let paint = if another.is_some() { Paint::Warning } else { Paint::Plain };
+        cells.extend(shows_others.then(|| (another.as_deref().unwrap_or_default(), paint)));
         cells.extend([ip.as_str(), &device, &seen, &expires].map(|text| (text, Paint::Plain)));
         table.row(cells);
     }

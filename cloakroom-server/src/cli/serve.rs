@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use super::{Failure, target::setting};
 use crate::{
-    Bounds, KeyRing, Server,
+    Bounds, KeyRing, Server, Tls,
     config::{ConfigError, Listen, Settings},
     log, redact, stores,
 };
@@ -45,7 +45,7 @@ impl Serve {
         let mut reload = reload_signal().map_err(failed)?;
         if !redact::is_known(settings.store()) {
             // What is no address is told before anything is bound.
-            stores::open(settings.store()).await?;
+            stores::open_to_serve(settings.store()).await?;
         }
         let listener = listen(&settings.listen(), "--listen")?;
         let grpc = settings.grpc_listen().map(|wanted| listen(wanted, "--grpc-listen")).transpose()?;
@@ -56,12 +56,14 @@ impl Serve {
         }
         let assertion_keys = settings.assertion_keys().map_err(ConfigError::from)?;
         let address = listener.local_addr().map_err(failed)?;
+        let tls = settings.tls()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let and_grpc = match &grpc {
             Some(listener) => format!(", gRPC on {}", listener.local_addr().map_err(failed)?),
             None => String::new(),
         };
         let store = redact::address(settings.store());
-        let ready = writeln!(io::stdout(), "cloakroom ready on http://{address}{and_grpc}, store {store}");
+        let ready = writeln!(io::stdout(), "cloakroom ready on {scheme}://{address}{and_grpc}, store {store}");
         if let Err(error) = ready {
             // The parent process closed the pipe; that is no reason not to serve.
             tracing::warn!(%error, "the ready line could not be written");
@@ -70,6 +72,9 @@ impl Serve {
         let mut server = Server::new(sessions, keys.clone())
             .bounds(within_open_files(settings.bounds()))
             .policies(settings.policies().clone());
+        if let Some(tls) = &tls {
+            server = server.tls(tls.clone());
+        }
         if let Some(keys) = assertion_keys {
             server = server.assertion_keys(keys);
         }
@@ -82,7 +87,7 @@ impl Serve {
         let reloading = async {
             loop {
                 reload.next().await;
-                self.reload(&keys);
+                self.reload(&keys, tls.as_ref());
             }
         };
         tokio::select! {
@@ -92,19 +97,23 @@ impl Serve {
         Ok(())
     }
 
-    /// Reads the keys again. What cannot be used changes nothing.
-    fn reload(&self, keys: &KeyRing) {
-        let read = self.read().and_then(|settings| Ok(settings.keys(setting(KEY).as_deref())?));
+    /// Reads API keys and certificate again. What cannot be used changes nothing.
+    fn reload(&self, keys: &KeyRing, tls: Option<&Tls>) {
+        let read = self.read().and_then(|settings| {
+            let (read, _) = settings.keys(setting(KEY).as_deref())?;
+            if let (Some(tls), Some((certificate, key))) = (tls, settings.tls_files()?) {
+                tls.read_again(certificate, key).map_err(ConfigError::from)?;
+            }
+            Ok(read)
+        });
         match read {
-            Ok((read, _)) => {
-                tracing::info!(keys = read.len(), "the API keys were read again; other settings take a restart");
+            Ok(read) => {
+                let certificate = tls.is_some();
+                tracing::info!(keys = read.len(), certificate, "keys were read again; other settings take a restart");
                 keys.replace(read);
             }
             Err(failure) => {
-                tracing::error!(
-                    error = failure.message,
-                    "the API keys could not be read again; those before still count"
-                );
+                tracing::error!(error = failure.message, "keys could not be read again; those before still count");
             }
         }
     }

@@ -25,6 +25,9 @@ pub(super) struct Target {
     /// key itself] [default: ./cloakroom.key]
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// The certificates of the authorities to trust for https, as PEM [env: CLOAKROOM_CA] [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Work straight on a store instead, such as sqlite:cloakroom.db, or @FILE for an address in a file [env:
     /// CLOAKROOM_STORE]
     #[arg(long, value_name = "URL")]
@@ -62,7 +65,10 @@ impl Target {
                 }
                 Ok(Client::of_store(&store)?)
             }
-            Place::Server(url) => Ok(Client::of_server(&url, self.key()?)),
+            Place::Server(url) => {
+                let ca = self.ca.clone().or_else(|| setting("CLOAKROOM_CA").map(PathBuf::from));
+                Ok(Client::of_server(&url, self.key()?, ca.as_deref())?)
+            }
         }
     }
 

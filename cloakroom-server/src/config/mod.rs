@@ -16,15 +16,17 @@ use cloakroom::{
 use serde::Deserialize;
 
 use crate::{
-    Bounds,
+    Bounds, Tls, TlsError,
     assertion::{self, AssertionKeyError, AssertionKeys},
     keys::{self, ApiKey, ApiKeys, KeyError, PrivateFileError, Scope},
     policy::Policies,
     redact, stores,
 };
 
+mod file;
 mod values;
 
+use file::{check_private, parse, place};
 pub(crate) use values::{Bound, Listen, LogFilter, Period, Proxies};
 
 /// Settings that are a line each, by name.
@@ -132,6 +134,13 @@ settings! {
     /// A file with an API key of scope admin, beside those in the settings file; read again on SIGHUP
     #[arg(long, env = "CLOAKROOM_API_KEY_FILE", value_name = "FILE")]
     api_key_file: PathBuf;
+    /// The certificate for TLS, as PEM, with those that lead to its authority behind it; read again on SIGHUP. [default: none,
+    /// and plain HTTP]
+    #[arg(long, env = "CLOAKROOM_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: PathBuf;
+    /// Its private key, as PEM
+    #[arg(long, env = "CLOAKROOM_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf;
     /// How many wrong API keys a client may send in a minute [default: 20]; ten times as many from all together
     #[arg(long, env = "CLOAKROOM_KEY_ATTEMPTS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     key_attempts: u32;
@@ -199,6 +208,10 @@ pub(crate) enum ConfigError {
     #[error(transparent)]
     AssertionKey(#[from] AssertionKeyError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the settings tls_certificate and tls_key go together: give both, or neither for plain HTTP")]
+    HalfTls,
+    #[error(transparent)]
     PrivateFile(#[from] PrivateFileError),
     #[error(
         "the store {store} is not on this machine, and no API key is configured: make one with `cloakroom key`, and set \
@@ -233,6 +246,7 @@ impl Settings {
         if let Some(file) = &self.assertion_keys {
             AssertionKeys::read(file)?;
         }
+        self.tls()?;
         let is_remote = redact::is_known(self.store()) && embedded_directory(self.store()).is_none();
         if self.configured_keys(key)?.is_empty() && is_remote {
             return Err(ConfigError::NoKey { store: redact::address(self.store()) });
@@ -283,6 +297,20 @@ impl Settings {
         self.trusted_proxies.clone().map(|Proxies(proxies)| proxies)
     }
 
+    /// The files of the certificate and its key, if connections are encrypted.
+    pub(crate) fn tls_files(&self) -> Result<Option<(&Path, &Path)>, ConfigError> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            _ => Err(ConfigError::HalfTls),
+        }
+    }
+
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, ConfigError> {
+        let Some((certificate, key)) = self.tls_files()? else { return Ok(None) };
+        Ok(Some(Tls::read(certificate, key)?))
+    }
+
     pub(crate) fn bounds(&self) -> Bounds {
         let defaults = Bounds::default();
         let or = |period: Option<Period>, default| period.map_or(default, |Period(period)| period);
@@ -300,7 +328,7 @@ impl Settings {
 
     /// Opens the store and serves sessions from it.
     pub(crate) async fn sessions(&self) -> Result<Sessions, ConfigError> {
-        let store = stores::open(self.store()).await.map_err(ConfigError::Sessions)?;
+        let store = stores::open_to_serve(self.store()).await.map_err(ConfigError::Sessions)?;
         self.builder(Sessions::builder(store)).build().map_err(|source| self.together(source))
     }
 
@@ -411,49 +439,6 @@ impl Settings {
     }
 }
 
-/// Mistakes are told with their place, and without the line itself: it may hold a password.
-fn parse(file: &Path, text: &str) -> Result<Settings, ConfigError> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let (line, column) = (before.lines().count().max(1), before.lines().last().unwrap_or_default());
-        let at_line_start = before.is_empty() || before.ends_with('\n');
-        let (line, column) = match (before.is_empty(), at_line_start) {
-            (true, _) => (1, 1),
-            (false, true) => (line + 1, 1),
-            (false, false) => (line, column.chars().count() + 1),
-        };
-        ConfigError::File { path: file.into(), line, column, message: error.message().to_owned() }
-    })
-}
-
-/// Where a setting stands.
-fn place(file: &Path, text: &str, name: &str) -> String {
-    let is_it = |line: &str| line.split_once('=').is_some_and(|(before, _)| before.trim() == name);
-    match text.lines().position(is_it) {
-        Some(before) => format!("{}, line {}", file.display(), before + 1),
-        None => file.display().to_string(),
-    }
-}
-
-/// Another account could add a key of its own.
-#[cfg(unix)]
-fn check_private(file: &Path) -> Result<(), ConfigError> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let wrong = |source| ConfigError::Read { path: file.into(), source };
-    let mode = fs::metadata(file).map_err(wrong)?.permissions().mode();
-    if mode & 0o002 == 0 {
-        return Ok(());
-    }
-    let problem = format!("may be written by every account (its mode is {:03o}): chmod o-w it", mode & 0o777);
-    Err(ConfigError::Unsafe { path: file.into(), problem })
-}
-
-#[cfg(not(unix))]
-fn check_private(_file: &Path) -> Result<(), ConfigError> {
-    Ok(())
-}
-
 /// The directory beside a store on this machine.
 fn embedded_directory(store: &str) -> Option<PathBuf> {
     if store.starts_with("memory:") {
@@ -552,26 +537,6 @@ mod tests {
     fn t7_a_refusal_does_not_show_the_store_s_password() {
         let refused = read("store = 'postgres://app:s3cr3t@db/sessions'").keys(None).unwrap_err();
         assert!(!refused.to_string().contains("s3cr3t"));
-    }
-
-    #[test]
-    fn mistakes_are_told_with_their_line() {
-        let file = Path::new("a.toml");
-        for (text, place, told) in [
-            ("idel = '1:00'", "a.toml, line 1, column 1", "idel"),
-            ("\n# a comment\nidle = 'soon'\n", "a.toml, line 3, column 8", "HH:MM"),
-            ("store = 'memory:'\n  absolute = '90'", "line 2, column 14", "without a unit"),
-            ("log = 'cloakroom=loud'", "line 1, column 7", "level"),
-            ("trusted_proxies = '10.0.0.0/8, nowhere'", "line 1", "nowhere"),
-            ("listen = 'here'", "line 1", "localhost:7600"),
-            ("\nstore = 'memory:\nidle = '1h'", "line 2", "invalid"),
-        ] {
-            let error = parse(file, text).unwrap_err().to_string();
-            assert!(error.contains(place) && error.contains(told), "{text}: {error}");
-        }
-        let error = parse(file, "stroe = 'postgres://app:s3cr3t@db'").unwrap_err().to_string();
-        assert!(error.contains("stroe") && !error.contains("s3cr3t"), "{error}");
-        assert_eq!(read("absolute = 'none'").lifetimes().absolute, None);
     }
 
     #[test]

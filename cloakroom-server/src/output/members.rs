@@ -84,7 +84,7 @@ pub(crate) fn details(members: &Members) -> Result<(), Unwritten> {
 
 /// A name and what is said of it.
 pub(crate) fn detail(name: &str, value: &str) -> Result<(), Unwritten> {
-    line(&format!("{:<17} {value}", name.replace('_', " ")))
+    line(&format!("{:<17} {value}", name.trim_end_matches("_seconds").replace('_', " ")))
 }
 
 /// An audit entry, on one line: when, what, of which session and user, and all else that is known.
@@ -119,7 +119,8 @@ fn readable_value(name: &str, value: &RawValue) -> String {
         return text;
     }
     if let Ok(list) = serde_json::from_str::<Vec<String>>(json) {
-        return if list.is_empty() { "-".into() } else { list.join(", ") };
+        let none = if name == "allowed_networks" { "anywhere" } else { "-" };
+        return if list.is_empty() { none.into() } else { list.join(", ") };
     }
     match json {
         "null" => "-".into(),
@@ -143,7 +144,7 @@ mod tests {
             ("remember", "true", "yes"),
             ("level", "2", "2"),
             ("allowed_networks", r#"["10.0.0.0/8","::1"]"#, "10.0.0.0/8, ::1"),
-            ("allowed_networks", "[]", "-"),
+            ("allowed_networks", "[]", "anywhere"),
         ] {
             let value = RawValue::from_string(json.to_owned()).unwrap();
             assert_eq!(readable_value(name, &value), shown);

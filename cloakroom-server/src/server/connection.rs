@@ -1,6 +1,7 @@
 //! One connection: what it is at, and how long it may be.
 
 use std::{
+    convert::Infallible,
     io::{self, IoSlice},
     pin::{Pin, pin},
     sync::{
@@ -20,7 +21,7 @@ use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::Watcher,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -28,66 +29,87 @@ use tokio::{
     sync::Notify,
     time::{Instant, Sleep, sleep, sleep_until},
 };
-use tower_service::Service;
+use tower_service::Service as _;
 
 use super::{
-    Bounds, Peer,
+    Bounds, Peer, Tls,
     crowd::{Cut, Place},
 };
 
-/// Serves one connection to its end.
-pub(super) fn serve(
-    stream: TcpStream,
-    peer: Peer,
-    router: &Router,
-    connections: &GracefulShutdown,
-    place: Place,
-    bounds: Bounds,
-) -> impl Future<Output = ()> + use<> {
-    // Answers are small and written at once: waiting to fill a packet only delays them.
-    stream.set_nodelay(true).unwrap_or_default();
-    let (router, activity) = (router.clone(), Arc::clone(&place.activity));
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        activity.works();
-        request.extensions_mut().insert(peer);
-        let (mut router, activity) = (router.clone(), Arc::clone(&activity));
-        async move {
-            let response = router.call(request).await?;
-            Ok::<_, std::convert::Infallible>(response.map(|body| Answer { body, activity }))
-        }
-    });
-    let wire = Wire { stream, activity: Arc::clone(&place.activity), stuck: None, timeout: bounds.write_timeout };
-    // The bound on a head also holds between requests there; here the two differ.
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(wire), service);
-    let connection = connections.watch(connection);
-    async move {
-        let mut connection = pin!(connection);
-        let mut due = pin!(sleep_until(place.activity.due(&bounds)));
+/// What connections of a server have in common.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) router: Router,
+    pub(super) bounds: Bounds,
+    pub(super) tls: Option<Tls>,
+}
+
+impl Host {
+    /// Serves one connection to its end.
+    pub(super) async fn serve(self, stream: TcpStream, peer: Peer, shutdown: Watcher, place: Place) {
+        // Answers are small and written at once: waiting to fill a packet only delays them.
+        stream.set_nodelay(true).unwrap_or_default();
+        let (bounds, activity) = (self.bounds, Arc::clone(&place.activity));
+        let wire = Wire { stream, activity: Arc::clone(&activity), stuck: None, timeout: bounds.write_timeout };
+        let mut served = pin!(self.talk(wire, peer, shutdown, &place));
+        let mut due = pin!(sleep_until(activity.due(&bounds)));
         loop {
             tokio::select! {
-                served = &mut connection => {
-                    if let Err(error) = served {
-                        if is_timeout(&error) {
-                            place.note(Cut::Unread);
-                        }
-                        tracing::debug!(%error, client = %peer.0, "a connection broke");
-                    }
-                    break;
-                }
-                () = &mut due => match place.activity.overdue(&bounds) {
+                () = &mut served => break,
+                () = &mut due => match activity.overdue(&bounds) {
                     Some(why) => {
                         place.note(why);
                         tracing::debug!(why = why.name(), client = %peer.0, "a connection is closed");
                         break;
                     }
-                    None => due.as_mut().reset(place.activity.due(&bounds)),
+                    None => due.as_mut().reset(activity.due(&bounds)),
                 },
-                () = place.activity.closed() => break,
+                () = activity.closed() => break,
             }
         }
+    }
+
+    async fn talk(self, wire: Wire, peer: Peer, shutdown: Watcher, place: &Place) {
+        let done = match &self.tls {
+            None => self.answer(wire, peer, shutdown, &place.activity).await,
+            Some(tls) => match tls.acceptor().accept(wire).await {
+                Ok(stream) => self.answer(stream, peer, shutdown, &place.activity).await,
+                Err(error) => {
+                    tracing::debug!(%error, client = %peer.0, "a client could not agree on TLS");
+                    return;
+                }
+            },
+        };
+        if let Err(error) = done {
+            if is_timeout(&error) {
+                place.note(Cut::Unread);
+            }
+            tracing::debug!(%error, client = %peer.0, "a connection broke");
+        }
+    }
+
+    async fn answer(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        shutdown: Watcher,
+        activity: &Arc<Activity>,
+    ) -> Result<(), hyper::Error> {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            activity.works();
+            request.extensions_mut().insert(peer);
+            let (mut router, activity) = (self.router.clone(), Arc::clone(activity));
+            async move {
+                let response = router.call(request).await?;
+                Ok::<_, Infallible>(response.map(|body| Answer { body, activity }))
+            }
+        });
+        // The bound on a head also holds between requests there; here the two differ.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), service);
+        shutdown.watch(connection).await
     }
 }
 

@@ -26,8 +26,11 @@ use crate::{
 
 mod connection;
 mod crowd;
+pub(crate) mod tls;
 
+use connection::Host;
 pub(crate) use crowd::{Crowd, Cut};
+pub use tls::{Tls, TlsError};
 
 /// A session server, not serving yet.
 #[derive(Clone, Debug)]
@@ -42,6 +45,7 @@ pub struct Server {
     policies: Policies,
     assertion_keys: Option<Arc<AssertionKeys>>,
     grpc: Option<Arc<TcpListener>>,
+    tls: Option<Tls>,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -104,6 +108,7 @@ impl Server {
             policies: Policies::default(),
             assertion_keys: None,
             grpc: None,
+            tls: None,
             closing: Arc::default(),
         }
     }
@@ -139,6 +144,12 @@ impl Server {
     /// none.
     pub fn grpc(mut self, listener: TcpListener) -> Self {
         self.grpc = Some(Arc::new(listener));
+        self
+    }
+
+    /// Encrypts its connections; keep a clone to replace the certificate. Default: it speaks plain HTTP.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -179,7 +190,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Output = ()>) {
     let crowd = Crowd::new(server.bounds.max_connections);
     let app = server.app(Arc::clone(&crowd));
-    let router = api::router(app.clone());
+    let host = Host { router: api::router(app.clone()), bounds: server.bounds, tls: server.tls.clone() };
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -187,9 +198,11 @@ pub async fn run(listener: TcpListener, server: Server, shutdown: impl Future<Ou
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match Crowd::enter(&crowd) {
                     Some(place) => {
-                        let served = connection::serve(stream, Peer(peer.ip()), &router, &connections, place, server.bounds);
-                        tokio::spawn(served);
+                        let shutdown = connections.watcher();
+                        tokio::spawn(host.clone().serve(stream, Peer(peer.ip()), shutdown, place));
                     }
+                    // What a client of TLS reads is not for us to write in the clear.
+                    None if host.tls.is_some() => {}
                     None => turn_away(&stream),
                 },
                 Err(error) => wait_out(&error, &crowd).await,

@@ -18,5 +18,6 @@ mod operations;
 mod secrets;
 mod settings;
 mod statuses;
+mod tls;
 mod transfer;
 mod users;

@@ -298,6 +298,14 @@ fn a_store_of_another_account_is_refused_before_anything_is_changed() {
         chown(&path, Some(0), None).unwrap();
         directory.run(&["list", "--store", store]).expect(0);
     }
+    // A new one would be root's, in a directory of an account that is to use it.
+    fs::create_dir(directory.path("var")).unwrap();
+    chown(directory.path("var"), Some(65_534), None).unwrap();
+    for store in ["file:var/sessions", "sqlite:var/sessions.db"] {
+        let refused = directory.run(&["users", "set", "anna", "--store", store]).expect(3);
+        assert!(refused.err.contains("sudo -u"), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(directory.path("var")).unwrap().count(), 0);
 }
 
 #[test]

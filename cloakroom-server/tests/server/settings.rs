@@ -191,7 +191,7 @@ fn a_network_is_added_to_those_that_are_there_or_removed() {
     assert!(run(&["--remove-network", "192.0.2.1"]).expect(1).err.contains("--anywhere"));
     assert!(run(&["--remove-network", "203.0.113.1"]).expect(1).err.contains("203.0.113.1"));
     assert_eq!(networks(&["--remove-network", "192.0.2.1", "--network", "::1"]), "::1");
-    assert_eq!(networks(&["--anywhere"]), "-");
+    assert_eq!(networks(&["--anywhere"]), "anywhere");
 }
 
 #[test]

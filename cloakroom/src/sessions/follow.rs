@@ -1,6 +1,14 @@
 //! Passing the audit log on: to the application's own log, to a queue, to another system.
 
-use std::{error::Error as StdError, io, sync::Arc, time::Duration};
+use std::{
+    error::Error as StdError,
+    future::poll_fn,
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use super::{Sessions, upkeep::upgrade};
 use crate::{
@@ -12,15 +20,17 @@ use crate::{
 pub trait AuditSink: Send + Sync + 'static {
     /// Takes entries, oldest first. A sink that must not see an entry twice after a restart keeps the cursor of the
     /// last one, in one transaction with what it does. An error brings the same entries again, a little later.
-    fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Box<dyn StdError + Send + Sync>>>;
+    fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Fault>>;
 }
+
+type Fault = Box<dyn StdError + Send + Sync>;
 
 /// A sink that makes each entry an event of [`tracing`], at level `INFO` under the target `cloakroom::audit`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TracingSink;
 
 impl AuditSink for TracingSink {
-    fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Box<dyn StdError + Send + Sync>>> {
+    fn take<'a>(&'a self, entries: &'a [Logged]) -> BoxFuture<'a, Result<(), Fault>> {
         for Logged { cursor, entry, .. } in entries {
             tracing::info!(
                 target: "cloakroom::audit",
@@ -45,6 +55,15 @@ impl AuditSink for TracingSink {
 const BATCH: usize = 500;
 /// How often a follower looks for what is new.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a sink answers. One that panics has failed: it must not end the follower in silence.
+async fn caught(mut taking: BoxFuture<'_, Result<(), Fault>>) -> Result<(), Fault> {
+    poll_fn(|context| {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| taking.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err("the sink panicked".into())))
+    })
+    .await
+}
 
 impl Sessions {
     /// Passes every audit entry on to a sink, in the log's order, until [`shutdown`](Self::shutdown): those behind
@@ -84,7 +103,7 @@ impl Sessions {
         loop {
             let page = self.audit(&AuditQuery::default(), after.as_ref(), BATCH).await?;
             if let Some(last) = page.items.last() {
-                let taken = sink.take(&page.items).await;
+                let taken = caught(Box::pin(async { sink.take(&page.items).await })).await;
                 taken.map_err(|error| Error::unavailable("a sink of the audit log failed", error))?;
                 *after = Some(last.cursor.clone());
             }

@@ -91,6 +91,40 @@ async fn a_log_is_followed_until_the_service_stops() {
     assert_eq!(sink.events().len(), 2);
 }
 
+/// Panics at the first entry, before or while it takes it, and passes the others on.
+struct Panicking {
+    at_once: bool,
+    panicked: Mutex<bool>,
+    sink: Sink,
+}
+
+impl AuditSink for Panicking {
+    fn take<'a>(
+        &'a self,
+        entries: &'a [Logged],
+    ) -> BoxFuture<'a, Result<(), Box<dyn std::error::Error + Send + Sync>>> {
+        let first = !std::mem::replace(&mut *self.panicked.lock().unwrap(), true);
+        assert!(!(first && self.at_once), "the test said so");
+        Box::pin(async move {
+            assert!(!first, "the test said so");
+            self.sink.take(entries).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_panics_is_tried_again() {
+    for at_once in [true, false] {
+        let world = world();
+        let sink = Sink::default();
+        let panicking = Panicking { at_once, panicked: Mutex::default(), sink: sink.clone() };
+        world.sessions.follow_audit(panicking, None).unwrap();
+        world.sessions.start(SignIn::new("anna")).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(sink.events(), ["signed_in anna"]);
+    }
+}
+
 /// A place where nothing can be written.
 struct Full;
 
