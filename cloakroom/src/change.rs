@@ -69,7 +69,7 @@ impl Fields {
 }
 
 /// What became of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// It is in the record.
     Now,
