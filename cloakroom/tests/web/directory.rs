@@ -199,7 +199,7 @@ async fn a_damaged_entry_keeps_its_user_out_and_says_so() {
     let put = PutUser { user: "anna".into(), was: None, settings: Some("{".into()), last_sign_in: None };
     spy.put_user(&put).await.unwrap();
     let error = world.sessions.start(SignIn::new("anna")).await.unwrap_err();
-    assert!(error.is_retryable(), "{error}");
+    assert!(!error.is_retryable() && error.to_string().contains("\"anna\" is damaged"), "{error}");
     let error = world.sessions.user("anna").await.unwrap_err().to_string();
     assert!(error.contains("\"anna\" is damaged"), "{error}");
     world.sessions.delete_user("anna", None).await.unwrap();
