@@ -141,8 +141,9 @@ pub use sessions::{
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};
+pub use web::Next;
 #[cfg(any(feature = "actix", feature = "axum"))]
-pub use web::{Fresh, Next, SignedIn};
+pub use web::{Fresh, SignedIn};
 
 /// The programs in the project's own pages compile.
 #[cfg(all(doctest, feature = "axum", feature = "testing"))]

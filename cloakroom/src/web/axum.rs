@@ -14,17 +14,16 @@ use axum_core::{
     response::{IntoResponse, Response as AxumResponse},
 };
 use bytes::Bytes;
-use http::{Method, Response, request::Parts};
+use http::{Response, request::Parts};
 
-use super::{Fresh, Next, SessionLayer, SignedIn, layer::Tower, problem, signed_in::Asking, visit::Visit};
+use super::{Fresh, Next, Refused, SessionLayer, SignedIn, layer::Tower, problem, visit::Visit};
 use crate::{Error, Session, TrustedProxies};
 
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
-        let visit = visit(parts)?;
-        Ok(visit.session(parts).await?.clone())
+        Ok(session(visit(parts)?, parts).await?.clone())
     }
 }
 
@@ -38,8 +37,8 @@ impl SessionLayer {
             let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
             if peer.is_none() {
                 told.call_once(|| {
-                    tracing::warn!(
-                        "no address is recorded: serve with .into_make_service_with_connect_info::<SocketAddr>()"
+                    problem::tell(
+                        "no address is recorded: serve with .into_make_service_with_connect_info::<SocketAddr>()",
                     );
                 });
             }
@@ -53,8 +52,8 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         let visit = visit(parts)?;
-        let session = visit.session(parts).await?;
-        SignedIn::of(session).ok_or_else(|| Rejection::answering(asking(visit, parts).sign_in(session)))
+        let session = session(visit, parts).await?;
+        SignedIn::of(session).ok_or_else(|| Rejection::answering(visit.refuse(parts, &SignedIn::lacking(session))))
     }
 }
 
@@ -63,9 +62,10 @@ impl<S: Sync, const SECONDS: u64> FromRequestParts<S> for Fresh<SECONDS> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let user = <SignedIn as FromRequestParts<S>>::from_request_parts(parts, state).await?;
-        match user.require_authenticated_within(Duration::from_secs(SECONDS)) {
+        let max_age = Duration::from_secs(SECONDS);
+        match user.require_authenticated_within(max_age) {
             Ok(()) => Ok(Self(user)),
-            Err(error) => Err(Rejection::answering(asking(visit(parts)?, parts).sign_in_again(&error, SECONDS))),
+            Err(_) => Err(Rejection::answering(visit(parts)?.refuse(parts, &Refused::NotFresh { max_age }))),
         }
     }
 }
@@ -74,7 +74,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for SignedIn {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Rejection> {
-        Ok(SignedIn::of(visit(parts)?.session(parts).await?))
+        Ok(SignedIn::of(session(visit(parts)?, parts).await?))
     }
 }
 
@@ -104,12 +104,6 @@ impl Rejection {
     }
 }
 
-impl From<Error> for Rejection {
-    fn from(error: Error) -> Self {
-        Self(Box::new(error.into_response()))
-    }
-}
-
 impl IntoResponse for Rejection {
     fn into_response(self) -> AxumResponse {
         *self.0
@@ -124,21 +118,16 @@ impl IntoResponse for Error {
     }
 }
 
-/// What is asked for, by somebody who must sign in for it.
-fn asking<'a>(visit: &'a Visit<Tower>, parts: &'a Parts) -> Asking<'a> {
-    Asking {
-        reads: parts.method == Method::GET || parts.method == Method::HEAD,
-        wanted: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
-        sign_in_page: visit.config().sign_in_page.as_deref(),
-    }
+async fn session<'a>(visit: &'a Visit<Tower>, parts: &Parts) -> Result<&'a Session, Rejection> {
+    let loaded = visit.session(parts).await;
+    loaded.map_err(|error| Rejection::answering(visit.refuse(parts, &Refused::NotLoaded(&error))))
 }
 
 fn visit(parts: &Parts) -> Result<&Visit<Tower>, Rejection> {
     let visit = parts.extensions.get::<Arc<Visit<Tower>>>().map(|visit| &**visit);
     visit.ok_or_else(|| {
-        tracing::error!(
-            "a handler asks for its session, but no session layer is around it: add .layer(sessions.layer())"
-        );
-        Rejection::answering(problem::set_up_wrongly())
+        Rejection::answering(problem::set_up_wrongly(
+            "a handler asks for its session, but no session layer is around it: add .layer(sessions.layer())",
+        ))
     })
 }

@@ -6,10 +6,10 @@ use super::SignedIn;
 
 /// The session of somebody who proved who they are at most `SECONDS` ago: for changing a password, for paying.
 ///
-/// Whoever is not signed in is answered as by [`SignedIn`]. Whoever is, but not lately enough, is answered 401 with the code
-/// `reauthentication_required` and the member `max_age`; or, a page that was asked for where there is a
+/// A visitor who is not signed in is answered as by [`SignedIn`]. A user who is, but not lately enough, is answered 401 with the
+/// code `reauthentication_required` and the member `max_age`; or, where they ask for a page and there is a
 /// [sign-in page](super::SessionLayer::sign_in_page), is sent there with `?next=` and `&max_age=`. That page then
-/// must ask although somebody is signed in, and ends with [`Session::reauthenticate`](crate::Session::reauthenticate).
+/// must ask although a user is signed in, and ends with [`Session::reauthenticate`](crate::Session::reauthenticate).
 ///
 /// ```
 /// use cloakroom::Fresh;

@@ -12,13 +12,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, header, request, uri::Authority};
+use http::{
+    HeaderName, HeaderValue, Request, Response, header, request,
+    uri::{Authority, PathAndQuery},
+};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Locking, SessionBody, problem,
+    Locking, SessionBody,
     visit::{Config, Framework, Visit, settings},
 };
 use crate::{Result, Sessions};
@@ -33,7 +36,7 @@ pub struct SessionLayer {
 impl Sessions {
     /// The layer that gives every request its session.
     pub fn layer(&self) -> SessionLayer {
-        SessionLayer { config: Arc::new(Config::new(self, problem::response)) }
+        SessionLayer { config: Arc::new(Config::new(self)) }
     }
 }
 
@@ -66,6 +69,10 @@ impl Framework for Tower {
         parts.uri.path()
     }
 
+    fn path_and_query(parts: &request::Parts) -> &str {
+        parts.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+    }
+
     fn header_values<'a>(parts: &'a request::Parts, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         parts.headers.get_all(name).iter().map(HeaderValue::as_bytes)
     }
@@ -76,6 +83,10 @@ impl Framework for Tower {
 
     fn is_redirection(answer: &Response<Bytes>) -> bool {
         answer.status().is_redirection()
+    }
+
+    fn answer(response: Response<Bytes>) -> Response<Bytes> {
+        response
     }
 }
 

@@ -14,10 +14,10 @@ pub mod csrf;
 #[cfg(any(feature = "actix", feature = "axum"))]
 mod fresh;
 mod layer;
-#[cfg(any(feature = "actix", feature = "axum"))]
 mod next;
 mod problem;
 mod recognise;
+mod refusal;
 #[cfg(any(feature = "actix", feature = "axum"))]
 mod signed_in;
 #[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
@@ -37,9 +37,9 @@ pub use csrf::CsrfLayer;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use fresh::Fresh;
 pub use layer::{SessionLayer, SessionService};
-#[cfg(any(feature = "actix", feature = "axum"))]
 pub use next::Next;
 pub use recognise::Recognised;
+pub use refusal::Refused;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use signed_in::SignedIn;
 #[cfg(any(feature = "axum-login", feature = "tower-sessions"))]

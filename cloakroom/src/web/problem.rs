@@ -40,16 +40,33 @@ pub(super) fn response(error: &Error) -> Response<Bytes> {
 /// The response for an error, and in the log what the visitor may not know.
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub(super) fn logged(error: &Error) -> Response<Bytes> {
-    let response = response(error);
-    if response.status().is_server_error() {
-        tracing::error!(error = error as &dyn std::error::Error, "a session could not be used");
-    }
-    response
+    log(error);
+    response(error)
 }
 
-/// The response where the application has made a mistake, which belongs in the log.
-pub(super) fn set_up_wrongly() -> Response<Bytes> {
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "The server is set up wrongly.")
+/// Puts into the log what the visitor may not know of an error.
+pub(super) fn log(error: &Error) {
+    if classify(error).0.is_server_error() {
+        tracing::error!(error = error as &dyn std::error::Error, "a session could not be used");
+    }
+}
+
+/// The response where the application has made a mistake. What it is stands in the log, and in the answer of a debug build.
+pub(super) fn set_up_wrongly(what: &str) -> Response<Bytes> {
+    tell(what);
+    let detail = if cfg!(debug_assertions) { what } else { "The server is set up wrongly: its log says how." };
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", detail)
+}
+
+/// Tells the developer: in the log or, where nothing listens to it, on standard error.
+pub(super) fn tell(what: &str) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{what}");
+    } else {
+        use std::io::Write;
+        // A standard error that cannot be written to is no reason to fail.
+        drop(writeln!(std::io::stderr(), "cloakroom: {what}"));
+    }
 }
 
 /// A response with nothing but a code and a sentence.

@@ -7,9 +7,10 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{cookie::Presented, watch::Watch};
+use super::{cookie::Presented, problem, refusal::Refused, watch::Watch};
 use crate::{
     Error, Result, Session, SessionLock, Sessions,
     session::{Arrival, CookieOrder, Origin},
@@ -46,6 +47,9 @@ pub(super) trait Framework: Sized + 'static {
     /// The path a request is for.
     fn path(request: &Self::Request) -> &str;
 
+    /// The path a request is for, and its query.
+    fn path_and_query(request: &Self::Request) -> &str;
+
     /// The values of a request's headers of this name.
     fn header_values<'a>(request: &'a Self::Request, name: &HeaderName) -> impl Iterator<Item = &'a [u8]>;
 
@@ -54,9 +58,13 @@ pub(super) trait Framework: Sized + 'static {
 
     /// Whether an answer sends the visitor elsewhere.
     fn is_redirection(answer: &Self::Answer) -> bool;
+
+    /// A response of ours as an answer.
+    fn answer(response: Response<Bytes>) -> Self::Answer;
 }
 
 type ClientIp<F> = dyn Fn(&<F as Framework>::Request) -> Option<IpAddr> + Send + Sync;
+type OnRefusal<F> = dyn Fn(&Refused<'_>, &<F as Framework>::Request) -> Option<<F as Framework>::Answer> + Send + Sync;
 type OnCommitError<F> = dyn Fn(&Error) -> <F as Framework>::Answer + Send + Sync;
 
 /// What the application decided for all visits.
@@ -71,12 +79,13 @@ pub(super) struct Config<F: Framework> {
     pub(super) clear_cookies_at_sign_out: bool,
     pub(super) sign_in_page: Option<String>,
     pub(super) client_ip: Option<Box<ClientIp<F>>>,
+    pub(super) on_refusal: Option<Box<OnRefusal<F>>>,
     pub(super) on_commit_error: Box<OnCommitError<F>>,
 }
 
 impl<F: Framework> Config<F> {
     /// The defaults.
-    pub(super) fn new(sessions: &Sessions, on_commit_error: fn(&Error) -> F::Answer) -> Self {
+    pub(super) fn new(sessions: &Sessions) -> Self {
         Self {
             sessions: sessions.clone(),
             keep_on_server_error: false,
@@ -85,7 +94,8 @@ impl<F: Framework> Config<F> {
             clear_cookies_at_sign_out: false,
             sign_in_page: None,
             client_ip: None,
-            on_commit_error: Box::new(on_commit_error),
+            on_refusal: None,
+            on_commit_error: Box::new(|error| F::answer(problem::response(error))),
         }
     }
 
@@ -108,8 +118,11 @@ impl<F: Framework> fmt::Debug for Config<F> {
 macro_rules! settings {
     ($integration:ty, $request:ty, $answer:ty) => {
         impl $integration {
-            /// Where [`SignedIn`](crate::web::SignedIn) sends a visitor who is not: they come back with `?next=` and the path
-            /// they asked for, and [`Session::lapsed`](crate::Session::lapsed) there says why they are not. Default: 401.
+            /// Where [`SignedIn`](crate::web::SignedIn) sends a visitor who is not, if they ask for a page or send a form: they
+            /// come there with `?next=` and the path they asked for, or of the page that the form was on, for the extractor
+            /// [`Next`](crate::web::Next); and [`Session::lapsed`](crate::Session::lapsed) there says why they are not signed
+            /// in. Scripts (`fetch`, `EventSource`) and programs that ask for no HTML are answered 401 all the same. Default: 401
+            /// for all.
             pub fn sign_in_page(self, path: impl Into<String>) -> Self {
                 self.configure(|config| config.sign_in_page = Some(path.into()))
             }
@@ -121,7 +134,19 @@ macro_rules! settings {
                 self.configure(|config| config.client_ip = Some(Box::new(ip)))
             }
 
-            /// Whether what is pending is stored although the handler answered 500 or above. Default: it is dropped.
+            /// The answer to a request that is refused before its handler runs: by [`SignedIn`](crate::web::SignedIn) and
+            /// [`Fresh`](crate::web::Fresh), by the rules against [requests from other sites](crate::web::csrf), or because its
+            /// session cannot be loaded. `None` leaves it as it would be: the way to the
+            /// [sign-in page](Self::sign_in_page), or `application/problem+json` with 401, 403 or 503.
+            pub fn on_refusal(
+                self,
+                answer: impl Fn(&crate::web::Refused<'_>, &$request) -> Option<$answer> + Send + Sync + 'static,
+            ) -> Self {
+                self.configure(|config| config.on_refusal = Some(Box::new(answer)))
+            }
+
+            /// Whether what is pending is stored although the handler answered 500 or above. Default: it is dropped. With 408
+            /// it is dropped in any case: a timeout within the layer answers so, and the handler was cut off half way.
             pub fn keep_on_server_error(self, keep: bool) -> Self {
                 self.configure(|config| config.keep_on_server_error = keep)
             }
@@ -304,8 +329,9 @@ impl<F: Framework> Visit<F> {
         Some(Leaving { instead, set_cookies, clear_site_data: signed_out.then(|| self.clear_site_data()), watch })
     }
 
+    /// Whether the handler failed, or the answer is not the handler's own: a timeout cut it off.
     fn failed(&self, status: StatusCode) -> bool {
-        status.is_server_error() && !self.config.keep_on_server_error
+        status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() && !self.config.keep_on_server_error
     }
 
     fn set_cookie(&self, order: CookieOrder, path: Option<&str>) -> Option<String> {

@@ -127,7 +127,8 @@ pub(crate) struct Reply {
 
 impl Browser {
     pub(crate) async fn get(&mut self, path: &str) -> Reply {
-        let request = Request::get(path);
+        let request = Request::get(path).header(header::ACCEPT, "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
+        let request = request.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
         let request = match &self.cookie {
             Some(cookie) => request.header(header::COOKIE, format!("{NAME}={cookie}")),
             None => request,

@@ -106,10 +106,10 @@ where
         Box::pin(async move {
             let guest = request.extensions().get::<Rc<Guest>>().cloned();
             let Some(guest) = guest else {
-                tracing::error!(
-                    "the CSRF middleware is not within the session middleware: add .wrap(sessions.middleware()) after it"
+                let refusal = problem::set_up_wrongly(
+                    "the CSRF middleware is not within the session middleware: add .wrap(sessions.middleware()) after it",
                 );
-                return Ok(request.into_response(answer(problem::set_up_wrongly())).map_into_right_body());
+                return Ok(request.into_response(answer(refusal)).map_into_right_body());
             };
             let body = Sent(request.take_payload());
             match demand_token(&guest.visit, request.request(), body, verdict).await {
@@ -117,7 +117,7 @@ where
                     request.set_payload(payload(body));
                     Ok(inner.call(request).await?.map_into_left_body())
                 }
-                Err(refusal) => Ok(request.into_response(answer(refusal)).map_into_right_body()),
+                Err(refusal) => Ok(request.into_response(refusal).map_into_right_body()),
             }
         })
     }

@@ -1,24 +1,18 @@
 //! Extractors for actix-web: [`Session`] and [`SignedIn`].
 
 use std::{
-    fmt,
     future::{Future, Ready, ready},
     pin::Pin,
     rc::Rc,
     time::Duration,
 };
 
-use actix_web::{
-    FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
-    dev::Payload,
-    error::InternalError,
-    http::{Method, StatusCode},
-};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, error::InternalError};
 
 use super::{Guest, SessionMiddleware, answer};
 use crate::{
-    Error, Fresh, Next, Session, SignedIn, TrustedProxies,
-    web::{problem, signed_in::Asking},
+    Fresh, Next, Session, SignedIn, TrustedProxies,
+    web::{Refused, problem},
 };
 
 type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, actix_web::Error>>>>;
@@ -44,8 +38,8 @@ impl FromRequest for SignedIn {
             let guest = guest(&request)?;
             let session = guest.session(&request).await?;
             SignedIn::of(session).ok_or_else(|| {
-                let response = asking(&guest, &request).sign_in(session);
-                InternalError::from_response("nobody is signed in", answer(response)).into()
+                let response = guest.visit.refuse(&request, &SignedIn::lacking(session));
+                InternalError::from_response("no user is signed in", response).into()
             })
         })
     }
@@ -59,9 +53,10 @@ impl<const SECONDS: u64> FromRequest for Fresh<SECONDS> {
         let (request, user) = (request.clone(), SignedIn::from_request(request, payload));
         Box::pin(async move {
             let user = user.await?;
-            user.require_authenticated_within(Duration::from_secs(SECONDS)).map_err(|error| {
+            let max_age = Duration::from_secs(SECONDS);
+            user.require_authenticated_within(max_age).map_err(|error| {
                 let response = match guest(&request) {
-                    Ok(guest) => answer(asking(&guest, &request).sign_in_again(&error, SECONDS)),
+                    Ok(guest) => guest.visit.refuse(&request, &Refused::NotFresh { max_age }),
                     Err(error) => return error,
                 };
                 InternalError::from_response(error, response).into()
@@ -107,49 +102,21 @@ impl Guest {
                 Ok(session)
             }
             Err(error) => {
+                let response = self.visit.refuse(request, &Refused::NotLoaded(&error));
                 let error = Rc::new(error);
                 self.failure.replace(Some(Rc::clone(&error)));
-                Err(Failed(error).into())
+                Err(InternalError::from_response(error, response).into())
             }
         }
-    }
-}
-
-/// What is asked for, by somebody who must sign in for it.
-fn asking<'a>(guest: &'a Guest, request: &'a HttpRequest) -> Asking<'a> {
-    Asking {
-        reads: request.method() == Method::GET || request.method() == Method::HEAD,
-        wanted: request.uri().path_and_query().map_or("/", |path| path.as_str()),
-        sign_in_page: guest.visit.config().sign_in_page.as_deref(),
     }
 }
 
 fn guest(request: &HttpRequest) -> Result<Rc<Guest>, actix_web::Error> {
     let guest = request.extensions().get::<Rc<Guest>>().cloned();
     guest.ok_or_else(|| {
-        tracing::error!(
-            "a handler asks for its session, but no session middleware is around it: add .wrap(sessions.middleware())"
+        let response = problem::set_up_wrongly(
+            "a handler asks for its session, but no session middleware is around it: add .wrap(sessions.middleware())",
         );
-        InternalError::from_response("no session middleware", answer(problem::set_up_wrongly())).into()
+        InternalError::from_response("no session middleware", answer(response)).into()
     })
-}
-
-/// Why a session could not be loaded, for the handler and for the middleware.
-#[derive(Debug)]
-struct Failed(Rc<Error>);
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl ResponseError for Failed {
-    fn status_code(&self) -> StatusCode {
-        self.0.status_code()
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        self.0.error_response()
-    }
 }

@@ -45,7 +45,7 @@ use actix_web::{
     http::{
         StatusCode,
         header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT},
-        uri::Authority,
+        uri::{Authority, PathAndQuery},
     },
 };
 use bytes::Bytes;
@@ -70,8 +70,7 @@ pub struct SessionMiddleware {
 impl Sessions {
     /// The middleware that gives every request its session, for actix-web's `App::wrap`.
     pub fn middleware(&self) -> SessionMiddleware {
-        let on_commit_error = |error: &Error| answer(problem::response(error));
-        SessionMiddleware { config: Arc::new(Config::new(self, on_commit_error)) }
+        SessionMiddleware { config: Arc::new(Config::new(self)) }
     }
 }
 
@@ -104,6 +103,10 @@ impl Framework for Actix {
         request.path()
     }
 
+    fn path_and_query(request: &HttpRequest) -> &str {
+        request.uri().path_and_query().map_or("/", PathAndQuery::as_str)
+    }
+
     fn header_values<'a>(request: &'a HttpRequest, name: &http::HeaderName) -> impl Iterator<Item = &'a [u8]> {
         request.headers().get_all(name.as_str()).map(HeaderValue::as_bytes)
     }
@@ -114,6 +117,10 @@ impl Framework for Actix {
 
     fn is_redirection(answer: &HttpResponse) -> bool {
         answer.status().is_redirection()
+    }
+
+    fn answer(response: http::Response<Bytes>) -> HttpResponse {
+        answer(response)
     }
 }
 

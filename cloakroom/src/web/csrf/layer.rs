@@ -70,8 +70,10 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
             let Some(visit) = parts.extensions.get::<Arc<Visit<Tower>>>() else {
-                tracing::error!("the CSRF layer is not within a session layer: add .layer(sessions.layer()) after it");
-                return Ok(problem::set_up_wrongly().map(SessionBody::answer));
+                let refusal = problem::set_up_wrongly(
+                    "the CSRF layer is not within a session layer: add .layer(sessions.layer()) after it",
+                );
+                return Ok(refusal.map(SessionBody::answer));
             };
             match demand_token(visit, &parts, body, verdict).await {
                 Ok(body) => Ok(inner.call(Request::from_parts(parts, body)).await?.map(SessionBody::plain)),

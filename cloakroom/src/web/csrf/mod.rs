@@ -15,7 +15,8 @@
 //! `GET`, `HEAD`, `OPTIONS` and `TRACE` pass: a handler for them must not change anything that matters. A request to change
 //! the protocol, as a WebSocket begins, counts as one that changes something.
 //!
-//! Whoever is refused is answered 403 with a problem document of the code `csrf_refused`; it is logged, and audited where
+//! What is refused is answered 403 with a problem document of the code `csrf_refused`, or as
+//! [`on_refusal`](crate::web::SessionLayer::on_refusal) of the session layer says; it is logged, and audited where
 //! the request has a session. A request that passes without a token costs no call of the store.
 //!
 //! [`CsrfLayer`] is for tower services, [`CsrfMiddleware`](super::CsrfMiddleware) for actix-web.
@@ -44,11 +45,10 @@
 //! ```
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::{
-    problem,
+    Refused,
     visit::{Framework, Visit},
 };
 use crate::Session;
@@ -117,17 +117,15 @@ pub(super) async fn demand_token<F: Framework, B: Body<Data = Bytes>>(
     request: &F::Request,
     body: B,
     verdict: Verdict,
-) -> Result<CsrfBody<B>, Response<Bytes>> {
+) -> Result<CsrfBody<B>, F::Answer> {
     let (token, body) = match proof::token_in_header::<F>(request) {
         Some(token) => (Some(token), CsrfBody::unread(body)),
         None if form::is_form::<F>(request) => CsrfBody::find_token(body).await,
         None => (None, CsrfBody::unread(body)),
     };
     // A store that cannot be reached is no forgery.
-    let session = visit.session(request).await.map_err(|error| {
-        tracing::error!(%error, "a CSRF token could not be checked");
-        problem::response(&error)
-    })?;
+    let session = visit.session(request).await;
+    let session = session.map_err(|error| visit.refuse(request, &Refused::NotLoaded(&error)))?;
     let why = match (token, verdict) {
         (Some(token), _) if session.is_csrf_token_bytes(&token) => return Ok(body),
         (Some(_), _) => Lack::WrongToken,
@@ -135,7 +133,7 @@ pub(super) async fn demand_token<F: Framework, B: Body<Data = Bytes>>(
         (None, _) => Lack::NoProof,
     };
     note_refusal::<F>(request, session, why).await;
-    Err(problem::plain(StatusCode::FORBIDDEN, "csrf_refused", why.advice()))
+    Err(visit.refuse(request, &Refused::Forged { advice: why.advice() }))
 }
 
 /// What a request lacks that is refused.

@@ -13,5 +13,6 @@ mod framework;
 mod interleavings;
 #[path = "../layer.rs"]
 mod layer;
+mod timeouts;
 
 use layer::world;
