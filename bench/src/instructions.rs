@@ -20,7 +20,7 @@ macro_rules! budgets {
 budgets! {
     parse_and_digest: 4_500;
     write_cookie: 3_000;
-    load: 150;
+    load: 185;
     resume: 4_800;
     get: 880;
     set_and_commit: 5_800;

@@ -34,7 +34,7 @@ fn doctor_finds_names_and_repairs_what_is_wrong() {
     }
     let found = directory.run(&["doctor", "sqlite:cloakroom.db"]).expect(6);
     assert!(found.out.contains("slot_by_user is gone") && found.out.contains("--repair"), "{found:?}");
-    assert!(found.out.contains("\n2 things are wrong, ") && found.err.contains("not sound"), "{found:?}");
+    assert!(found.out.contains("\n2 things are wrong.") && found.err.contains("not sound"), "{found:?}");
     let found = json(&directory.run(&["doctor", "sqlite:cloakroom.db", "--json"]).expect(6).out);
     assert_eq!(found["sound"], false);
     let findings = found["findings"].as_array().unwrap();

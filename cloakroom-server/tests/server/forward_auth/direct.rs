@@ -116,7 +116,7 @@ fn s1_a_store_that_fails_is_answered_with_503_and_lets_no_one_in() {
     let server = server();
     let (token, _) = server.start_session(r#"{"user":"anna"}"#);
     let database = rusqlite::Connection::open(server.database()).unwrap();
-    database.execute_batch("ALTER TABLE session RENAME TO elsewhere").unwrap();
+    database.execute_batch("ALTER TABLE slot RENAME TO elsewhere").unwrap();
     for path in ["/auth", "/auth:public"] {
         let answer = server.plain(path, &[("cookie", &cookie(&token))]).expect_problem(503, "store_unavailable");
         assert_eq!(answer.header("x-user"), "");
