@@ -5,6 +5,7 @@
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod address;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod checks;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod fault;
@@ -16,6 +17,7 @@ mod pool;
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod remote;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
