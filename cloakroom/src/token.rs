@@ -215,7 +215,7 @@ impl Token {
     }
 
     /// A token that stands for what another system's client holds.
-    #[cfg(any(feature = "axum-login", feature = "tower-sessions"))]
+    #[cfg(any(feature = "axum-login", feature = "testing", feature = "tower-sessions"))]
     pub(crate) fn from_parts(id: SessionId, secret: [u8; Self::SECRET_LEN]) -> Self {
         Self { id, secret }
     }
