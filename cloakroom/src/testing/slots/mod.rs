@@ -119,7 +119,7 @@ macro_rules! __each_slot_check {
     };
 }
 
-/// Mounts the checks of [`slots`](crate::testing::slots) on a store, each as a test of its own.
+/// Mounts the checks of [the module](mod@crate::testing::slots) on a store, each as a test of its own.
 #[macro_export]
 macro_rules! slots {
     (mod $name:ident: $($subject:tt)+) => {
