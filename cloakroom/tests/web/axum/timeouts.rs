@@ -15,7 +15,7 @@ use super::{
 async fn half(session: Session) {
     session.set("half", "yes").unwrap();
     session.modify("count", |count: Option<u32>| count.unwrap_or(0) + 1).unwrap();
-    pending().await;
+    pending::<()>().await;
 }
 
 async fn signed_in_and_half(session: Session) {
