@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Inner, Sessions, upkeep::upgrade};
-use crate::{Error, Result, Timestamp};
+use crate::{Error, Result, SessionId, Timestamp};
 
 /// How far a node's clock is from its store's, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +106,23 @@ impl Sessions {
         self.0.clock_offset.get()?.offset
     }
 
+    /// What the store's clock says. Where nothing is to be changed, one that can only be read will do.
+    async fn look_at_store(&self) -> Result<Option<Timestamp>> {
+        match self.store().ping().await {
+            Err(error) if self.is_read_only() && error.is_retryable() => {
+                self.store().load(SessionId::from_bytes([0; SessionId::LEN]), self.now()).await.map(|_| None)
+            }
+            pinged => pinged,
+        }
+    }
+
     /// Asks the store whether it can be used now, and measures how far this node's clock is from its own. A node whose clock
     /// is [too far off](ClockOffset::is_too_large) should be sent no requests: it ends sessions too early, or serves them
     /// too long. It refuses sign-ins: what other nodes count as living it takes
     /// for expired, so that no limit would hold.
     pub async fn measure_clock_offset(&self) -> Result<Option<ClockOffset>> {
         let asked = self.now();
-        let store = self.store_read(self.store().ping()).await?;
+        let store = self.store_read(self.look_at_store()).await?;
         let answered = self.now();
         let offset = store.map(|store| ClockOffset::of(asked, answered, store));
         let measured = Measured { offset, at: (answered, Instant::now()) };

@@ -13,7 +13,7 @@ use nix::{sys::signal::Signal, unistd::User};
 use super::{Instance, Place, Service, is_root, wait_for_server, with_free_ports};
 use crate::command::{self, Process, find_program};
 
-/// PostgreSQL 13 or newer.
+/// PostgreSQL 13 or newer, and PgBouncer, which tests start for themselves.
 pub(crate) struct Postgres;
 
 impl Service for Postgres {
@@ -30,11 +30,15 @@ impl Service for Postgres {
     }
 
     fn packages(&self) -> &'static [&'static str] {
-        &["postgresql"]
+        &["postgresql", "pgbouncer"]
     }
 
     fn find(&self) -> Result<()> {
-        program("postgres").and_then(|_| program("initdb")).and_then(|_| program("pg_isready")).map(drop)
+        program("postgres")
+            .and_then(|_| program("initdb"))
+            .and_then(|_| program("pg_isready"))
+            .and_then(|_| program("pgbouncer"))
+            .map(drop)
     }
 
     fn start(&self, place: &Place) -> Result<Instance> {

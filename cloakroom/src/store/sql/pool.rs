@@ -88,6 +88,8 @@ struct State<E: Engine> {
     connecting: usize,
     /// What was idle before this is in doubt.
     doubted_until: Option<Instant>,
+    /// What was made before this is of no use.
+    condemned_until: Option<Instant>,
 }
 
 struct Idle<E: Engine> {
@@ -110,7 +112,14 @@ pub(in crate::store) struct Lease<E: Engine> {
 
 impl<E: Engine> Pool<E> {
     pub(super) fn own(engine: E, max: usize) -> Self {
-        let state = State { idle: Vec::new(), waiting: VecDeque::new(), open: 0, connecting: 0, doubted_until: None };
+        let state = State {
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            open: 0,
+            connecting: 0,
+            doubted_until: None,
+            condemned_until: None,
+        };
         Self { engine, source: Source::Own { state: Mutex::new(state), max } }
     }
 
@@ -188,7 +197,7 @@ impl<E: Engine> Pool<E> {
                 was_sent = true;
                 self.doubt();
             } else if matches!(fault, Fault::Server { severity: Severity::Stuck, .. }) {
-                self.forget_idle();
+                self.condemn();
             }
             if !may_work || tries == TRIES || left().is_zero() {
                 return Err(if was_sent { fault.after_sending(started.elapsed()) } else { fault });
@@ -252,11 +261,14 @@ impl<E: Engine> Pool<E> {
         }
     }
 
-    fn forget_idle(&self) {
+    /// What there is now is closed, as soon as it is idle.
+    fn condemn(&self) {
         if let Source::Own { state, .. } = &self.source {
             let mut state = lock(state);
-            state.doubted_until = Some(Instant::now());
-            state.forget_doubted();
+            state.condemned_until = Some(Instant::now());
+            let before = state.idle.len();
+            state.idle.clear();
+            state.open -= before;
         }
     }
 
@@ -273,7 +285,7 @@ impl<E: Engine> Pool<E> {
     fn give_back(self: &Arc<Self>, connection: Connection<E>, born: Instant) {
         let Source::Own { state, max } = &self.source else { return };
         let mut state = lock(state);
-        if born.elapsed() >= OLD {
+        if born.elapsed() >= OLD || state.condemned_until.is_some_and(|until| born <= until) {
             drop(connection);
             state.open -= 1;
             return self.connect_for_waiting(&mut state, *max);
@@ -326,11 +338,12 @@ struct Connecting<E: Engine> {
 impl<E: Engine> Connecting<E> {
     async fn go(mut self) {
         let Source::Own { state, .. } = &self.pool.source else { return };
+        let born = Instant::now();
         match self.connect_patiently(state).await {
             Some(Ok(connection)) => {
                 self.is_open = true;
                 lock(state).connecting -= 1;
-                self.pool.give_back(connection, Instant::now());
+                self.pool.give_back(connection, born);
             }
             // All that wait would fare the same.
             Some(Err(fault)) => {

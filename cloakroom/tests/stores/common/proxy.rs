@@ -1,17 +1,19 @@
-//! A proxy in front of a server that counts exchanges and can cut or hold them.
+//! A proxy in front of a server that counts connections and exchanges, and can cut, delay, swallow or redirect them.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::sleep,
 };
 
 /// A proxy on a port of its own.
@@ -21,11 +23,17 @@ pub(crate) struct Proxy {
 }
 
 struct State {
-    server: String,
+    /// Where the next connection leads.
+    server: Mutex<String>,
+    /// How long it takes to be made.
+    delay: Mutex<Duration>,
+    accepted: AtomicUsize,
     exchanges: AtomicUsize,
     /// So many answers from now one is cut off; none at its largest.
     until_cut: AtomicUsize,
     generation: watch::Sender<u64>,
+    /// Connections that are older than this are silent: nothing goes through, and nothing says so.
+    silence: watch::Sender<u64>,
 }
 
 impl Proxy {
@@ -34,10 +42,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
-            server,
+            server: Mutex::new(server),
+            delay: Mutex::default(),
+            accepted: AtomicUsize::new(0),
             exchanges: AtomicUsize::new(0),
             until_cut: AtomicUsize::new(usize::MAX),
             generation: watch::Sender::new(0),
+            silence: watch::Sender::new(0),
         });
         let accepting = Arc::clone(&state);
         tokio::spawn(async move {
@@ -51,6 +62,27 @@ impl Proxy {
     /// How often a client spoke after the server, so far: each time is a wait for a round trip.
     pub(crate) fn exchanges(&self) -> usize {
         self.state.exchanges.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were opened so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
+    /// From now on it takes so long to make a connection.
+    pub(crate) fn delay_connections(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// New connections lead to another server.
+    pub(crate) fn lead_to(&self, server: String) {
+        *self.state.server.lock().unwrap() = server;
+    }
+
+    /// Connections that are there stay open, and nothing goes through them any more, as where a translator of addresses has
+    /// forgotten them.
+    pub(crate) fn swallow_all(&self) {
+        self.state.silence.send_modify(|generation| *generation += 1);
     }
 
     /// Closes every connection there is.
@@ -77,10 +109,14 @@ impl State {
 }
 
 async fn serve(state: Arc<State>, client: TcpStream) {
-    let Ok(server) = TcpStream::connect(&state.server).await else { return };
+    state.accepted.fetch_add(1, Ordering::SeqCst);
+    let (address, delay) = (state.server.lock().unwrap().clone(), *state.delay.lock().unwrap());
+    sleep(delay).await;
+    let Ok(server) = TcpStream::connect(&address).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let mut generation = state.generation.subscribe();
+    let mut silence = state.silence.subscribe();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
@@ -105,6 +141,10 @@ async fn serve(state: Arc<State>, client: TcpStream) {
                 _ => return,
             },
             _ = generation.changed() => return,
+            _ = silence.changed() => {
+                let _ = generation.changed().await;
+                return;
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! PostgreSQL and MariaDB beyond the conformance suite: round trips, plans, many nodes, and faults under load.
 
+mod connections;
 mod doctor;
 #[cfg(feature = "tls")]
 mod encrypted;
 mod load;
 mod opening;
+mod pgbouncer;
 mod plans;
 mod postgres_log;
+mod postgres_settings;
 mod private;
 mod together;
 

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -40,6 +43,21 @@ impl PrivateServer {
         server.initialise();
         server.restart();
         Some(server)
+    }
+
+    /// A standby of a PostgreSQL server, which follows it.
+    pub(crate) fn standby_of(primary: &Self) -> Self {
+        let directory = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
+        let port = Port::take().unwrap();
+        let mut standby = Self { kind: Kind::Postgres, port, settings: Vec::new(), directory, process: None };
+        standby.make_data();
+        let mut copy = Kind::Postgres.command("pg_basebackup");
+        copy.args(["-h", "127.0.0.1", "-U", "cloakroom", "-p", &primary.port.number().to_string()]);
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-D"]).arg(standby.data());
+        let copied = copy.current_dir(standby.data()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(copied.success(), "the primary's files could not be copied");
+        standby.restart();
+        standby
     }
 
     pub(crate) fn host(&self) -> String {
@@ -108,15 +126,20 @@ impl PrivateServer {
         self.directory.path().join("data")
     }
 
-    fn initialise(&self) {
-        let data = self.data();
-        fs::create_dir(&data).unwrap();
+    fn make_data(&self) {
+        fs::create_dir(self.data()).unwrap();
         make_enterable(self.directory.path());
+        self.kind.hand_over(&self.data());
+        if self.kind == Kind::Postgres {
+            fs::set_permissions(self.data(), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+    }
+
+    fn initialise(&self) {
+        self.make_data();
+        let data = self.data();
         let mut command = match self.kind {
             Kind::Postgres => {
-                if let Some((uid, gid)) = Kind::account() {
-                    chown(&data, Some(uid), Some(gid)).unwrap();
-                }
                 let mut command = self.kind.command("initdb");
                 command.args([
                     "--username=cloakroom",
@@ -174,14 +197,15 @@ impl Kind {
         }
     }
 
-    fn program(name: &str) -> Option<PathBuf> {
+    pub(crate) fn program(name: &str) -> Option<PathBuf> {
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let mut directories: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
         directories.extend(["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from));
         directories.into_iter().map(|directory| directory.join(name)).find(|program| program.is_file())
     }
 
-    fn command(self, name: &str) -> Command {
+    /// A program of the server's, run as the server is.
+    pub(crate) fn command(self, name: &str) -> Command {
         let mut command = Command::new(Self::program(name).unwrap());
         if let (Self::Postgres, Some((uid, gid))) = (self, Self::account()) {
             command.uid(uid).gid(gid);
@@ -207,7 +231,6 @@ impl Kind {
 }
 
 fn make_enterable(directory: &Path) {
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
 }
 

@@ -38,8 +38,6 @@ async fn examine_on(
     repair: bool,
 ) -> Result<Vec<Finding>, SqlError> {
     let server = pool.engine();
-    // The server writes names in full, and takes the time it needs.
-    sqlx::raw_sql("SET search_path = pg_catalog; SET statement_timeout = 0").execute(&mut *connection).await?;
     let mut findings = examine_server(connection, pool.max()).await?;
     if server.is_pooled() {
         findings.push(Finding::note(
@@ -49,13 +47,15 @@ async fn examine_on(
         ));
         return Ok(findings);
     }
+    // The server writes names in full, and takes the time it needs.
+    sqlx::raw_sql("SET search_path = pg_catalog; SET statement_timeout = 0").execute(&mut *connection).await?;
     findings.extend(examine_schema(connection, &server.namespace, repair).await?);
     findings.extend(examine_indexes(connection, &server.namespace, repair).await?);
     Ok(findings)
 }
 
 async fn examine_server(connection: &mut PgConnection, ours: usize) -> Result<Vec<Finding>, SqlError> {
-    let row = sqlx::query(
+    let row = sqlx::raw_sql(
         "SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'), \
          current_setting('synchronous_commit'), current_setting('default_transaction_isolation'), \
          current_setting('default_transaction_read_only'), pg_is_in_recovery(), \

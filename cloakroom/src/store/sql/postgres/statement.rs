@@ -73,7 +73,7 @@ impl Statement {
     pub(super) fn in_one_piece(&self) -> String {
         let mut whole = String::from(
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL bytea_output = hex; \
-             SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; ",
+             SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; ",
         );
         let mut pieces = self.text.split('$');
         whole.push_str(pieces.next().unwrap_or_default());
