@@ -305,7 +305,7 @@ impl Counted {
 
 impl<'a> Body<'a> {
     /// Fields of every slot, which come first.
-    const OF_SLOT: usize = 3;
+    const OF_SLOT: usize = 4;
 
     pub(super) fn new(id: u64, now: Timestamp) -> Self {
         Self {
@@ -567,9 +567,8 @@ impl<'a> Body<'a> {
         let row = Row::of(record, key);
         let due = slot::or_empty(record.due_at().map(Timestamp::as_millis));
         let texts = self.writes.add().push("create").number(session).number(info.last_seen_at.as_millis());
-        texts.push(due).push(row.standing()).number(6 + 2 * record.data.len());
-        texts.push("h").push(&row.head).push("p").push(row.standing());
-        texts.push("v").push(row.whole(info.version, record.data.size(), None));
+        texts.push(due).push(row.standing()).push(&row.head);
+        texts.push(row.whole(info.version, record.data.size(), None)).number(2 * record.data.len());
         for (key, value) in record.data.iter() {
             texts.push_parts(&[b".", key.as_bytes()]).push(value.as_str());
         }

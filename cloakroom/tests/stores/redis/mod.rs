@@ -1,6 +1,7 @@
 //! The Redis store in bad times: servers that end, stop or move, and what each call costs them.
 
 mod cost;
+mod cpu;
 mod doctor;
 #[cfg(feature = "tls")]
 mod encrypted;

@@ -21,10 +21,10 @@ local slots, ids, broken = {}, { 'store' }, false
 for n = 1, #KEYS - OF_GROUP do
   local key, id, state, first = KEYS[OF_GROUP + n], ARGV[at + 1], ARGV[at + 2], at + 4
   at = at + 3 + ARGV[at + 3]
-  local found = call('HMGET', key, 'v', 'w', 'p', unpack(ARGV, first, math.min(at, first + PORTION)))
+  local found = call('HMGET', key, 'v', 'w', 'p', 'h', unpack(ARGV, first, math.min(at, first + PORTION)))
   portions('HMGET', key, ARGV, first + PORTION + 1, at, found)
   local lead, revision, idle, ends, version, size, changes = match(found[1] or found[2] or '', ROW)
-  slots[n] = { key = key, id = id, first = first, found = found, there = lead, open = found[1], place = found[3],
+  slots[n] = { key = key, id = id, first = first, found = found, there = lead, open = found[1], place = found[3], head = found[4],
     lead = lead, revision = revision, idle = idle, ends = ends, version = version, size = size, changes = changes }
   ids[n + 1], broken = id, broken or state ~= '' and state ~= (found[1] and 'open' or lead and 'ended' or 'empty')
 end
@@ -75,11 +75,11 @@ for _ = 1, broken and 0 or ARGV[at] do
   elseif kind == 'value' then at, holds = at + 1, (s.found[value + 0] or '') == ARGV[at + 1]
   elseif kind == 'unseen' then holds = seen[n + 1] + 0 <= value + 0
   elseif kind == 'most' then holds = (s.after or s.size) + 0 <= math.max(value, s.size)
-  elseif kind == 'change' then -- so many bytes are set; before it all fields go, or those found from the 4th to the last
+  elseif kind == 'change' then -- so many bytes are set; before it all fields go, or those found from the 5th to the last
     local all, last = ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
     at, s.after, holds = at + 2, value + (all and 0 or s.size), true
-    for field = all and last + 1 or 4, last do
-      if s.found[field] then s.after = s.after - #s.found[field] - #ARGV[s.first + field - 4] + 1 end
+    for field = all and last + 1 or 5, last do
+      if s.found[field] then s.after = s.after - #s.found[field] - #ARGV[s.first + field - 5] + 1 end
     end
   else holds = s[kind] == value end -- revision or version
   if not holds then broken = true break end
@@ -111,33 +111,32 @@ for _ = 1, ARGV[at] do
   if kind == 'data' then
     local all, first, set = ARGV[at + 1] == '1', at + 4, at + 3 + ARGV[at + 2]
     local gone = set + ARGV[at + 3]
-    local head = all and call('HGET', s.key, 'h')
     at, answers[#answers + 1] = gone, seen[n + 1]
     if value ~= s.version .. ' ' .. s.revision then bodies[#answers] = n + 0 end
     s.version, s.size = string.format('%.0f', s.version + 1), string.format('%.0f', s.after)
     s.changes = sub(s.changes .. ID, -KEPT)
-    if all then call('DEL', s.key) call('HSET', s.key, 'h', head, 'p', s.place) end
+    if all then call('DEL', s.key) call('HSET', s.key, 'h', s.head, 'p', s.place) end
     call('HSET', s.key, 'v', row(s), unpack(ARGV, first, math.min(set, first + PORTION - 1)))
     portions('HSET', s.key, ARGV, first + PORTION, set)
     portions('HDEL', s.key, ARGV, set + 1, gone)
-  elseif kind == 'create' then -- last-seen; when it is due, where it stands, its fields
-    local due, place, first = ARGV[at + 1], ARGV[at + 2], at + 4
-    at = at + 3 + ARGV[at + 3]
-    portions('HSET', s.key, ARGV, first, at)
+  elseif kind == 'create' then -- last-seen; when it is due, where it stands, its head, its row, its data
+    local due, place, first = ARGV[at + 1], ARGV[at + 2], at + 6
+    at = at + 5 + ARGV[at + 5]
+    call('HSET', s.key, 'h', ARGV[first - 3], 'p', place, 'v', ARGV[first - 2], unpack(ARGV, first, math.min(at, first + PORTION - 1)))
+    portions('HSET', s.key, ARGV, first + PORTION, at)
     call('HSET', SEEN, s.id, value)
     enter(s, place, due)
   elseif kind == 'head' then -- its revision and deadlines; the text, when it is due, where it stands
-    local head, due, place = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-    at, s.lead = at + 3, value
+    local due, place = ARGV[at + 2], ARGV[at + 3]
+    s.head, at, s.lead = ARGV[at + 1], at + 3, value
     leave(s, place)
-    call('HSET', s.key, 'h', head, 'p', place, 'v', row(s))
+    call('HSET', s.key, 'h', s.head, 'p', place, 'v', row(s))
     enter(s, place, due)
   elseif kind == 'end' then -- how; when
-    local head = call('HGET', s.key, 'h')
     at, s.size, s.changes = at + 1, 0, sub(s.changes .. ID, -KEPT)
     leave(s)
     call('DEL', s.key)
-    call('HSET', s.key, 'h', head, 'w', row(s), 'e', value)
+    call('HSET', s.key, 'h', s.head, 'w', row(s), 'e', value)
     call('ZADD', ENDED, ARGV[at], s.id)
   elseif kind == 'clear' then
     leave(s)
