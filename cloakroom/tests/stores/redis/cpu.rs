@@ -109,7 +109,7 @@ async fn measured<F: Future<Output = ()>>(server: &Server, call: impl Fn(usize) 
     for first in (0..CALLS).step_by(AT_ONCE) {
         join_all((first..first + AT_ONCE).map(&call)).await;
     }
-    (spent() - before) * 1e6 / CALLS as f64
+    (spent() - before) * 1e6 / f64::from(u32::try_from(CALLS).expect("a few thousand"))
 }
 
 async fn commit(store: &RedisStore, transaction: Transaction) {
@@ -184,7 +184,7 @@ fn update(record: &Record, n: usize) -> Transaction {
     let id = record.info.id;
     let mut change = DataChange::default();
     change.set.insert("key 3".into(), Json::encode(&format!("{n}{}", "w".repeat(110))).unwrap());
-    let relied_on = record.data.get("key 3").map(|value| value.to_json());
+    let relied_on = record.data.get("key 3").map(cloakroom::JsonRef::to_json);
     let known = Some(Known { version: 0, revision: record.revision });
     let relies_on =
         vec![Expect::Live(id), Expect::Value(id, "key 3".into(), relied_on), Expect::DataAtMost(id, 1 << 16)];
