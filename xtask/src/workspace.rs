@@ -16,7 +16,16 @@ use crate::command;
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).current_dir(root());
+    // What cargo tells a program that it runs is about that program. Build scripts would take it for a change, and
+    // everything behind them would be built anew, each time `cargo xtask` and `cargo` take turns.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_about_a_package)) {
+        cargo.env_remove(name);
+    }
     cargo
+}
+
+fn is_about_a_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_MANIFEST_") || variable.starts_with("CARGO_PKG_")
 }
 
 /// Where the workspace lies.
@@ -67,6 +76,18 @@ mod tests {
         assert_eq!(workspace.packages["a"], ["x", "y"]);
         assert!(workspace.packages["b"].is_empty());
         assert!(Workspace::parse("{}").is_err());
+    }
+
+    #[test]
+    fn cargo_is_not_told_of_the_package_that_runs_it() {
+        // Cargo has told this test.
+        assert!(env::var_os("CARGO_MANIFEST_DIR").is_some() && env::var_os("CARGO_PKG_NAME").is_some());
+        let removed: Vec<_> =
+            cargo(&[]).get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_owned()).collect();
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"] {
+            assert!(removed.iter().any(|removed| removed == name), "{name}");
+        }
+        assert!(!removed.iter().any(|removed| removed == "CARGO_HOME" || removed == "CARGO_TARGET_DIR"), "{removed:?}");
     }
 
     #[test]

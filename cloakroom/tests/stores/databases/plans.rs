@@ -81,7 +81,7 @@ async fn scans(server: &str, schema: &str) -> Vec<(String, i64)> {
     let mut connection = PgConnection::connect(server).await.unwrap();
     let mut last = Vec::new();
     // A connection that is closed tells what it counted as it ends; two looks that agree have seen it.
-    for _ in 0..50 {
+    for _ in 0..600 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let rows = sqlx::query(
             "SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE schemaname = $1 \

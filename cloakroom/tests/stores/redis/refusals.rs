@@ -40,6 +40,11 @@ async fn is_refused_everywhere(store: &RedisStore, id: cloakroom::SessionId, cau
     refused("ping", store.ping().await.unwrap_err());
 }
 
+/// The address with so much time for a call that what is said within a minute was said at once.
+fn unhurried(address: &str) -> String {
+    format!("{address}?timeout_ms=180000")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i3_an_emptied_server_is_refused_by_every_node_until_it_is_opened_anew() {
     if !is_here() {
@@ -105,7 +110,7 @@ async fn i13_ping_tells_whether_changes_can_be_made_and_what_stands_against_it()
         return;
     }
     let server = Server::start(&["--maxmemory-policy", "noeviction"]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = RedisStore::open(&unhurried(&server.address())).await.unwrap();
     let id = begin(&store, sign_in(&store, "anna")).await;
     let because = async |cause: &str| {
         let error = store.ping().await.unwrap_err();
@@ -150,7 +155,7 @@ async fn i13_ping_tells_whether_changes_can_be_made_and_what_stands_against_it()
     let begun = Instant::now();
     let error = store.update(id, &setting("a", 2), NOW).await.unwrap_err();
     assert!(matches!(&error, Error::Unavailable { message, .. } if message.contains("primary")), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(4), "it is said at once, not when the time is up");
+    assert!(begun.elapsed() < Duration::from_mins(1), "it is said at once, not when the time is up");
     server.ask(&["REPLICAOF", "NO", "ONE"]);
     works().await;
 
@@ -215,9 +220,9 @@ async fn a_replica_can_be_opened_and_read_and_refuses_changes_at_once() {
     // One that holds no store yet cannot be made into one, and says why.
     let empty = Server::start(&["--replicaof", "127.0.0.1", &Server::start(&[]).port.to_string()]);
     let begun = Instant::now();
-    let error = RedisStore::open(&empty.address()).await.unwrap_err().to_string();
+    let error = RedisStore::open(&unhurried(&empty.address())).await.unwrap_err().to_string();
     assert!(error.contains("replica"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(4), "it was said at once");
+    assert!(begun.elapsed() < Duration::from_mins(1), "it was said at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,8 +234,8 @@ async fn what_the_server_says_to_a_connection_is_shown_at_once() {
     assert_eq!(server.ask(&["CONFIG", "SET", "requirepass", "hunter2"]), "OK");
     let opened = async |address: String| {
         let begun = Instant::now();
-        let error = RedisStore::open(&address).await.unwrap_err().to_string();
-        assert!(begun.elapsed() < Duration::from_secs(4), "it was said at once: {error}");
+        let error = RedisStore::open(&unhurried(&address)).await.unwrap_err().to_string();
+        assert!(begun.elapsed() < Duration::from_mins(1), "it was said at once: {error}");
         assert!(!error.contains("hunter2"), "{error}");
         error
     };
@@ -256,7 +261,7 @@ async fn i3_an_ending_that_was_sent_twice_answers_what_it_ended() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&format!("{}?timeout_ms=3000", server.address())).await.unwrap();
+    let store = RedisStore::open(&format!("{}?timeout_ms=10000", server.address())).await.unwrap();
     let mut ids = Vec::new();
     for _ in 0..100 {
         ids.push(begin(&store, sign_in(&store, "anna")).await);
@@ -265,7 +270,7 @@ async fn i3_an_ending_that_was_sent_twice_answers_what_it_ended() {
     let (ending, patient) = (store.clone(), ids.clone());
     server.signal("STOP");
     let ended = tokio::spawn(async move { ending.end(&Which::Ids(patient), &signed_out(), NOW).await });
-    tokio::time::sleep(Duration::from_millis(1700)).await;
+    tokio::time::sleep(Duration::from_millis(5500)).await;
     server.signal("CONT");
     let ended = ended.await.unwrap().unwrap();
     assert_eq!(ended.len(), ids.len());
