@@ -246,6 +246,24 @@ fn s6_a_shutdown_waits_for_what_was_begun() {
     assert_eq!(left, 0, "{left} live on");
 }
 
+#[test]
+fn s6_what_a_shutdown_breaks_off_ends_when_it_is_repeated() {
+    let directory = TempDir::new().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("test.db").display());
+    let bounds = Bounds { shutdown_grace: Duration::ZERO, ..Bounds::default() };
+    let mut on = On::new(&url, 2_000, bounds);
+    on.hang_up("/v1/sessions/revoke", r#"{"all":true}"#, "last");
+    on.shut_down();
+    let left = on.living();
+    drop(on);
+    let on = On::new(&url, 0, Bounds::default());
+    let repeat = on.call(Method::POST, "/v1/sessions/revoke", r#"{"all":true}"#, Some("last")).expect(200);
+    // Another process: it tells of what it ended itself. What the first had handed to its store may have ended since.
+    let matched = repeat.at("/matched").as_u64().unwrap();
+    assert!(matched <= left as u64, "{matched} of {left}");
+    assert_eq!(on.living(), 0);
+}
+
 /// A write that waits for longer than a call may take is done later, or never: the caller hears neither.
 #[test]
 fn s6_a_repeat_tells_what_was_done_though_the_first_try_did_not_hear_of_it() {
