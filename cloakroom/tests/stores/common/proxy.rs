@@ -27,6 +27,8 @@ struct State {
     server: Mutex<String>,
     /// How long it takes to be made.
     delay: Mutex<Duration>,
+    /// How long answers are under way.
+    distance: Mutex<Duration>,
     accepted: AtomicUsize,
     exchanges: AtomicUsize,
     /// So many answers from now one is cut off; none at its largest.
@@ -44,6 +46,7 @@ impl Proxy {
         let state = Arc::new(State {
             server: Mutex::new(server),
             delay: Mutex::default(),
+            distance: Mutex::default(),
             accepted: AtomicUsize::new(0),
             exchanges: AtomicUsize::new(0),
             until_cut: AtomicUsize::new(usize::MAX),
@@ -72,6 +75,11 @@ impl Proxy {
     /// From now on it takes so long to make a connection.
     pub(crate) fn delay_connections(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// From now on the server's answers take so long to arrive.
+    pub(crate) fn delay_answers(&self, distance: Duration) {
+        *self.state.distance.lock().unwrap() = distance;
     }
 
     /// New connections lead to another server.
@@ -135,6 +143,8 @@ async fn serve(state: Arc<State>, client: TcpStream) {
             read = from_server.read(&mut answered) => match read {
                 Ok(length) if length > 0 => {
                     client_spoke_last = false;
+                    let distance = *state.distance.lock().unwrap();
+                    if !distance.is_zero() { sleep(distance).await }
                     if state.is_to_be_cut() { return }
                     if to_client.write_all(&answered[..length]).await.is_err() { return }
                 }

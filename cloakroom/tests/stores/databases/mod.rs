@@ -221,8 +221,8 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
     let address = with_parameter(&through(&address, &proxy.address.to_string()), "max_connections", "1");
     let store = store::open(&address).await.unwrap();
     let reap = Reap { limit: 10, tombstones_before: at(-1), audit_before: at(-1) };
-    // The first round prepares the statements.
-    for round in 0..2 {
+    // The first rounds prepare the statements: the second finds settings of the user that the first left.
+    for round in 0..3 {
         let mut calls: Vec<(&str, usize)> = Vec::new();
         let mut before = proxy.exchanges();
         let mut count = |call| {
@@ -283,7 +283,7 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
         store.ping().await.unwrap();
         count("ping");
         let is_too_much = |(call, exchanges): &(&str, usize)| *exchanges > most_exchanges(kind, call);
-        assert!(round == 0 || !calls.iter().any(is_too_much), "{calls:?}");
+        assert!(round < 2 || !calls.iter().any(is_too_much), "{calls:?}");
     }
 }
 

@@ -73,6 +73,8 @@ async fn i9_changes_that_arrive_together_travel_together() {
         ids.push(begin(&store, sign_in(&store, &format!("user {n}"))).await);
     }
     let change = setting("a", 1);
+    // While the first are answered, the others gather, however busy this machine is.
+    proxy.delay_answers(Duration::from_millis(50));
     let before = proxy.exchanges();
     let changes = ids.iter().map(|id| store.update(*id, &change, NOW));
     for updated in join_all(changes).await {
