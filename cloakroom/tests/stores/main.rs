@@ -6,6 +6,8 @@ mod conformance;
 mod databases;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(all(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod races;
 #[cfg(feature = "redis")]
 mod redis;
 mod rules;

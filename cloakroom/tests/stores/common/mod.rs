@@ -3,6 +3,7 @@
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
 pub(crate) mod proxy;
+pub(crate) mod random;
 mod waiting;
 
 use std::{

@@ -8,7 +8,8 @@ use cloakroom::{
     store::slots::{Ask, Expect, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write},
 };
 
-use super::{model::Model, network, random::Random};
+use super::{model::Model, network};
+use crate::common::random::Random;
 
 macro_rules! bugs {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {

@@ -16,8 +16,8 @@ use super::{
     bugs::Bug,
     model,
     network::{Client, Server, Weather},
-    random::Random,
 };
+use crate::common::random::Random;
 
 /// Users, their limits, and how long their sessions may go unused.
 const USERS: [(&str, Option<Limit>, Option<Duration>); 3] = [

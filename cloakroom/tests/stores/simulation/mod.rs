@@ -13,7 +13,6 @@ mod clients;
 mod history;
 mod model;
 mod network;
-mod random;
 
 use std::env;
 

@@ -14,7 +14,8 @@ use cloakroom::{
     },
 };
 
-use super::{bugs::Bug, history::History, model::Model, random::Random};
+use super::{bugs::Bug, history::History, model::Model};
+use crate::common::random::Random;
 
 /// How bad the network is, in percent of calls.
 #[derive(Clone, Copy, Debug)]

@@ -7,14 +7,14 @@ use std::{
 
 /// SplitMix64.
 #[derive(Debug)]
-pub(super) struct Random(AtomicU64);
+pub(crate) struct Random(AtomicU64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }
 
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,15 +22,15 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&self, limit: usize) -> usize {
+    pub(crate) fn below(&self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).unwrap()
     }
 
-    pub(super) fn percent(&self, chance: usize) -> bool {
+    pub(crate) fn percent(&self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    pub(super) fn millis(&self, limit: usize) -> Duration {
+    pub(crate) fn millis(&self, limit: usize) -> Duration {
         Duration::from_millis(self.below(limit) as u64)
     }
 }
