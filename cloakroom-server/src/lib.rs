@@ -23,6 +23,7 @@ pub mod assertion;
 pub mod cli;
 mod client;
 mod config;
+mod console;
 mod escape;
 pub mod keys;
 mod log;

@@ -22,14 +22,22 @@ use crate::{
     server::Peer,
 };
 
+/// Goes with a call that the console makes for an operator, who showed the key when they signed in. No request brings one.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted(pub(crate) Caller);
+
 /// Lets those in whose key may make this call, with their whole body in memory.
 pub(super) async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     // Without one, the answer is that the path does not take the method.
     let Some(route) = routes::of(&request) else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
-    let caller = match route.scope.map(|_| caller(&app, &parts)).transpose() {
-        Ok(caller) => caller.flatten(),
-        Err(refused) => return *refused,
+    let caller = match (route.scope, parts.extensions.remove()) {
+        (None, _) => None,
+        (Some(_), Some(Admitted(caller))) => Some(caller),
+        (Some(_), None) => match caller(&app, &parts) {
+            Ok(caller) => caller,
+            Err(refused) => return *refused,
+        },
     };
     let mut response = match check(route, caller.as_ref(), &parts.headers) {
         Ok(()) => match read(&parts.headers, body, app.bounds.max_body, app.bounds.body_timeout).await {
@@ -81,19 +89,32 @@ fn require(caller: Option<&Caller>, scope: Scope) -> Result<(), Problem> {
 /// The caller that the request's key names, if it is one of ours. After too many that are not, nothing else is looked at.
 fn caller(app: &App, parts: &Parts) -> Result<Option<Caller>, Box<Response>> {
     let client = client(app, parts);
-    match app.attempts.judge(&app.keys, client, &parts.headers, app.sessions.now()) {
+    match judge(app, client, &parts.headers) {
         Verdict::Admitted(caller) => Ok(Some(caller)),
         Verdict::Missing => Ok(None),
-        Verdict::Refused { unlogged } => {
-            tracing::warn!(client = shown(client), unlogged, "a request with a wrong API key was refused");
-            Ok(None)
-        }
-        Verdict::TooMany { wait, first } => Err(Box::new(too_many(client, wait, first))),
+        Verdict::Refused { .. } => Ok(None),
+        Verdict::TooMany { wait, .. } => Err(Box::new(too_many(wait))),
     }
 }
 
+/// Judges the key of a request from `client`, and tells the log of those that are refused.
+pub(crate) fn judge(app: &App, client: Option<IpAddr>, headers: &HeaderMap) -> Verdict {
+    let verdict = app.attempts.judge(&app.keys, client, headers, app.sessions.now());
+    let client = || client.map_or_else(|| "hidden by a proxy".to_owned(), |address| address.to_canonical().to_string());
+    match verdict {
+        Verdict::Refused { unlogged } => {
+            tracing::warn!(client = client(), unlogged, "a request with a wrong API key was refused");
+        }
+        Verdict::TooMany { first: true, .. } => {
+            tracing::warn!(client = client(), "too many wrong API keys: the client is refused until it has waited");
+        }
+        _ => {}
+    }
+    verdict
+}
+
 /// Where a request comes from, as far as it is known.
-fn client(app: &App, parts: &Parts) -> Option<IpAddr> {
+pub(crate) fn client(app: &App, parts: &Parts) -> Option<IpAddr> {
     let Peer(peer) = *parts.extensions.get()?;
     match &app.trusted_proxies {
         Some(proxies) => proxies.client(peer, &parts.headers),
@@ -101,15 +122,8 @@ fn client(app: &App, parts: &Parts) -> Option<IpAddr> {
     }
 }
 
-fn shown(client: Option<IpAddr>) -> String {
-    client.map_or_else(|| "hidden by a proxy".to_owned(), |address| address.to_canonical().to_string())
-}
-
 /// Neither the body nor another request is waited for on this connection.
-fn too_many(client: Option<IpAddr>, wait: Duration, first: bool) -> Response {
-    if first {
-        tracing::warn!(client = shown(client), "too many wrong API keys: the client is refused until it has waited");
-    }
+fn too_many(wait: Duration) -> Response {
     let seconds = wait.as_secs() + 1;
     let detail = format!("Too many requests with wrong API keys came from this address. Try again in {seconds} s.");
     let mut response = Problem::new(Code::TooManyKeys, detail).into_response();

@@ -11,13 +11,13 @@ use axum::{
 use cloakroom::{Sessions, TrustedProxies};
 use tokio::sync::watch;
 
-use crate::{Bounds, KeyRing, keys::Attempts, server::Crowd};
+use crate::{Bounds, KeyRing, console, keys::Attempts, server::Crowd};
 
 mod audit;
 mod call;
 mod events;
 mod forward_auth;
-mod guard;
+pub(crate) mod guard;
 mod health;
 mod impersonate;
 mod jobs;
@@ -42,7 +42,8 @@ mod work;
 pub(crate) use forward_auth::{ForwardAuth, ext_authz};
 pub(crate) use metrics::Metrics;
 pub(crate) use operation::Operations;
-use problem::{Code, Problem};
+use problem::Code;
+pub(crate) use problem::Problem;
 pub(crate) use work::Work;
 
 /// What every handler works on.
@@ -67,8 +68,9 @@ pub(crate) struct App {
 pub(crate) fn router(app: App) -> Router {
     let (admit, log) =
         (from_fn_with_state(app.clone(), guard::admit), from_fn_with_state(app.clone(), request_log::log));
-    let listed = routes::router().method_not_allowed_fallback(method_not_allowed).route_layer(admit);
-    listed.fallback(elsewhere).layer(log).with_state(app)
+    let calls = routes::router().method_not_allowed_fallback(method_not_allowed).route_layer(admit);
+    let console = console::router(app.clone(), calls.clone());
+    calls.fallback(elsewhere).with_state(app).merge(console).layer(log)
 }
 
 /// Forward authentication takes every method and paths of every form, and answers none of them with 404 or 405.

@@ -133,6 +133,10 @@ impl Problem {
             .with("note", &ended.note.as_deref())
     }
 
+    pub(crate) fn title(&self) -> &'static str {
+        self.code.parts().2
+    }
+
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }

@@ -21,6 +21,7 @@ use super::{
 #[serde(deny_unknown_fields)]
 pub(super) struct RevokeRequest {
     user: Option<Arc<str>>,
+    impersonated_by: Option<Arc<str>>,
     ip: Option<ClientIp>,
     device: Option<Arc<str>>,
     /// Seconds.
@@ -104,11 +105,15 @@ async fn end_where(
 
 impl RevokeRequest {
     fn check(&self) -> Result<(), Problem> {
-        let Self { user, ip, device, idle_longer_than, all, .. } = self;
-        let narrowed = user.is_some() || ip.is_some() || device.is_some() || idle_longer_than.is_some();
+        let Self { user, impersonated_by, ip, device, idle_longer_than, all, .. } = self;
+        let narrowed = user.is_some()
+            || impersonated_by.is_some()
+            || ip.is_some()
+            || device.is_some()
+            || idle_longer_than.is_some();
         match (*all, narrowed) {
             (false, false) => {
-                let detail = "Give user, ip, device or idle_longer_than; or \"all\": true for every session there is.";
+                let detail = "Give user, impersonated_by, ip, device or idle_longer_than; or \"all\": true for every session there is.";
                 Err(Problem::new(Code::QueryEmpty, detail))
             }
             (true, true) => {
@@ -133,7 +138,7 @@ impl RevokeRequest {
         let last_seen_before = self.idle_longer_than.map(|seconds| now.before(Duration::from_secs(seconds)));
         Query {
             user: self.user.clone(),
-            impersonated_by: None,
+            impersonated_by: self.impersonated_by.clone(),
             ip: self.ip.map(ClientIp::get),
             device: self.device.clone(),
             last_seen_before,

@@ -9,6 +9,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cloakroom::Digest;
 use http::{HeaderMap, header};
+use ring::hmac;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -59,6 +60,23 @@ impl KeyRing {
     /// From the next request on these keys count, and no others.
     pub fn replace(&self, keys: ApiKeys) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// What shows, beside `statement`, that the holder of a key made it: for others there is nothing to be had from it, and it
+    /// is worth nothing once the key is not taken any more.
+    pub(crate) fn sign(&self, caller: &Caller, statement: &[u8]) -> Option<String> {
+        let keys = self.current();
+        let mut keys = keys.0.iter().filter(|key| key.name == caller.name && key.scope == caller.scope);
+        Some(URL_SAFE_NO_PAD.encode(keys.next()?.sign(statement)))
+    }
+
+    /// Whose key of this name signed the statement.
+    pub(crate) fn signer(&self, name: &str, statement: &[u8], signature: &str) -> Option<Caller> {
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let keys = self.current();
+        let mut keys = keys.0.iter().filter(|key| &*key.name == name);
+        let key = keys.find(|key| hmac::verify(&key.hmac(), statement, &signature).is_ok())?;
+        Some(Caller { name: Arc::clone(&key.name), scope: key.scope })
     }
 
     fn current(&self) -> Arc<ApiKeys> {
@@ -132,6 +150,15 @@ impl ApiKey {
             return Err(KeyError::Weak);
         }
         Ok(Self { name: name.into(), scope, digest: digest_of(text.as_bytes()) })
+    }
+
+    /// What only those can compute who know the key, or the settings that hold its digest.
+    fn sign(&self, statement: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.hmac(), statement)
+    }
+
+    fn hmac(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.digest.as_bytes())
     }
 
     /// The digest as settings hold it.

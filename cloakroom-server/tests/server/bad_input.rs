@@ -169,7 +169,6 @@ fn bodies_must_be_declared_as_json() {
 #[test]
 fn paths_and_methods_that_are_not_there_are_told_so() {
     let server = TestServer::start();
-    server.get("/").expect_problem(404, "path_unknown");
     server.get("/v2/sessions").expect_problem(404, "path_unknown");
     server.get("/v1/sessions/").expect_problem(404, "path_unknown");
     let refused =

@@ -6,6 +6,7 @@ mod api;
 mod bad_input;
 mod cli;
 mod common;
+mod console;
 mod doctor;
 mod endings;
 mod events;

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{cookie::Presented, problem, refusal::Refused, watch::Watch};
+use super::{CookieConfig, cookie::Presented, problem, refusal::Refused, watch::Watch};
 use crate::{
     Error, Result, Session, SessionLock, Sessions,
     session::{Arrival, CookieOrder, Origin},
@@ -78,6 +78,7 @@ pub(super) struct Config<F: Framework> {
     pub(super) locking: Locking,
     pub(super) clear_cookies_at_sign_out: bool,
     pub(super) sign_in_page: Option<String>,
+    pub(super) cookie: Option<CookieConfig>,
     pub(super) client_ip: Option<Box<ClientIp<F>>>,
     pub(super) on_refusal: Option<Box<OnRefusal<F>>>,
     pub(super) on_commit_error: Box<OnCommitError<F>>,
@@ -93,10 +94,15 @@ impl<F: Framework> Config<F> {
             locking: Locking::Explicit,
             clear_cookies_at_sign_out: false,
             sign_in_page: None,
+            cookie: None,
             client_ip: None,
             on_refusal: None,
             on_commit_error: Box::new(|error| F::answer(problem::response(error))),
         }
+    }
+
+    fn cookie(&self) -> &CookieConfig {
+        self.cookie.as_ref().unwrap_or_else(|| self.sessions.cookie())
     }
 
     /// Whether a session is loaded before any handler asks.
@@ -125,6 +131,14 @@ macro_rules! settings {
             /// for all.
             pub fn sign_in_page(self, path: impl Into<String>) -> Self {
                 self.configure(|config| config.sign_in_page = Some(path.into()))
+            }
+
+            /// Another cookie than that of the [service](crate::Builder::cookie), for a part of the application with sessions
+            /// of its own: visitors may hold both. A session is not bound to the cookie that brought it, so this part must
+            /// tell its sessions from others by what is in them. Default: the service's.
+            pub fn cookie(self, cookie: crate::web::CookieConfig) -> crate::Result<Self> {
+                cookie.check()?;
+                Ok(self.configure(|config| config.cookie = Some(cookie)))
             }
 
             /// Where a request comes from, for the record of a session that it starts, and for users whom the
@@ -240,7 +254,7 @@ impl<F: Framework> Visit<F> {
         if let Some(arrived) = self.arrived.get() {
             return Ok(&arrived.session);
         }
-        let presented = self.config.sessions.cookie().read_from(F::header_values(request, &header::COOKIE));
+        let presented = self.config.cookie().read_from(F::header_values(request, &header::COOKIE));
         let session = self.load(request, &presented).await?;
         let lock = match self.config.locking {
             Locking::Implicit | Locking::Early if !self.config.sessions.is_read_only() => {
@@ -249,7 +263,7 @@ impl<F: Framework> Visit<F> {
             // Where nobody can write there is nobody to exclude.
             Locking::Explicit | Locking::Implicit | Locking::Early => None,
         };
-        let cookie = self.config.sessions.cookie();
+        let cookie = self.config.cookie();
         let path = cookie.mounted_by(|name| F::header_values(request, name).next()).map(Into::into);
         let strays = match presented {
             Presented::Several(_) => cookie.delete_strays(host::<F>(request), F::path(request), path.as_deref()),
@@ -335,11 +349,11 @@ impl<F: Framework> Visit<F> {
     }
 
     fn set_cookie(&self, order: CookieOrder, path: Option<&str>) -> Option<String> {
-        let sessions = &self.config.sessions;
+        let cookie = self.config.cookie();
         match order {
             CookieOrder::Keep => None,
-            CookieOrder::Set(token, info) => Some(sessions.cookie().set(&token, &info, sessions.now(), path)),
-            CookieOrder::Delete => Some(sessions.cookie().delete(path)),
+            CookieOrder::Set(token, info) => Some(cookie.set(&token, &info, self.config.sessions.now(), path)),
+            CookieOrder::Delete => Some(cookie.delete(path)),
         }
     }
 

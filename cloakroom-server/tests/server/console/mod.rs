@@ -1,0 +1,7 @@
+//! The console, by plain requests: who gets in, and what a page offers. What a browser makes of it is in `browser`.
+
+mod access;
+mod hostile;
+mod visitor;
+
+use visitor::Visitor;
