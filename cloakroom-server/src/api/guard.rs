@@ -91,8 +91,7 @@ fn caller(app: &App, parts: &Parts) -> Result<Option<Caller>, Box<Response>> {
     let client = client(app, parts);
     match judge(app, client, &parts.headers) {
         Verdict::Admitted(caller) => Ok(Some(caller)),
-        Verdict::Missing => Ok(None),
-        Verdict::Refused { .. } => Ok(None),
+        Verdict::Missing | Verdict::Refused { .. } => Ok(None),
         Verdict::TooMany { wait, .. } => Err(Box::new(too_many(wait))),
     }
 }
