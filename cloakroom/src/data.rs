@@ -3,7 +3,7 @@
 //! The text is kept byte for byte: `-0.0`, `u64::MAX`, `1e400`, the order of nested keys and an escaped U+0000 come
 //! back exactly as they were set, on every store.
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "file", feature = "sqlite"))]
 use std::borrow::Cow;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "file", feature = "sqlite"))]
 use serde_json::value::RawValue;
 
 use crate::Error;
@@ -88,7 +88,7 @@ impl Data {
     }
 
     /// Some of it as one JSON object, each value as it is.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "file", feature = "sqlite"))]
     pub(crate) fn to_text(&self, which: impl Fn(&str) -> bool) -> String {
         let mut object = String::from("{");
         for (key, value) in self.iter().filter(|(_, value)| which(value.as_str())) {
@@ -104,7 +104,7 @@ impl Data {
     }
 
     /// From the object that [`to_text`](Self::to_text) made.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "file", feature = "sqlite"))]
     pub(crate) fn from_text(object: &str) -> Result<Self, serde_json::Error> {
         let entries: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(object)?;
         let texts: Vec<_> = entries.iter().map(|(key, value)| (key.as_bytes(), value.get().as_bytes())).collect();

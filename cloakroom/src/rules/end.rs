@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    AuditEntry, Ended, Ending, Record, Result, SessionId, Timestamp,
+    AuditEntry, Ended, Ending, Error, Record, Result, SessionId, Timestamp,
     rules::{attempts::Attempts, look, look::unasked, transaction::commit},
     store::{
         EndAnswer,
@@ -124,7 +124,13 @@ async fn end_portion<S: SlotStore + ?Sized>(
     let mut attempts = Attempts::at_session(*first);
     loop {
         let mut open = Vec::with_capacity(left.len());
-        let found = look::heads(slots, &left).await?;
+        let found = match look::heads(slots, &left).await {
+            Err(Error::Store { .. }) if left.len() > 1 => {
+                answers.extend(end_each(slots, &left, ending, now).await?);
+                return Ok(answers);
+            }
+            found => found?,
+        };
         for (id, slot) in left.drain(..).zip(found) {
             match slot {
                 Some(Slot::Open(record)) => open.push(record),
@@ -143,6 +149,26 @@ async fn end_portion<S: SlotStore + ?Sized>(
         }
         attempts.again().await?;
     }
+}
+
+/// Ends sessions one by one, because one of them cannot be read: it must not keep the others alive. They end first, then
+/// it is the error.
+async fn end_each<S: SlotStore + ?Sized>(
+    slots: &S,
+    ids: &[SessionId],
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<Vec<EndAnswer>> {
+    let mut answers = Ok(Vec::with_capacity(ids.len()));
+    for id in ids {
+        match (end_one(slots, *id, ending, now).await, &mut answers) {
+            (Ok(answer), Ok(answers)) => answers.push(answer),
+            (Err(error @ Error::Store { .. }), Ok(_)) => answers = Err(error),
+            (Ok(_) | Err(Error::Store { .. }), Err(_)) => {}
+            (Err(error), _) => return Err(error),
+        }
+    }
+    answers
 }
 
 /// Ends the sessions of these open slots; `None` for each of which something else is so by now.

@@ -1,7 +1,7 @@
 //! Transactions on stores that decide in this process, inside a transaction or under a lock of their own: SQLite and the
 //! directory of files. What they rely on is compared, then written, in the same step.
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use crate::{
     Data, Digest, Json, Partition, RecentChanges, Record, SessionId, Timestamp,
@@ -271,4 +271,24 @@ fn merged(data: &Data, change: &DataChange, most: usize) -> Option<Data> {
     let DataChange { remove_all, remove, set } = change;
     let mut data = data.clone();
     data.change(*remove_all, remove, set, most).is_ok().then_some(data)
+}
+
+/// Hands in all of them before it waits for the first: they share a transaction.
+pub(super) async fn in_turn<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = waiting.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let mut is_over = true;
+        for (future, done) in waiting.iter_mut().zip(&mut done) {
+            if done.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(answer) => *done = Some(answer),
+                    Poll::Pending => is_over = false,
+                }
+            }
+        }
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }

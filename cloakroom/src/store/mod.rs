@@ -27,7 +27,7 @@ use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, Session
 mod batcher;
 mod calls;
 mod directory;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "file", feature = "sqlite"))]
 mod embedded;
 mod examine;
 #[cfg(feature = "file")]

@@ -43,6 +43,37 @@ impl Address {
     }
 }
 
+/// Which file of the file system was opened, whatever its name leads to later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    #[cfg(unix)]
+    device: u64,
+    #[cfg(unix)]
+    number: u64,
+}
+
+impl Identity {
+    /// Looks without opening: closing a file drops the locks of the whole process on it.
+    pub(super) fn of(file: &Path) -> std::io::Result<Self> {
+        Ok(Self::found(&fs::metadata(file)?))
+    }
+
+    pub(super) fn found(found: &fs::Metadata) -> Self {
+        #[cfg(unix)]
+        return Self {
+            device: std::os::unix::fs::MetadataExt::dev(found),
+            number: std::os::unix::fs::MetadataExt::ino(found),
+        };
+        #[cfg(not(unix))]
+        return Self {};
+    }
+
+    /// Whether it still lies there.
+    pub(super) fn is_at(self, file: &Path) -> bool {
+        Self::of(file).is_ok_and(|there| there == self)
+    }
+}
+
 /// What lies at a path cannot be a store.
 pub(super) fn unusable(path: &Path, problem: &str) -> Error {
     Error::Store { message: format!("{} {problem}", path.display()), source: None }

@@ -4,10 +4,10 @@ use super::{
     fault::Fault,
     format::{self, AuditFirst},
     layout,
-    transaction::Transaction,
+    view::View,
 };
 use crate::{
-    AuditEntry, Result, Timestamp,
+    AuditEntry, Result, SessionId, Timestamp,
     store::{AuditQuery, Cursor, Logged, Page},
 };
 
@@ -22,7 +22,7 @@ pub(super) struct End {
 
 /// Where the log ends, given a file that may be its last one, so that the files need not be listed. A file of `full`
 /// bytes is not appended to.
-pub(super) fn end(directory: &Transaction<'_>, last_file: u64, full: u64) -> Result<End, Fault> {
+pub(super) fn end(directory: &View<'_>, last_file: u64, full: u64) -> Result<End, Fault> {
     let length = directory.length(&layout::audit(last_file))?;
     if (1..full).contains(&length) {
         return Ok(End { file: last_file, offset: length });
@@ -34,7 +34,7 @@ pub(super) fn end(directory: &Transaction<'_>, last_file: u64, full: u64) -> Res
 
 /// A page of the log, or [`Cursor::invalid`].
 pub(super) fn read(
-    directory: &Transaction<'_>,
+    directory: &View<'_>,
     query: &AuditQuery,
     after: Option<u64>,
     limit: usize,
@@ -48,9 +48,9 @@ pub(super) fn read(
     let stop_at = log.position + LOOK;
     let mut items: Vec<Logged> = Vec::new();
     while items.len() < limit && log.position < stop_at {
-        let Some(entry) = log.next()? else { return Ok(Ok(Page { items, next: None })) };
+        let Some((id, entry)) = log.next()? else { return Ok(Ok(Page { items, next: None })) };
         if query.matches(&entry) {
-            items.push(Logged { id: 0, cursor: Cursor::new(log.position.to_string()), entry });
+            items.push(Logged { id, cursor: Cursor::new(log.position.to_string()), entry });
         }
     }
     let next = if log.is_at_end() { None } else { Some(Cursor::new(log.position.to_string())) };
@@ -62,13 +62,13 @@ const LOOK: u64 = 4 << 20;
 
 /// Forgets the oldest entries if they were written at or before `before`, at most `most`. Answers with how many it
 /// forgot, and whether more of them are left.
-pub(super) fn forget(directory: &mut Transaction<'_>, before: Timestamp, most: usize) -> Result<(usize, bool), Fault> {
+pub(super) fn forget(directory: &View<'_>, before: Timestamp, most: usize) -> Result<(usize, bool), Fault> {
     let mut log = Log::open(directory)?;
     let (start, mut first, mut forgotten) = (log.position, log.position, 0);
     let more = loop {
         match log.next()? {
-            Some(entry) if entry.at <= before && forgotten == most => break true,
-            Some(entry) if entry.at <= before => {
+            Some((_, entry)) if entry.at <= before && forgotten == most => break true,
+            Some((_, entry)) if entry.at <= before => {
                 first = log.position;
                 forgotten += 1;
             }
@@ -86,8 +86,23 @@ pub(super) fn forget(directory: &mut Transaction<'_>, before: Timestamp, most: u
     Ok((forgotten, more))
 }
 
+/// Whether the log tells of it already. Looks through all of it: it is asked where an answer was lost.
+pub(super) fn is_logged(directory: &View<'_>, session: SessionId, id: u64) -> Result<bool, Fault> {
+    let beginning = format::beginning_of_entry(session, id);
+    if directory.will_log(&beginning) {
+        return Ok(true);
+    }
+    let mut log = Log::open(directory)?;
+    while let Some((_, line)) = log.next_line()? {
+        if line.starts_with(&beginning) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Where the files of the log begin, in order.
-fn files(directory: &Transaction<'_>) -> Result<Vec<u64>, Fault> {
+fn files(directory: &View<'_>) -> Result<Vec<u64>, Fault> {
     let names = directory.list(layout::AUDIT)?;
     let mut files: Vec<_> = names.iter().filter_map(|name| layout::audit_named(name)).collect();
     files.sort_unstable();
@@ -96,7 +111,7 @@ fn files(directory: &Transaction<'_>) -> Result<Vec<u64>, Fault> {
 
 /// A place in the log, and what was read from there on.
 struct Log<'a, 'b> {
-    directory: &'a Transaction<'b>,
+    directory: &'a View<'b>,
     files: Vec<u64>,
     position: u64,
     end: u64,
@@ -107,7 +122,7 @@ struct Log<'a, 'b> {
 }
 
 impl<'a, 'b> Log<'a, 'b> {
-    fn open(directory: &'a Transaction<'b>) -> Result<Self, Fault> {
+    fn open(directory: &'a View<'b>) -> Result<Self, Fault> {
         let first = match directory.read(layout::AUDIT_FIRST)? {
             Some(bytes) => format::decode::<AuditFirst>(layout::AUDIT_FIRST, &bytes)?.position,
             None => 0,
@@ -133,17 +148,23 @@ impl<'a, 'b> Log<'a, 'b> {
         Ok(before == *b"\n")
     }
 
-    fn next(&mut self) -> Result<Option<AuditEntry>, Fault> {
+    fn next(&mut self) -> Result<Option<(u64, AuditEntry)>, Fault> {
+        let Some((file, line)) = self.next_line()? else { return Ok(None) };
+        format::decode_entry(&file, line).map(Some)
+    }
+
+    /// The file of the next line, and the line.
+    fn next_line(&mut self) -> Result<Option<(String, &[u8])>, Fault> {
         if self.is_at_end() {
             return Ok(None);
         }
         let start = *self.files.iter().rev().find(|start| **start <= self.position).unwrap_or(&0);
         let file = layout::audit(start);
         let mut most = CHUNK;
-        let line = loop {
+        let length = loop {
             let read = &self.buffer[self.passed..];
-            if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
-                break &read[..=end];
+            if let Some(end) = memchr::memchr(b'\n', read) {
+                break end + 1;
             }
             let read = self.directory.read_at(&file, self.position - start, most)?;
             if read.len() < most && !read.contains(&b'\n') {
@@ -152,10 +173,10 @@ impl<'a, 'b> Log<'a, 'b> {
             (self.buffer, self.passed) = (read, 0);
             most *= 2;
         };
-        let entry = format::decode_entry(&file, line)?;
-        self.passed += line.len();
-        self.position += line.len() as u64;
-        Ok(Some(entry))
+        let start = self.passed;
+        self.passed += length;
+        self.position += length as u64;
+        Ok(Some((file, &self.buffer[start..self.passed])))
     }
 }
 

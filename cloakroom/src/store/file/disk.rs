@@ -5,9 +5,13 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
+
+use super::fault::Gone;
+use crate::store::place::Identity;
 
 /// Files below one directory. Paths are relative, of components that this store makes itself: see
 /// [`layout`](super::layout).
@@ -60,24 +64,43 @@ impl Lock {
 }
 
 /// A directory of the operating system's.
-pub(super) struct Directory(PathBuf);
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Its lock file, which is made once and stays, as it was when the directory was opened.
+    identity: OnceLock<Identity>,
+}
 
 impl Directory {
     pub(super) fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self { path: path.to_owned(), identity: OnceLock::new() }
+    }
+
+    /// From now on, a directory that was put in its place is another one.
+    pub(super) fn identify(&self) -> io::Result<()> {
+        let identity = Identity::of(&self.at(super::layout::LOCK))?;
+        self.identity.get_or_init(|| identity);
+        Ok(())
+    }
+
+    /// Whether it is the one that was opened.
+    fn check(&self) -> io::Result<()> {
+        match self.identity.get() {
+            Some(opened) if !opened.is_at(&self.at(super::layout::LOCK)) => Err(io::Error::other(Gone)),
+            _ => Ok(()),
+        }
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        self.0.join(path)
+        self.path.join(path)
     }
 
     /// Does something that needs the directory of `file`, which is made if there is none.
     fn with_parent<T>(&self, file: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let parent = file.parent().filter(|parent| *parent != self.0).ok_or(error)?;
+                let parent = file.parent().filter(|parent| *parent != self.path).ok_or(error)?;
                 // The store's own directory is not made anew: somebody took it away.
-                fs::metadata(&self.0)?;
+                fs::metadata(&self.path)?;
                 directory_builder().recursive(true).create(parent)?;
                 work()
             }
@@ -88,10 +111,13 @@ impl Directory {
 
 impl Disk for Directory {
     fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        // What is read without the lock must not come from another one.
+        self.check()?;
         missing_is_none(fs::read(self.at(file)))
     }
 
     fn read_at(&self, file: &str, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+        self.check()?;
         let Some(mut file) = missing_is_none(File::open(self.at(file)))? else { return Ok(Vec::new()) };
         if offset > 0 {
             file.seek(SeekFrom::Start(offset))?;
@@ -136,7 +162,7 @@ impl Disk for Directory {
     fn remove(&self, file: &str) -> io::Result<()> {
         let path = self.at(file);
         missing_is_none(fs::remove_file(&path))?;
-        for above in path.ancestors().skip(1).take_while(|above| *above != self.0) {
+        for above in path.ancestors().skip(1).take_while(|above| *above != self.path) {
             // It fails where something else is in it, and an empty directory is no harm either.
             if fs::remove_dir(above).is_err() {
                 break;
@@ -152,7 +178,7 @@ impl Disk for Directory {
     #[cfg(target_os = "linux")]
     fn sync_all(&self, _files: &BTreeSet<String>) -> io::Result<()> {
         // One wait for the disk instead of one for each file.
-        Ok(rustix::fs::syncfs(File::open(&self.0)?)?)
+        Ok(rustix::fs::syncfs(File::open(&self.path)?)?)
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -164,7 +190,7 @@ impl Disk for Directory {
                 file.sync_all()?;
             }
             directories
-                .extend(path.ancestors().skip(1).take_while(|above| above.starts_with(&self.0)).map(PathBuf::from));
+                .extend(path.ancestors().skip(1).take_while(|above| above.starts_with(&self.path)).map(PathBuf::from));
         }
         #[cfg(unix)]
         for directory in directories {
@@ -177,18 +203,28 @@ impl Disk for Directory {
 
     fn lock(&self, access: Access, patience: Duration) -> io::Result<Option<Lock>> {
         let deadline = Instant::now() + patience;
+        self.check()?;
         // Who waits for the lock holds the turn meanwhile, so that whoever just had it cannot take it again and again.
         let Some(_turn) = lock_file(&self.at(super::layout::TURN), Access::Exclusive, deadline)? else {
             return Ok(None);
         };
-        let lock = lock_file(&self.at(super::layout::LOCK), access, deadline)?;
-        Ok(lock.map(|file| Lock(Some(file))))
+        let Some(lock) = lock_file(&self.at(super::layout::LOCK), access, deadline)? else { return Ok(None) };
+        match self.identity.get() {
+            Some(opened) if *opened != Identity::found(&lock.metadata()?) => Err(io::Error::other(Gone)),
+            _ => Ok(Some(Lock(Some(lock)))),
+        }
     }
 }
 
 /// Each lock has a file handle of its own, so it excludes other threads of this process as it does other processes.
 fn lock_file(path: &Path, access: Access, deadline: Instant) -> io::Result<Option<File>> {
-    let file = file_options().truncate(false).open(path)?;
+    let file = match file_options().truncate(false).open(path) {
+        // Where nothing may be written, it can be locked all the same.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            File::open(path)?
+        }
+        file => file?,
+    };
     let mut pause = Duration::from_micros(50);
     loop {
         let locked = match access {

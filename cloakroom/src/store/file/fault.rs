@@ -9,6 +9,18 @@ use std::{
 
 use crate::Error;
 
+/// The directory is not the one that was opened.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the directory is not the one that was opened")
+    }
+}
+
+impl std::error::Error for Gone {}
+
 /// Why work on the directory failed. Cloned when it failed for several callers.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
@@ -33,8 +45,22 @@ impl Fault {
         Self::Damaged { file: file.to_owned(), problem: problem.into() }
     }
 
+    /// Whether there was no room on the disk.
+    pub(super) fn is_full(&self) -> bool {
+        let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        matches!(self, Self::Io { error, .. } if full(error.kind()))
+    }
+
     pub(super) fn into_error(self, directory: &Path) -> Error {
         let (file, error) = match self {
+            Self::Io { error, .. } if error.get_ref().is_some_and(|error| error.is::<Gone>()) => {
+                let directory = directory.display();
+                let message = format!(
+                    "{directory} was deleted or replaced while it was open: nothing is written into what it was; restart \
+                     this program to work on what is there now"
+                );
+                return Error::Unavailable { message, source: None };
+            }
             Self::Io { file, error } => (directory.join(file), error),
             Self::Locked { waited } => {
                 let directory = directory.display();
@@ -66,7 +92,7 @@ impl Fault {
                 error,
             ),
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
-                Error::store(format_args!("{file} is gone: was the directory moved or deleted?"), error)
+                Error::unavailable(format_args!("{file} is gone: was the directory moved or deleted?"), error)
             }
             _ => Error::unavailable(
                 format_args!("{file} could not be read or written; look into the system's log for the disk's errors"),

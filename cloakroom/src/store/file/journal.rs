@@ -14,9 +14,11 @@
 //!   synchronised before anyone heard of them, and opening does all of them again, whatever the header says.
 //! - *The disk is full or fails.* New contents are written under temporary names before the commit, so nearly all there
 //!   is to fail fails before it; the journal is cut back, and nothing was changed. What fails afterwards is unfinished as
-//!   if the process had been killed.
+//!   if the process had been killed. What ends sessions then takes the room of a file that is kept for it, the reserve.
+//! - *The directory cannot be written.* What the journal holds is compared with the files, and only what differs is done
+//!   again. Where nothing differs, it can be read.
 //!
-//! Sessions are read without a lock, so what they see must be right at every moment: tombstones come first, then removals,
+//! Sessions are read without a lock, so what they see must be right at every moment: endings come first, then removals,
 //! then everything else. Who reads while a sign-in evicts sees one session too few, never one too many.
 
 use std::{
@@ -31,8 +33,8 @@ use super::{
     audit,
     disk::{Access, Disk, Lock},
     fault::Fault,
-    layout,
-    transaction::{Changes, Transaction},
+    format, layout,
+    view::{Changes, View},
 };
 
 /// How long to wait, and how long files grow.
@@ -44,12 +46,14 @@ pub(super) struct Limits {
     pub(super) journal: u64,
     /// A file of the audit log of so many bytes is not appended to.
     pub(super) audit_file: u64,
+    /// So many bytes are kept for a full disk.
+    pub(super) reserve: usize,
 }
 
 impl Limits {
     /// Doing such a journal again takes well under a second; of such audit files even a large log has few.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, journal: 4 << 20, audit_file: 8 << 20 }
+        Self { patience, journal: 4 << 20, audit_file: 8 << 20, reserve: 1 << 20 }
     }
 }
 
@@ -78,18 +82,66 @@ impl Journal {
         let length = self.length()?;
         self.finish(HEADER, length)?;
         for number in self.disk.list(layout::TEMPORARY).map_err(Fault::io(layout::TEMPORARY))? {
-            let file = format!("{}/{number}", layout::TEMPORARY);
-            self.disk.remove(&file).map_err(Fault::io(&file))?;
+            // The next commit writes over what is left.
+            let _ = self.disk.remove(&format!("{}/{number}", layout::TEMPORARY));
         }
+        self.fill_reserve();
         Ok(())
     }
 
+    /// Puts back the room for endings, as far as there is any.
+    fn fill_reserve(&self) {
+        if self.limits.reserve > 0
+            && self.disk.length(layout::RESERVE).is_ok_and(|length| length < self.limits.reserve as u64)
+            && let Err(error) = self.disk.write(layout::RESERVE, &vec![b'.'; self.limits.reserve])
+        {
+            // A part of it would only take room from others.
+            let _ = self.disk.remove(layout::RESERVE);
+            tracing::warn!(%error, "no room could be kept for ending sessions when the disk is full");
+        }
+    }
+
+    /// Gives the reserve to what must be written. Says whether there was any.
+    fn use_reserve(&self) -> bool {
+        let there = self.disk.length(layout::RESERVE).is_ok_and(|length| length > 0);
+        there && self.disk.remove(layout::RESERVE).is_ok()
+    }
+
+    /// Gives back the room that the journal takes.
+    pub(super) fn make_room(&self) {
+        // What was written is on the disk; that it takes more room than it needs does no harm.
+        let _ = self.checkpoint();
+    }
+
+    /// Does what ends sessions on a disk that is full, with the room that was kept for it.
+    pub(super) fn with_reserve<T>(&self, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        self.use_reserve();
+        let done = work();
+        self.make_room();
+        if let Ok(_lock) = self.lock(Access::Exclusive) {
+            self.fill_reserve();
+        }
+        done
+    }
+
+    /// Whether something could be written now.
+    pub(super) fn try_writing(&self) -> Result<(), Fault> {
+        /// More than is left over on a disk that is full.
+        const TRIED: usize = 16 << 10;
+        let _lock = self.lock(Access::Exclusive)?;
+        self.length()?;
+        let file = layout::temporary(0);
+        let written = self.disk.write(&file, &[b'.'; TRIED]).map_err(Fault::io(layout::TEMPORARY));
+        let removed = self.disk.remove(&file).map_err(Fault::io(layout::TEMPORARY));
+        written.and(removed)
+    }
+
     /// Reads what must fit together. Waits for changes that are being made.
-    pub(super) fn read<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn read<T>(&self, work: impl FnOnce(&View<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
         loop {
             let lock = self.lock(Access::Shared)?;
             if self.done()? == self.length()? {
-                return work(&Transaction::new(&self.disk, &Changes::default()));
+                return work(&View::new(&self.disk, &Changes::default()));
             }
             drop(lock);
             self.write(|_| Ok(()))?;
@@ -115,11 +167,12 @@ impl Journal {
         if self.length()? < self.limits.journal {
             return Ok(());
         }
+        self.checkpoint()
+    }
+
+    fn checkpoint(&self) -> Result<(), Fault> {
         let _lock = self.lock(Access::Exclusive)?;
         let (done, length) = (self.done()?, self.length()?);
-        if length < self.limits.journal {
-            return Ok(());
-        }
         let length = if done == length { length } else { self.finish(done, length)? };
         let (frames, _) = self.frames(HEADER, length)?;
         let files: BTreeSet<_> = frames.into_iter().flat_map(Frame::into_files).collect();
@@ -164,10 +217,35 @@ impl Journal {
             all.changes.files.extend(frame.changes.files);
             all.appends.extend(frame.appends);
         }
-        let staged = self.stage(&all)?;
-        self.apply(&all, &staged)?;
-        self.note_done(whole)?;
+        self.leave_out_what_is_done(&mut all)?;
+        let apply = || self.stage(&all).and_then(|staged| self.apply(&all, &staged));
+        match apply() {
+            Err(fault) if fault.is_full() && self.use_reserve() => apply()?,
+            applied => applied?,
+        }
+        if self.done()? != whole {
+            self.note_done(whole)?;
+        }
         Ok(whole)
+    }
+
+    fn leave_out_what_is_done(&self, frame: &mut Frame) -> Result<(), Fault> {
+        let mut fault = None;
+        frame.changes.files.retain(|file, bytes| match self.disk.read(file) {
+            Ok(there) => there != *bytes,
+            Err(error) => {
+                fault.get_or_insert(Fault::io(file)(error));
+                true
+            }
+        });
+        frame.appends.retain(|Append { file, offset, bytes }| match self.disk.read_at(file, *offset, bytes.len()) {
+            Ok(there) => there != *bytes,
+            Err(error) => {
+                fault.get_or_insert(Fault::io(file)(error));
+                true
+            }
+        });
+        fault.map_or(Ok(()), Err)
     }
 
     fn commit(&self, changes: Changes, length: u64) -> Result<(), Fault> {
@@ -194,7 +272,7 @@ impl Journal {
         let mut appends = Vec::new();
         if !lines.is_empty() {
             let nothing = Changes::default();
-            let directory = Transaction::new(&self.disk, &nothing);
+            let directory = View::new(&self.disk, &nothing);
             let last = self.audit_file.load(Ordering::Relaxed);
             let audit::End { file, offset } = audit::end(&directory, last, self.limits.audit_file)?;
             self.audit_file.store(file, Ordering::Relaxed);
@@ -227,13 +305,13 @@ impl Journal {
 
     fn apply(&self, frame: &Frame, staged: &[String]) -> Result<(), Fault> {
         let mut staged = staged.iter();
-        let (mut tombstones, mut removals, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut endings, mut removals, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for (file, bytes) in &frame.changes.files {
             match bytes {
                 None => removals.push(file),
                 Some(bytes) => {
                     let source = if bytes.is_empty() { None } else { staged.next() };
-                    let writes = if file.starts_with(layout::ENDED) { &mut tombstones } else { &mut others };
+                    let writes = if format::tells_of_an_ending(bytes) { &mut endings } else { &mut others };
                     writes.push((file, source));
                 }
             }
@@ -243,7 +321,7 @@ impl Journal {
             None => self.disk.write(file, &[]),
         };
         let put = |write: (&String, Option<&String>)| put(write).map_err(Fault::io(write.0));
-        tombstones.into_iter().try_for_each(put)?;
+        endings.into_iter().try_for_each(put)?;
         removals.into_iter().try_for_each(|file| self.disk.remove(file).map_err(Fault::io(file)))?;
         others.into_iter().try_for_each(put)?;
         for Append { file, offset, bytes } in &frame.appends {

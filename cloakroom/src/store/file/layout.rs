@@ -6,17 +6,17 @@
 //! | `format.json` | the version of this layout and the partition key |
 //! | `lock`, `turn` | nothing: they are locked |
 //! | `journal` | what was done since the last checkpoint |
+//! | `reserve` | nothing of use: room to end sessions when the disk is full |
 //! | `tmp/N` | a file that is about to get its name |
-//! | `sessions/HH/ID.json` | a session: a line about it, then its data |
-//! | `ended/HH/ID.json` | its tombstone |
+//! | `sessions/HH/ID.json` | a session's slot: a line about it, then, unless it ended, its data |
+//! | `users/HH/DIGEST/user.json` | a user's slot |
 //! | `users/HH/DIGEST/START.ID` | nothing: the user has this session |
-//! | `users/HH/DIGEST/fence.json` | whether the user is disabled, and before when all sessions were ended |
-//! | `directory/HH/DIGEST.json` | what the directory says of the user, and when they last signed in |
-//! | `tries/HH/DIGEST` | the id of the session that was started with this idempotency key |
-//! | `due/KIND/T/T/TIME.NAME` | nothing: when to look at a session, a tombstone or a fence again |
+//! | `tries/HH/KEY/START.ID` | nothing: this session was started with this idempotency key |
+//! | `tries/HH/KEY/latest.json` | the id of the session that came last of those |
+//! | `due/KIND/T/T/TIME.NAME` | nothing: when to look at a session, what is left of one, or a user again |
 //! | `audit/POSITION.log` | audit entries, one a line; the file's name is where in the log it begins |
-//! | `damaged/PATH` | what was under that path, damaged, until it was repaired |
 //! | `audit/first.json` | where the entries that are not forgotten begin |
+//! | `damaged/PATH` | what was under that path, damaged, until it was set aside |
 //!
 //! `HH` is the first byte of id or digest in hexadecimal.
 
@@ -25,19 +25,19 @@ use std::{
     str::FromStr,
 };
 
-use crate::{Digest, SessionId, Timestamp};
+use crate::{Digest, Partition, SessionId, Timestamp};
 
 pub(super) const FORMAT: &str = "format.json";
 pub(super) const LOCK: &str = "lock";
 pub(super) const TURN: &str = "turn";
 pub(super) const JOURNAL: &str = "journal";
+pub(super) const RESERVE: &str = "reserve";
 pub(super) const AUDIT: &str = "audit";
 pub(super) const AUDIT_FIRST: &str = "audit/first.json";
 pub(super) const TEMPORARY: &str = "tmp";
 pub(super) const DAMAGED: &str = "damaged";
-/// What stands before the tombstones' paths.
-pub(super) const ENDED: &str = "ended/";
-pub(super) const USERS: &str = "users";
+/// The file of a user's slot, in the directory of the user's sessions.
+pub(super) const USER: &str = "user.json";
 
 pub(super) fn temporary(number: usize) -> String {
     format!("{TEMPORARY}/{number}")
@@ -57,13 +57,18 @@ pub(super) fn session_named(name: &str) -> Option<SessionId> {
     name.strip_suffix(".json")?.parse().ok()
 }
 
-pub(super) fn tombstone(id: SessionId) -> String {
-    format!("{ENDED}{:02x}/{id}.json", id.as_bytes()[0])
+pub(super) fn is_try(marker: &str) -> bool {
+    marker.starts_with("tries/")
 }
 
-/// The directory of the tombstones of sessions whose ids begin with `byte`.
-pub(super) fn tombstones(byte: u8) -> String {
-    format!("{ENDED}{byte:02x}")
+/// The file that tells the latest of them.
+pub(super) fn latest_try(tries: &str) -> String {
+    format!("{tries}/latest.json")
+}
+
+/// Where a damaged file goes.
+pub(super) fn set_aside(file: &str) -> String {
+    format!("{DAMAGED}/{}", file.replace('/', "-"))
 }
 
 /// The directory of the users whose digests begin with `byte`.
@@ -71,40 +76,32 @@ pub(super) fn users(byte: u8) -> String {
     format!("users/{byte:02x}")
 }
 
-/// The directory of the keys of sign-ins whose ids begin with `byte`.
-pub(super) fn tries(byte: u8) -> String {
-    format!("tries/{byte:02x}")
+/// The directory of a user's slot and sessions.
+pub(super) fn user(digest: &UserDigest) -> String {
+    format!("users/{}/{digest}", &digest.0[..2])
 }
 
-/// The directory of a user's sessions.
-pub(super) fn user(digest: &UserDigest) -> String {
-    format!("{USERS}/{}/{digest}", &digest.0[..2])
+pub(super) fn user_slot(digest: &UserDigest) -> String {
+    format!("{}/{USER}", user(digest))
 }
 
 pub(super) fn session_of_user(digest: &UserDigest, created_at: Timestamp, id: SessionId) -> String {
     format!("{}/{}", user(digest), Dated { at: created_at, name: id })
 }
 
-pub(super) fn fence(digest: &UserDigest) -> String {
-    format!("{}/fence.json", user(digest))
+/// The directory of the keys of sign-ins in partitions that begin with `byte`.
+pub(super) fn tries(byte: u8) -> String {
+    format!("tries/{byte:02x}")
 }
 
-pub(super) fn directory_entry(digest: &UserDigest) -> String {
-    format!("directory/{}/{digest}.json", &digest.0[..2])
+/// The directory of the sessions that were started with an idempotency key.
+pub(super) fn tries_with(partition: Partition, key: &Digest) -> String {
+    let [first, second] = partition.to_bytes();
+    format!("{}/{second:02x}-{}", tries(first), hex(key.as_bytes()))
 }
 
-/// The directory of the users whose digests begin with `byte`.
-pub(super) fn directory(byte: u8) -> String {
-    format!("directory/{byte:02x}")
-}
-
-/// The digest in the name of a user's file.
-pub(super) fn user_named(name: &str) -> Option<UserDigest> {
-    name.strip_suffix(".json")?.parse().ok()
-}
-
-pub(super) fn first_try(id: SessionId, key: &Digest) -> String {
-    format!("tries/{:02x}/{}", id.as_bytes()[0], hex(key.as_bytes()))
+pub(super) fn a_try(key: &Digest, created_at: Timestamp, id: SessionId) -> String {
+    format!("{}/{}", tries_with(id.partition(), key), Dated { at: created_at, name: id })
 }
 
 pub(super) fn audit(position: u64) -> String {
@@ -152,10 +149,10 @@ impl FromStr for UserDigest {
 pub(super) enum Due {
     /// A session that may have expired.
     Session,
-    /// A tombstone to forget.
-    Tombstone,
-    /// A fence to forget.
-    Fence,
+    /// What is left of a session that ended, to forget.
+    Ended,
+    /// A user about whom something is to be forgotten or finished.
+    User,
 }
 
 impl Due {
@@ -166,8 +163,8 @@ impl Due {
     pub(super) fn root(self) -> &'static str {
         match self {
             Self::Session => "due/sessions",
-            Self::Tombstone => "due/tombstones",
-            Self::Fence => "due/fences",
+            Self::Ended => "due/ended",
+            Self::User => "due/users",
         }
     }
 
@@ -176,12 +173,13 @@ impl Due {
         format!("{}/{day:x}/{minute:x}/{}", self.root(), Dated { at, name })
     }
 
-    /// Those of a directory's subdirectories, earliest first, that hold times at or before `now`. `depth` is 0 for days,
+    /// Those of a directory's subdirectories, earliest first, that hold times from `from` to `now`. `depth` is 0 for days,
     /// 1 for minutes.
-    pub(super) fn passed(depth: usize, names: Vec<String>, now: Timestamp) -> Vec<String> {
-        let last = Self::span_of(now, Self::SHIFTS[depth]);
+    pub(super) fn passed(depth: usize, names: Vec<String>, from: Timestamp, now: Timestamp) -> Vec<String> {
+        let span = |at| Self::span_of(at, Self::SHIFTS[depth]);
+        let passed = span(from)..=span(now);
         let spans = names.into_iter().filter_map(|name| Some((u64::from_str_radix(&name, 16).ok()?, name)));
-        let mut passed: Vec<_> = spans.filter(|(span, _)| *span <= last).collect();
+        let mut passed: Vec<_> = spans.filter(|(span, _)| passed.contains(span)).collect();
         passed.sort_unstable();
         passed.into_iter().map(|(_, name)| name).collect()
     }
@@ -219,4 +217,14 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").expect("a string takes all that is written");
         text
     })
+}
+
+/// What [`hex`] wrote.
+pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = Some(text.as_bytes()).filter(|digits| digits.len() == 2 * N)?;
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }

@@ -1,34 +1,38 @@
 //! Sessions in a directory of files.
 
 mod audit;
-mod directory;
 mod disk;
 mod examine;
 mod fault;
-mod fields;
 mod format;
 mod journal;
 mod layout;
 mod lists;
 mod open;
-mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod transaction;
-mod transfer;
+mod view;
 mod writer;
-mod writes;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use self::{fault::Fault, journal::Journal, sweep::Sweep, transaction::Transaction, writer::Writer};
+use self::{
+    fault::Fault,
+    format::Part,
+    journal::Journal,
+    lists::After,
+    tables::Within,
+    view::{Changes, View},
+    writer::Writer,
+};
 use crate::{
-    AuditEntry, Change, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Loaded, Locked, Locks, Logged, Page,
-        PutUser, Query, Reap, Reaped, Rotated, Rotation, Schema, Store, StoredUser, Touch, Updated, Which,
-        transfer::AdoptableKey,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
+        embedded::{self, Tables},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction, Write},
+        transfer::{AdoptableKey, holds_others},
     },
 };
 
@@ -39,15 +43,20 @@ use crate::{
 /// costs depends on what it is about, not on how many sessions are stored. Several processes may open the directory at
 /// once; one changes something at a time. Reading a session waits for nobody.
 ///
+/// On a full disk sessions are read, used and ended as ever, with the room of a file of 1 MiB that is kept for it. A file
+/// that is damaged fails the calls about its session and no others: lists leave it out, and what is settled about its user
+/// moves it to the directory `damaged`, for it would not hear of it. A directory that is deleted or replaced while it is
+/// open is noticed at the next call, which is [`Error::Unavailable`].
+///
 /// It takes about three files a session, so small files and names rather than bytes decide how many a disk can
 /// hold. The directory must be on a file system with locks (`flock`) and atomic renaming that other machines do not share: no
 /// NFS. Look at the files as you like, and change them only while no process has the directory open. For a backup, copy
-/// the directory then, or take a snapshot of the file system.
+/// the directory then, or take a snapshot of the file system. Dropping the store waits until what was accepted is done.
 pub struct FileStore {
     directory: Arc<Path>,
     key: AdoptableKey,
-    journal: Arc<Journal>,
     writer: Writer,
+    journal: Arc<Journal>,
 }
 
 impl FileStore {
@@ -55,13 +64,13 @@ impl FileStore {
     pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Opens a directory, and creates it, accessible for its owner only, if there is none. Takes a path as it may follow
-    /// `file:` in an address, so `//` at its beginning does not count.
+    /// `file:` in an address, so `//` at its beginning does not count. One that cannot be written is opened to be read.
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUrl`] if that names no directory; [`Error::Store`] if the directory cannot be created, is read-only
-    /// or damaged, belongs to something else or to a newer version; [`Error::Unavailable`] if another process
-    /// holds it locked or the disk is full.
+    /// [`Error::StoreUrl`] if that names no directory; [`Error::Store`] if the directory cannot be created or read, is
+    /// damaged, belongs to something else or to a newer version; [`Error::Unavailable`] if another process
+    /// holds it locked or the disk is full and the directory is new.
     pub async fn open(directory: impl AsRef<Path>) -> Result<Self> {
         Self::open_with_lock_timeout(directory, Self::LOCK_TIMEOUT).await
     }
@@ -75,7 +84,7 @@ impl FileStore {
         let (journal, key) = opened.unwrap_or_else(|_| Err(Fault::Panicked.into_error(&directory)))?;
         let writer = Writer::start(Arc::clone(&journal))
             .map_err(|error| Error::unavailable("no thread could be started", error))?;
-        Ok(Self { directory, key: AdoptableKey::new(key), journal, writer })
+        Ok(Self { directory, key: AdoptableKey::new(key), writer, journal })
     }
 
     /// Which version the directory's layout has.
@@ -88,15 +97,16 @@ impl FileStore {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnMut(&mut Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+        frees: bool,
+        work: impl FnMut(&View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
-        self.writer.write(work).await.map_err(|fault| fault.into_error(&self.directory))
+        self.writer.write(frees, work).await.map_err(|fault| fault.into_error(&self.directory))
     }
 
     /// Reads what must fit together.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         self.block(|journal| journal.read(work)).await
     }
@@ -117,95 +127,82 @@ impl fmt::Debug for FileStore {
     }
 }
 
-impl Store for FileStore {
+impl SlotStore for FileStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }
 
-    fn create<'a>(&'a self, create: &'a Create, now: Timestamp) -> BoxFuture<'a, Result<Created>> {
-        let (key, create) = (self.key.clone(), create.clone());
-        Box::pin(self.write(move |directory| writes::create(directory, &key, &create, now)))
+    fn spans_groups(&self) -> bool {
+        true
     }
 
-    fn load(&self, id: SessionId, now: Timestamp) -> BoxFuture<'_, Result<Loaded>> {
-        Box::pin(self.block(move |journal| tables::load(journal.disk(), id, now)))
-    }
-
-    fn peek(&self, _id: SessionId, _now: Timestamp) -> Option<Loaded> {
-        None
-    }
-
-    fn update<'a>(&'a self, id: SessionId, change: &'a Change, now: Timestamp) -> BoxFuture<'a, Result<Updated>> {
-        let change = change.clone();
-        Box::pin(self.write(move |directory| writes::update(directory, id, &change, now)))
-    }
-
-    fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
-        let touches = touches.to_vec();
-        Box::pin(
-            self.write(move |directory| touches.iter().map(|touch| writes::touch(directory, touch, now)).collect()),
-        )
-    }
-
-    fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>> {
-        let rotation = rotation.clone();
-        Box::pin(self.write(move |directory| writes::rotate(directory, id, &rotation, now)))
-    }
-
-    fn end<'a>(
-        &'a self,
-        which: &'a Which,
-        ending: &'a Ending,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
-        let (key, which, ending) = (self.key.clone(), which.clone(), ending.clone());
-        Box::pin(self.write(move |directory| writes::end(directory, &key, &which, &ending, now)))
-    }
-
-    fn log<'a>(&'a self, entry: &'a AuditEntry, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
-        let entry = entry.clone();
-        Box::pin(self.write(move |directory| {
-            directory.log(&entry);
-            Ok(())
-        }))
-    }
-
-    fn enable_user<'a>(&'a self, user: &'a str, _now: Timestamp) -> BoxFuture<'a, Result<()>> {
-        let (key, user) = (self.key.clone(), user.to_owned());
-        Box::pin(self.write(move |directory| writes::enable_user(directory, &key, &user)))
-    }
-
-    fn find<'a>(
-        &'a self,
-        query: &'a Query,
-        after: Option<&'a Cursor>,
-        limit: usize,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Page<SessionInfo>>> {
+    fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         Box::pin(async move {
-            let query = query.clone();
-            if query.user.is_some() {
-                let after = after.map(lists::place_in_user).transpose()?;
-                let key = self.key.clone();
-                self.read(move |directory| lists::of_user(directory, &key, &query, after, limit, now)).await
-            } else {
-                let after = after.map(Cursor::parse).transpose()?;
-                self.read(move |directory| lists::anywhere(directory, &query, after, limit, now)).await
+            let alone = match *asks {
+                [Ask::Session(id)] => Some((id, Part::All)),
+                [Ask::Head(id)] => Some((id, Part::Head)),
+                _ => None,
+            };
+            if let Some((id, part)) = alone {
+                return self.block(move |journal| Ok(vec![Found::Session(look(journal, id, part)?)])).await;
             }
+            let (key, asks) = (self.key.clone(), asks.to_vec());
+            self.read(move |view| asks.iter().map(|ask| find(Within::new(view, &key), ask)).collect()).await
         })
     }
 
-    fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>> {
+    fn commit<'a>(&'a self, transactions: &'a [Transaction], again: bool) -> BoxFuture<'a, Result<Vec<Outcome>>> {
         Box::pin(async move {
-            let mut sweep = Sweep::new(*reap, now);
-            let mut ended = Vec::new();
-            while !sweep.is_over() {
-                let key = self.key.clone();
-                let (left, ended_now) = self.write(move |directory| sweep.step(directory, &key)).await?;
-                sweep = left;
-                ended.extend(ended_now);
+            // Each by itself: one that cannot be done must not undo the others.
+            let writes = transactions.iter().map(|transaction| {
+                let (key, transaction) = (self.key.clone(), transaction.clone());
+                self.write(frees(&transaction), move |view| {
+                    embedded::commit(&Within::for_transaction(view, &key, &transaction), &transaction, again)
+                })
+            });
+            let mut outcomes = Vec::with_capacity(transactions.len());
+            for outcome in embedded::in_turn(writes).await {
+                outcomes.push(outcome?.ok_or(Error::OutcomeUnknown { after: Duration::ZERO })?);
             }
-            Ok(Reaped { ended, more: sweep.left_something() })
+            Ok(outcomes)
+        })
+    }
+
+    fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
+        let (key, touches) = (self.key.clone(), touches.to_vec());
+        let touch = move |view: &View<'_>| {
+            touches.iter().map(|touch| Within::new(view, &key).touch(touch, now)).collect::<Result<Vec<_>, Fault>>()
+        };
+        Box::pin(self.write(true, touch))
+    }
+
+    fn list<'a>(
+        &'a self,
+        what: &'a List,
+        after: Option<&'a Cursor>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page<Listed>>> {
+        Box::pin(async move {
+            let (after, what, key) = (After::of(what, after)?, what.clone(), self.key.clone());
+            self.read(move |view| lists::list(Within::new(view, &key), &what, &after, limit)).await
+        })
+    }
+
+    fn forget<'a>(&'a self, forget: &'a Forget) -> BoxFuture<'a, Result<bool>> {
+        /// So many are forgotten at a time; then others get their turn.
+        const PORTION: usize = 32;
+        let forget = *forget;
+        Box::pin(async move {
+            let mut left = forget.limit;
+            while left > 0 {
+                let (key, portion) = (self.key.clone(), left.min(PORTION));
+                let forget = move |view: &View<'_>| lists::forget(Within::new(view, &key), &forget, portion);
+                if !self.write(true, forget).await? {
+                    return Ok(false);
+                }
+                left -= portion;
+            }
+            Ok(true)
         })
     }
 
@@ -218,53 +215,64 @@ impl Store for FileStore {
         Box::pin(async move {
             let query = query.clone();
             let after = after.map(Cursor::parse).transpose()?;
-            self.read(move |directory| audit::read(directory, &query, after, limit)).await?
+            self.read(move |view| audit::read(view, &query, after, limit)).await?
         })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         Box::pin(async move {
-            self.read(|_| Ok(())).await?;
+            self.block(Journal::try_writing).await?;
             Ok(None)
         })
     }
-}
 
-impl Directory for FileStore {
-    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
-        let (key, user) = (self.key.clone(), user.to_owned());
-        Box::pin(self.read(move |directory| directory::user(directory, &key, &user)))
+    fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
+        None
     }
 
-    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
-        let (key, put) = (self.key.clone(), put.clone());
-        Box::pin(self.write(move |directory| directory::put(directory, &key, &put)))
+    fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
+        None
     }
 
-    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
+    fn examine(&self, _now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(self.examine_directory(repair))
+    }
+
+    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let after = after.map(directory::place).transpose()?;
-            self.read(move |directory| directory::list(directory, after.as_ref(), limit)).await
+            if !self.key.differs_from(key)? {
+                return Ok(());
+            }
+            let stored = key.clone();
+            if !self.write(false, move |view| open::adopt(view, &stored)).await? {
+                return Err(holds_others());
+            }
+            self.key.adopt(key);
+            Ok(())
         })
     }
 }
 
-impl Locks for FileStore {
-    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
-        Box::pin(self.write(move |directory| writes::lock(directory, id, lease, now)))
-    }
+/// Looks at a slot without the lock: its file changes as a whole.
+fn look(journal: &Journal, id: SessionId, part: Part) -> Result<Option<Slot>, Fault> {
+    let nothing = Changes::default();
+    Ok(tables::stored(&View::new(journal.disk(), &nothing), id, part)?.map(|stored| stored.slot))
+}
 
-    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(
-            self.write(move |directory| {
-                writes::change_lease(directory, id, |held| held.renew(number, lease, now), now)
-            }),
-        )
-    }
+fn find(within: Within<'_>, ask: &Ask) -> Result<Found, Fault> {
+    let slot = |id, part| Ok(within.stored(id, part)?.map(|stored| stored.slot));
+    Ok(match ask {
+        Ask::Session(id) => Found::Session(slot(*id, Part::All)?),
+        Ask::Head(id) => Found::Session(slot(*id, Part::Head)?),
+        Ask::User(name) => Found::User(within.user(name)?),
+        Ask::HeadsOf(user, limit) => Found::Heads(lists::heads_of(within, user, *limit)?),
+        Ask::Try(partition, key) => Found::Try(within.started_with(*partition, key)?),
+    })
+}
 
-    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(
-            self.write(move |directory| writes::change_lease(directory, id, |held| held.release(number, now), now)),
-        )
-    }
+/// Whether a transaction takes no room on the disk for long: it ends sessions, or settles something about users.
+fn frees(transaction: &Transaction) -> bool {
+    let of_endings =
+        |write: &Write| matches!(write, Write::End(_) | Write::User(..) | Write::SignedIn(..) | Write::Due(..));
+    !transaction.writes.is_empty() && transaction.writes.iter().all(of_endings)
 }

@@ -8,9 +8,10 @@ use super::{
     format::{self, Format},
     journal::{Journal, Limits, empty_journal},
     layout,
+    view::View,
 };
 use crate::{
-    Digest, Error, PartitionKey, Result,
+    Error, PartitionKey, Result,
     store::{
         Schema,
         place::{Address, check_parent, unusable},
@@ -29,6 +30,7 @@ pub(super) fn open(directory: &Path, patience: Duration) -> Result<(Arc<Journal>
         prepare(&disk, patience).map_err(fault)?;
     }
     read_format(&disk, directory)?;
+    disk.identify().map_err(Fault::io(layout::LOCK)).map_err(fault)?;
     let journal: Arc<Journal> = Arc::new(Journal::new(disk, Limits::new(patience)));
     journal.recover().map_err(fault)?;
     // The journal may have held another key.
@@ -103,7 +105,7 @@ pub(super) fn prepare(disk: &dyn Disk, patience: Duration) -> Result<(), Fault> 
 
 /// What says that a directory is ours.
 pub(super) fn format(key: &PartitionKey) -> Format {
-    Format { cloakroom_file_store: VERSION, partition_key: Digest::from_bytes(*key.as_bytes()) }
+    Format { cloakroom_file_store: VERSION, partition_key: layout::hex(key.as_bytes()) }
 }
 
 /// Checks that a directory is one that this version can work with, and answers with its key.
@@ -117,7 +119,26 @@ pub(super) fn read_format(disk: &dyn Disk, directory: &Path) -> Result<Partition
         );
         return Err(unusable(directory, &problem));
     }
-    Ok(PartitionKey::from_bytes(*format.partition_key.as_bytes()))
+    let key = layout::unhex(&format.partition_key);
+    let key = key.ok_or_else(|| Fault::damaged(layout::FORMAT, "its key is none").into_error(directory))?;
+    Ok(PartitionKey::from_bytes(key))
+}
+
+/// Keeps another key than the one the directory was made with, if it holds nothing. Says whether it does.
+pub(super) fn adopt(view: &View<'_>, key: &PartitionKey) -> Result<bool, Fault> {
+    for byte in 0..=u8::MAX {
+        if view.list(&layout::sessions(byte))?.iter().any(|name| layout::session_named(name).is_some()) {
+            return Ok(false);
+        }
+        let users = layout::users(byte);
+        for user in view.list(&users)? {
+            if !view.list(&format!("{users}/{user}"))?.is_empty() {
+                return Ok(false);
+            }
+        }
+    }
+    view.write(layout::FORMAT.into(), format::encode(&format(key)));
+    Ok(true)
 }
 
 fn read_version(disk: &dyn Disk, directory: &Path) -> Result<Format> {

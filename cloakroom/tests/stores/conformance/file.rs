@@ -3,3 +3,5 @@
 use cloakroom::{store::FileStore, testing::conformance};
 
 conformance!(|dir| FileStore::open(dir.join("sessions")).await.unwrap());
+
+cloakroom::testing::slots!(mod slots: |dir| FileStore::open(dir.join("sessions")).await.unwrap());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cloakroom::{
-    Digest, Ending, Error, Json, Reason, RecentChanges, SessionInfo, Timestamp,
+    Digest, Ending, Error, Json, Reason, RecentChanges, SessionId, SessionInfo, Timestamp,
     store::{self, AuditQuery, Created, Fence, FileStore, Loaded, Query, Reap, Refusal, Store, Which},
 };
 
@@ -105,20 +105,53 @@ async fn a_damaged_session_is_an_error_that_names_its_file_and_harms_no_other() 
 }
 
 #[tokio::test]
-async fn a_directory_that_goes_away_is_an_error_and_not_made_anew() {
+async fn i13_a_directory_that_is_deleted_or_replaced_is_unavailable_and_not_made_anew() {
     let place = Place::new();
     let store = place.open().await;
     let id = started(&store, "anna").await;
+    let kept = place.directory.with_extension("kept");
+    fs::rename(&place.directory, &kept).unwrap();
+    refuses_everything(&store, id).await;
+    assert!(!place.directory.exists());
+
+    // A backup in its place is another one: what ended since it was made would live again.
+    copy(&kept, &place.directory);
+    let journal = fs::read(place.at("journal")).unwrap();
+    refuses_everything(&store, id).await;
+    assert_eq!(fs::read(place.at("journal")).unwrap(), journal, "it is left as it is");
+    live(&place.open().await, id).await;
+
+    // And what was opened is there again.
     fs::remove_dir_all(&place.directory).unwrap();
+    fs::rename(&kept, &place.directory).unwrap();
+    set(&store, id, "a", "1").await.unwrap();
+}
+
+async fn refuses_everything(store: &FileStore, id: SessionId) {
     for error in [
-        set(&store, id, "a", "1").await.unwrap_err(),
-        store.create(&creation(record(&store, "ben")), NOW).await.unwrap_err(),
+        store.load(id, NOW).await.unwrap_err(),
+        store.end(&Which::Ids(vec![id]), &Reason::SignedOut.into(), NOW).await.unwrap_err(),
+        set(store, id, "a", "1").await.unwrap_err(),
+        store.create(&creation(record(store, "ben")), NOW).await.unwrap_err(),
         store.ping().await.unwrap_err(),
         store.find(&Query::default(), None, 10, NOW).await.unwrap_err(),
+        store.audit(&AuditQuery::default(), None, 10).await.unwrap_err(),
     ] {
-        assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("gone"), "{error:?}");
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        assert!(error.to_string().contains("was deleted or replaced while it was open"), "{error}");
     }
-    assert!(!place.directory.exists());
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -150,7 +183,7 @@ async fn only_the_owner_may_look_and_locks_are_two_files() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let ours = ["audit", "due", "ended", "format.json", "journal", "lock", "sessions", "tmp", "turn", "users"];
+    let ours = ["audit", "due", "format.json", "journal", "lock", "reserve", "sessions", "tmp", "turn", "users"];
     assert!(names.iter().all(|name| ours.contains(&name.as_str())), "{names:?}");
     assert_eq!(fs::read_dir(place.directory.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
 }
@@ -172,7 +205,7 @@ async fn what_is_forgotten_leaves_nothing_behind() {
         let reap = Reap { limit: 1000, tombstones_before: later, audit_before: later };
         assert!(!store.reap(&reap, later).await.unwrap().more);
     }
-    for directory in ["sessions", "ended", "users", "tries", "due"] {
+    for directory in ["sessions", "users", "tries", "due"] {
         assert!(!place.at(directory).exists(), "{directory}");
     }
     assert_eq!(fs::read_dir(place.at("audit")).unwrap().count(), 2, "the end of the log, and where it begins");
@@ -188,7 +221,7 @@ async fn a_session_is_a_file_that_tools_for_json_can_read() {
     let values: Vec<serde_json::Value> =
         serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>().unwrap();
     assert_eq!(values.len(), 4, "about it, a checksum, its data, a checksum");
-    assert_eq!(values[0]["info"]["user"], "anna");
+    assert_eq!(values[0]["head"]["user"], "anna");
     assert_eq!(values[2]["cart"], serde_json::json!([1, 2]));
     assert_eq!(live(&store, id).await.data.get("cart").unwrap().as_str(), "[1,\n 2]");
 }

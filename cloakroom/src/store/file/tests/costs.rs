@@ -1,13 +1,21 @@
 //! What a call asks of the disk does not depend on how many sessions are stored.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::{LIMITS, NOW, Used, at, commit, journal, new_store, sign_in};
+use super::{LIMITS, NOW, Used, apply, at, commit, ended, journal, new_store, run, session, setting, sign_in, tx};
 use crate::{
-    Change, Ending, Json, PartitionKey, Reason, Timestamp,
+    PartitionKey, Record, Timestamp,
     store::{
-        Create, Limit, Query, Reap, Touch, Which,
-        file::{journal::Journal, lists, sweep::Sweep, tables, transaction::Changes, writes},
+        Query,
+        file::{
+            format::Part,
+            journal::Journal,
+            lists::{self, After},
+            look,
+            tables::Within,
+            view::View,
+        },
+        slots::{Expect, Forget, List, SeenAt, Write},
     },
 };
 
@@ -26,16 +34,19 @@ fn calls_cost_the_same_however_many_sessions_are_stored() {
 fn costs_with(stored: usize) -> Vec<(&'static str, Used)> {
     let (disk, key) = new_store();
     let journal = journal(&disk, LIMITS);
-    let anna: Vec<_> = (0..3).map(|_| sign_in(&key, "anna")).collect();
+    let anna: Vec<_> = (0..3).map(|_| session(&key, "anna", NOW)).collect();
     fill(&journal, &key, &anna, stored);
-    let [id, other, last] = [0, 1, 2].map(|n| anna[n].record.info.id);
-    let mut change = Change::new(64 << 10);
-    change.set("n", Json::from_text("1").unwrap());
-    let touch = Touch { id, seen_at: at(1), grace_ends: None };
-    let ending = Ending::new(Reason::SignedOut);
-    let ids = Which::Ids(vec![other]);
-    let limited = Create { limit: Some(Limit::evict(3)), ..sign_in(&key, "anna") };
-    let reap = Reap { limit: 100, tombstones_before: Timestamp::EPOCH, audit_before: Timestamp::EPOCH };
+    let [first, other, last] = [0, 1, 2].map(|n| &anna[n]);
+    let (id, new) = (first.info.id, session(&key, "anna", NOW));
+    let (end, entry) = ended(other, NOW);
+    let mut held = last.clone();
+    held.revision = 2;
+    let evicting = {
+        let mut transaction = sign_in(1, &new, &[first]);
+        transaction.relies_on.push(Expect::Count("anna".into(), 2));
+        transaction
+    };
+    let nothing = Forget { ended_before: Timestamp::EPOCH, audit_before: Timestamp::EPOCH, limit: 100 };
 
     let mut costs = Vec::new();
     let mut measure = |call, work: &dyn Fn()| {
@@ -43,34 +54,42 @@ fn costs_with(stored: usize) -> Vec<(&'static str, Used)> {
         work();
         costs.push((call, disk.used()));
     };
-    measure("load", &|| drop(tables::load(&disk as &dyn crate::store::file::disk::Disk, id, NOW).unwrap()));
-    measure("update", &|| drop(commit(&journal, |all| writes::update(all, id, &change, NOW)).unwrap()));
-    measure("touch", &|| assert!(commit(&journal, |all| writes::touch(all, &touch, NOW)).unwrap()));
+    measure("load", &|| drop(look(&journal, id, Part::All).unwrap().unwrap()));
+    measure("update", &|| run(&journal, &key, &setting(2, id, "n", "1", NOW)).unwrap());
+    measure("touch", &|| {
+        let touch = SeenAt { id, at: at(1) };
+        assert!(commit(&journal, |view| Within::new(view, &key).touch(&touch, NOW)).unwrap());
+    });
     measure("list", &|| {
-        let page = journal.read(|all| lists::of_user(all, &key, &Query::of_user("anna"), None, 10, NOW));
+        let list = List::Sessions(Query::of_user("anna"), NOW);
+        let page = journal.read(|view| lists::list(Within::new(view, &key), &list, &After::Nothing, 10));
         assert_eq!(page.unwrap().items.len(), 3);
     });
-    measure("end", &|| drop(commit(&journal, |all| writes::end(all, &key, &ids, &ending, NOW)).unwrap()));
-    measure("sign in", &|| drop(commit(&journal, |all| writes::create(all, &key, &limited, NOW)).unwrap()));
-    measure("lock", &|| drop(commit(&journal, |all| writes::lock(all, last, Duration::from_secs(1), NOW)).unwrap()));
+    let end = tx(3, NOW, vec![Expect::Live(other.info.id)], vec![end], [entry]);
+    measure("end", &|| run(&journal, &key, &end).unwrap());
+    measure("sign in", &|| run(&journal, &key, &evicting).unwrap());
+    let held = tx(4, NOW, vec![Expect::Head(last.info.id, 1)], vec![Write::Head(Arc::new(held))], []);
+    measure("lock", &|| run(&journal, &key, &held).unwrap());
     measure("reap nothing", &|| {
-        let (_, ended) = commit(&journal, |all| Sweep::new(reap, NOW).step(all, &key)).unwrap();
-        assert_eq!(ended, []);
+        let due = List::Due(NOW);
+        let page = journal.read(|view| lists::list(Within::new(view, &key), &due, &After::Nothing, 10));
+        assert_eq!(page.unwrap().items, []);
+        assert!(!commit(&journal, |view| lists::forget(Within::new(view, &key), &nothing, 100)).unwrap());
     });
     costs
 }
 
 /// Stores sessions of many users, and those given, in a few commits.
-fn fill(journal: &Journal, key: &PartitionKey, given: &[Create], stored: usize) {
-    let others = (given.len()..stored).map(|n| sign_in(key, &format!("user {n}")));
+fn fill(journal: &Journal, key: &PartitionKey, given: &[Record], stored: usize) {
+    let others = (given.len()..stored).map(|n| session(key, &format!("user {n}"), NOW));
     let all: Vec<_> = given.iter().cloned().chain(others).collect();
     for some in all.chunks(1000) {
         journal
             .write(|changes| {
-                for create in some {
-                    let mut own = super::Transaction::new(journal.disk(), changes);
-                    writes::create(&mut own, key, create, NOW)?;
-                    let own: Changes = own.into_changes();
+                for record in some {
+                    let own = View::new(journal.disk(), changes);
+                    apply(&own, key, &sign_in(5, record, &[]))?;
+                    let own = own.into_changes();
                     changes.extend(own);
                 }
                 Ok(())

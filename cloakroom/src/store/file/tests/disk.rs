@@ -22,6 +22,20 @@ struct State {
     used: Used,
     /// Calls with these numbers fail.
     failing: std::ops::Range<usize>,
+    /// So many bytes fit, if not any number.
+    room: Option<usize>,
+}
+
+impl State {
+    fn taken(&self) -> usize {
+        self.files.values().filter_map(History::now).map(Vec::len).sum()
+    }
+
+    /// How much of what is to be written in the place of so many bytes fits.
+    fn fits(&self, written: usize, replaced: usize) -> usize {
+        let left = self.room.map_or(usize::MAX, |room| room.saturating_sub(self.taken() - replaced));
+        written.min(left)
+    }
 }
 
 /// What was asked of a disk.
@@ -86,6 +100,16 @@ impl MemoryDisk {
         let mut state = self.state();
         state.failing = calls;
         state.used = Used::default();
+    }
+
+    /// From now on only so many bytes fit in all.
+    pub(super) fn has_room(&self, bytes: usize) {
+        self.state().room = Some(bytes);
+    }
+
+    /// How many bytes there are.
+    pub(super) fn taken(&self) -> usize {
+        self.state().taken()
     }
 
     /// What was asked since the last time this was.
@@ -188,20 +212,24 @@ impl Disk for MemoryDisk {
 
     fn write(&self, file: &str, bytes: &[u8]) -> io::Result<()> {
         let (mut state, fails) = self.begin();
-        let written = if fails { &bytes[..bytes.len() / 2] } else { bytes };
-        state.files.entry(file.into()).or_default().replace(Some(written.to_vec()));
-        if fails { Err(full()) } else { Ok(()) }
+        let replaced = state.files.get(file).and_then(History::now).map_or(0, Vec::len);
+        let fits = if fails { bytes.len() / 2 } else { state.fits(bytes.len(), replaced) };
+        state.files.entry(file.into()).or_default().replace(Some(bytes[..fits].to_vec()));
+        if fits < bytes.len() || fails { Err(full()) } else { Ok(()) }
     }
 
     fn write_at(&self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (mut state, fails) = self.begin();
-        let written = if fails { &bytes[..bytes.len() / 2] } else { bytes };
         let start = usize::try_from(offset).unwrap();
+        let there = state.files.get(file).and_then(History::now).map_or(0, Vec::len);
+        let replaced = there.saturating_sub(start).min(bytes.len());
+        let fits = if fails { bytes.len() / 2 } else { state.fits(bytes.len(), replaced) };
+        let written = &bytes[..fits];
         state.files.entry(file.into()).or_default().change(|contents| {
             contents.resize(contents.len().max(start + written.len()), 0);
             contents[start..start + written.len()].copy_from_slice(written);
         });
-        if fails { Err(full()) } else { Ok(()) }
+        if fails || fits < bytes.len() { Err(full()) } else { Ok(()) }
     }
 
     fn cut(&self, file: &str, length: u64) -> io::Result<()> {

@@ -9,18 +9,21 @@ use std::{
     time::Duration,
 };
 
-use super::{LIMITS, MemoryDisk, at, commit, journal, new_store, sign_in};
+use super::{
+    LIMITS, MemoryDisk, apply, at, commit, ended, journal, new_store, run, session, setting, sign_in, started, tx,
+};
 use crate::{
-    Change, Ending, Fields, Json, Partition, PartitionKey, Reason, SessionId, Timestamp, Token,
+    Lease, Partition, PartitionKey, SessionId, Token,
     store::{
-        Create, Fence, Limit, Loaded, Reap, Rotation, Touch, Which,
+        LastSignIn,
         file::{
             fault::Fault,
+            format::Part,
             journal::{Journal, Limits},
-            layout,
-            sweep::Sweep,
-            tables, writes,
+            layout, lists, look,
+            tables::Within,
         },
+        slots::{EndedSlot, Expect, Forget, SeenAt, Slot, Transaction, UserSlot, Write},
     },
 };
 
@@ -168,19 +171,19 @@ fn who_reads_without_a_lock_never_sees_a_session_missing_or_one_too_many() {
         let Some(after) = script.dumps.get(answered + 1).filter(|_| outcome.is_err()) else { break };
         let mut of_anna = 0;
         for id in ids_in(&script.dumps[answered]).union(&ids_in(after)) {
-            let loaded = tables::load(&disk, *id, at(8)).unwrap();
+            let loaded = look(&journal(&disk, SMALL), *id, Part::All).unwrap();
             let known = |dump: &Dump| ids_in(dump).contains(id);
             let may_be_missing = !known(&script.dumps[answered]) || !known(after);
-            assert!(may_be_missing || !matches!(loaded, Loaded::Unknown), "{id} is gone at call {crash}");
-            of_anna +=
-                usize::from(matches!(loaded, Loaded::Live(record) if record.info.user.as_deref() == Some("anna")));
+            assert!(may_be_missing || loaded.is_some(), "{id} is gone at call {crash}");
+            let is_annas = |slot| matches!(slot, Slot::Open(record) if record.info.user.as_deref() == Some("anna"));
+            of_anna += usize::from(loaded.is_some_and(is_annas));
         }
         assert!(of_anna <= 2, "{of_anna} sessions live at call {crash}, the limit is 2");
     }
 }
 
 fn ids_in(dump: &Dump) -> BTreeSet<SessionId> {
-    let names = dump.keys().filter_map(|file| file.strip_prefix("sessions/").or(file.strip_prefix("ended/")));
+    let names = dump.keys().filter_map(|file| file.strip_prefix("sessions/"));
     names.map(|name| layout::session_named(&name[3..]).unwrap()).collect()
 }
 
@@ -240,102 +243,115 @@ fn a_full_disk_at_any_call_fails_that_step_alone() {
 }
 
 fn steps(key: &PartitionKey) -> Vec<Step> {
-    let with_limit = |mut create: Create, seconds| {
-        create.limit = Some(Limit::evict(2));
-        create.record.info.created_at = at(seconds);
-        create.record.info.last_seen_at = at(seconds);
-        create
+    let mut first = session(key, "anna", at(0));
+    first.idempotency = Some(key.keyed_digest(b"once"));
+    let mut again = session(key, "anna", at(1));
+    again.idempotency = first.idempotency;
+    let second = session(key, "anna", at(2));
+    let third = session(key, "anna", at(3));
+    let mut short = session(key, "ben", at(3));
+    short.info.idle_timeout = Some(Duration::from_secs(10));
+    let mut visitor = session(key, "nobody", at(4));
+    visitor.info.user = None;
+    visitor.info.id = SessionId::generate(Partition::random().unwrap()).unwrap();
+    let fourth = session(key, "anna", at(6));
+    let [second_id, fourth_id] = [&second, &fourth].map(|record| record.info.id);
+
+    let mut rotated = third.clone();
+    rotated.revision = 2;
+    assert!(rotated.secrets.rotate(
+        &third.secrets.current,
+        Token::generate(third.info.id).unwrap().digest(),
+        Duration::from_secs(30),
+        at(5),
+    ));
+    let mut ending = second.clone();
+    (ending.revision, ending.info.ends_at) = (2, Some(at(600)));
+    let mut held = fourth.clone();
+    (held.revision, held.lease) = (2, Lease { number: 1, until: at(12) });
+    let head = |number, old: &crate::Record, new: &crate::Record, seconds| {
+        let relies_on = vec![Expect::Head(old.info.id, old.revision)];
+        tx(number, at(seconds), relies_on, vec![Write::Head(Arc::new(new.clone()))], [])
     };
-    let mut first = with_limit(sign_in(key, "anna"), 0);
-    first.record.idempotency = Some(key.keyed_digest(b"once"));
-    let mut again = with_limit(sign_in(key, "anna"), 1);
-    again.record.idempotency = first.record.idempotency;
-    let second = with_limit(sign_in(key, "anna"), 2);
-    let third = with_limit(sign_in(key, "anna"), 3);
-    let mut visitor = sign_in(key, "nobody");
-    visitor.record.info.user = None;
-    visitor.record.info.id = SessionId::generate(Partition::random().unwrap()).unwrap();
-    let fourth = Create { replaces: Some(visitor.record.info.id), ..with_limit(sign_in(key, "anna"), 4) };
-    let [second_id, third_id, fourth_id] = [&second, &third, &fourth].map(|create| create.record.info.id);
-    let rotation = Rotation {
-        presented: third.record.secrets.current,
-        successor: Token::generate(third_id).unwrap().digest(),
-        grace: Duration::from_secs(30),
-        at_once: false,
-        by: None,
+    let end = |number, record: &crate::Record, seconds| {
+        let (end, entry) = ended(record, at(seconds));
+        tx(number, at(seconds), vec![], vec![end], [entry])
     };
-    let mut filled = Change::new(64 << 10);
-    filled.set("cart", Json::encode(&"x".repeat(3000)).unwrap());
-    filled.fields = Fields { ends_at: Some(Some(at(600))), ..Fields::default() };
-    let mut counted = Change::new(64 << 10);
-    counted.set("n", Json::from_text("1").unwrap());
-    let touch = Touch { id: second_id, seen_at: at(100), grace_ends: None };
-    let everything = Which::OfUser { user: "anna".into(), except: vec![fourth_id], fence: Fence::Disabled };
-    let refused = sign_in(key, "anna");
-    let short = {
-        let mut create = sign_in(key, "ben");
-        create.record.info.idle_timeout = Some(Duration::from_secs(10));
-        create
+    let user = |revision, due| UserSlot {
+        text: r#"{"disabled":true}"#.into(),
+        revision,
+        last_sign_in: Some(LastSignIn { at: at(revision), ip: None }),
+        due_at: due,
+    };
+    let anna = |number, seconds, known, slot| {
+        tx(number, at(seconds), vec![Expect::User("anna".into(), known)], vec![Write::User("anna".into(), slot)], [])
+    };
+    let disabled = anna(16, 61, 0, Some(user(7, Some(at(61)))));
+    let signed_in = tx(
+        17,
+        at(61),
+        vec![],
+        vec![Write::SignedIn("anna".into(), LastSignIn { at: at(900), ip: None })],
+        [started(&session(key, "anna", at(61)), at(61))],
+    );
+    let moved = {
+        let record = session(key, "cleo", at(9));
+        let (Write::End(ended), _) = ended(&record, at(9)) else { unreachable!() };
+        let slot = EndedSlot { record: Arc::new(record), ended, transaction: 3 };
+        tx(18, at(62), vec![], vec![Write::Import(Slot::Ended(Arc::new(slot)))], [])
+    };
+    let expired = {
+        let mut expired = end(14, &short, 60);
+        let id = short.info.id;
+        expired.relies_on = vec![Expect::Head(id, 1), Expect::NotSeenSince(id, at(3))];
+        expired
     };
 
-    let create = |create: Create, seconds| -> Step {
+    let one = |transaction: Transaction| -> Step {
         let key = key.clone();
-        Box::new(move |journal| {
-            commit(journal, |directory| writes::create(directory, &key, &create, at(seconds))).map(drop)
-        })
-    };
-    let end = |which: Which, seconds| -> Step {
-        let (key, ending) = (key.clone(), Ending::new(Reason::SignedOut).by("root"));
-        Box::new(move |journal| {
-            commit(journal, |directory| writes::end(directory, &key, &which, &ending, at(seconds))).map(drop)
-        })
-    };
-    let update = |id, change: Change, seconds| -> Step {
-        Box::new(move |journal| {
-            commit(journal, |directory| writes::update(directory, id, &change, at(seconds))).map(drop)
-        })
-    };
-    let reap = |now: Timestamp, before: Timestamp| -> Step {
-        let key = key.clone();
-        let reap = Reap { limit: 10, tombstones_before: before, audit_before: before };
-        Box::new(move |journal| commit(journal, |directory| Sweep::new(reap, now).step(directory, &key)).map(drop))
+        Box::new(move |journal| run(journal, &key, &transaction))
     };
     let together: Step = {
-        let (key, counted) = (key.clone(), counted.clone());
+        let key = key.clone();
+        let all = [setting(10, fourth_id, "n", "1", at(7)), end(11, &third, 7), head(12, &fourth, &held, 7)];
         Box::new(move |journal| {
-            commit(journal, |directory| {
-                writes::update(directory, fourth_id, &counted, at(7))?;
-                writes::end(directory, &key, &Which::Ids(vec![third_id]), &Ending::new(Reason::SignedOut), at(7))?;
-                writes::lock(directory, fourth_id, Duration::from_secs(5), at(7))
-            })
-            .map(drop)
+            commit(journal, |view| all.iter().try_for_each(|transaction| apply(view, &key, transaction)))
         })
     };
-    let enable: Step = {
+    let touched: Step = {
         let key = key.clone();
-        Box::new(move |journal| commit(journal, |directory| writes::enable_user(directory, &key, "anna")))
+        let touch = SeenAt { id: second_id, at: at(100) };
+        Box::new(move |journal| commit(journal, |view| Within::new(view, &key).touch(&touch, at(100))).map(drop))
     };
-
+    let forget = |before| -> Step {
+        let key = key.clone();
+        let forget = Forget { ended_before: before, audit_before: before, limit: 10 };
+        Box::new(move |journal| commit(journal, |view| lists::forget(Within::new(view, &key), &forget, 10)).map(drop))
+    };
+    let filled = format!("\"{}\"", "x".repeat(3000));
     vec![
-        create(first, 0),
-        create(again, 1),
-        create(second, 2),
-        create(third, 3),
-        create(short, 3),
-        update(second_id, filled, 4),
-        Box::new(move |journal| commit(journal, |directory| writes::touch(directory, &touch, at(100))).map(drop)),
-        Box::new(move |journal| {
-            commit(journal, |directory| writes::rotate(directory, third_id, &rotation, at(5))).map(drop)
-        }),
-        create(visitor, 4),
-        create(fourth, 6),
+        one(sign_in(1, &first, &[])),
+        one(sign_in(2, &again, &[&first])),
+        one(sign_in(3, &second, &[])),
+        one(sign_in(4, &third, &[&again])),
+        one(sign_in(5, &short, &[])),
+        one(setting(6, second_id, "cart", &filled, at(4))),
+        one(head(7, &second, &ending, 4)),
+        touched,
+        one(head(8, &third, &rotated, 5)),
+        one(sign_in(9, &visitor, &[])),
+        one(sign_in(10, &fourth, &[&visitor, &second])),
         together,
-        reap(at(60), at(2)),
-        end(everything, 61),
-        create(refused, 62),
-        enable,
-        end(Which::Ids(vec![fourth_id, second_id]), 63),
-        reap(at(7200), at(7200)),
+        one(expired),
+        forget(at(2)),
+        one(tx(15, at(60), vec![Expect::Head(fourth_id, 2)], vec![Write::Due(fourth_id, Some(at(4000)))], [])),
+        one(disabled),
+        one(signed_in),
+        one(anna(19, 62, 7, Some(user(8, None)))),
+        one(moved),
+        one(end(20, &fourth, 63)),
+        one(anna(21, 64, 8, None)),
+        forget(at(7200)),
     ]
 }
 
@@ -348,7 +364,7 @@ fn a_panic_inside_costs_one_call_and_changes_nothing() {
     runtime.block_on(async {
         let writer = crate::store::file::writer::Writer::start(journal).unwrap();
         let panicked: Result<(), Fault> = writer
-            .write(|directory| {
+            .write(false, |directory| {
                 directory.mark("sessions/00/half".into());
                 panic!("on purpose")
             })
@@ -356,7 +372,7 @@ fn a_panic_inside_costs_one_call_and_changes_nothing() {
         assert!(matches!(panicked, Err(Fault::Panicked)));
         assert_eq!(disk.dump(), before);
         writer
-            .write(|directory| {
+            .write(false, |directory| {
                 directory.mark("sessions/00/whole".into());
                 Ok(())
             })

@@ -1,7 +1,7 @@
 //! A journal that was cut off or damaged.
 
-use super::{LIMITS, MemoryDisk, NOW, commit, journal, new_store, sign_in};
-use crate::store::file::{fault::Fault, journal::Limits, layout, writes};
+use super::{LIMITS, MemoryDisk, NOW, journal, new_store, run, session, sign_in};
+use crate::store::file::{fault::Fault, journal::Limits, layout};
 
 /// A disk with a journal of two entries, and where the second one begins.
 fn two_entries() -> (MemoryDisk, usize) {
@@ -10,7 +10,7 @@ fn two_entries() -> (MemoryDisk, usize) {
     let mut starts = Vec::new();
     for user in ["anna", "ben"] {
         starts.push(disk.contents(layout::JOURNAL).len());
-        commit(&journal, |directory| writes::create(directory, &key, &sign_in(&key, user), NOW)).unwrap();
+        run(&journal, &key, &sign_in(1, &session(&key, user, NOW), &[])).unwrap();
     }
     (disk, starts[1])
 }
@@ -65,8 +65,7 @@ fn a_long_journal_is_emptied_and_temporary_files_do_not_pile_up() {
     let (disk, key) = new_store();
     let journal = journal(&disk, Limits { journal: 20_000, ..LIMITS });
     for n in 0..50 {
-        commit(&journal, |directory| writes::create(directory, &key, &sign_in(&key, &format!("user {n}")), NOW))
-            .unwrap();
+        run(&journal, &key, &sign_in(1, &session(&key, &format!("user {n}"), NOW), &[])).unwrap();
         journal.checkpoint_if_long().unwrap();
         assert!(disk.contents(layout::JOURNAL).len() < 25_000);
     }

@@ -11,10 +11,8 @@ mod threads;
 
 use std::{
     fmt,
-    future::poll_fn,
     path::{Path, PathBuf},
     sync::Arc,
-    task::Poll,
     thread,
     time::Duration,
 };
@@ -25,7 +23,7 @@ use tokio::sync::oneshot;
 use self::{
     fault::Fault,
     lists::After,
-    open::{Identity, Opened},
+    open::Opened,
     tables::Within,
     threads::{Stopped, Threads},
 };
@@ -33,6 +31,7 @@ use crate::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, embedded,
+        place::Identity,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
         transfer::{AdoptableKey, holds_others},
     },
@@ -167,7 +166,7 @@ impl SlotStore for SqliteStore {
                 self.write(move |db| embedded::commit(&Within(db), &transaction, again))
             });
             let mut outcomes = Vec::with_capacity(transactions.len());
-            for outcome in in_turn(writes).await {
+            for outcome in embedded::in_turn(writes).await {
                 outcomes.push(outcome?.ok_or(Error::OutcomeUnknown { after: Duration::ZERO })?);
             }
             Ok(outcomes)
@@ -281,24 +280,4 @@ fn find(db: &Connection, ask: &Ask) -> Result<Found, Fault> {
         }
         Ask::Try(partition, key) => Found::Try(embedded::Tables::started_with(&tables, *partition, key)?),
     })
-}
-
-/// Hands in all of them before it waits for the first: they share a transaction.
-async fn in_turn<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut waiting: Vec<_> = futures.map(Box::pin).collect();
-    let mut done: Vec<Option<T>> = waiting.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut is_over = true;
-        for (future, done) in waiting.iter_mut().zip(&mut done) {
-            if done.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(answer) => *done = Some(answer),
-                    Poll::Pending => is_over = false,
-                }
-            }
-        }
-        if is_over { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }

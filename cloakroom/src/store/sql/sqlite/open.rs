@@ -15,7 +15,7 @@ use crate::{
     Error, PartitionKey, Result,
     store::{
         Schema,
-        place::{Address, check_parent, unusable},
+        place::{Address, Identity, check_parent, unusable},
     },
 };
 
@@ -26,34 +26,6 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     pub(super) key: PartitionKey,
     pub(super) identity: Identity,
-}
-
-/// Which file of the file system was opened, whatever its name leads to later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    #[cfg(unix)]
-    device: u64,
-    #[cfg(unix)]
-    number: u64,
-}
-
-impl Identity {
-    /// Looks without opening: closing a file drops the locks of the whole process on it.
-    fn of(file: &Path) -> std::io::Result<Self> {
-        let found = fs::metadata(file)?;
-        #[cfg(unix)]
-        return Ok(Self {
-            device: std::os::unix::fs::MetadataExt::dev(&found),
-            number: std::os::unix::fs::MetadataExt::ino(&found),
-        });
-        #[cfg(not(unix))]
-        return Ok(drop(found)).map(|()| Self {});
-    }
-
-    /// Whether it still lies there.
-    pub(super) fn is_at(self, file: &Path) -> bool {
-        Self::of(file).is_ok_and(|there| there == self)
-    }
 }
 
 const ADDRESS: Address = Address { scheme: "sqlite", names: "file", example: "sessions.db" };

@@ -1,9 +1,11 @@
 //! What a call reads and what it wants to change, before anything is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use super::{disk::Disk, fault::Fault, format};
-use crate::AuditEntry;
+use super::{disk::Disk, fault::Fault};
 
 /// Files to write and to remove, and audit entries to append. Applying it twice is the same as applying it once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,24 +30,24 @@ impl Changes {
 
 /// One call's view of the directory: what is on the disk, changed by the calls before it that share its commit, changed
 /// by itself.
-pub(super) struct Transaction<'a> {
+pub(super) struct View<'a> {
     disk: &'a dyn Disk,
     before: &'a Changes,
-    own: Changes,
+    own: RefCell<Changes>,
 }
 
-impl<'a> Transaction<'a> {
+impl<'a> View<'a> {
     pub(super) fn new(disk: &'a dyn Disk, before: &'a Changes) -> Self {
-        Self { disk, before, own: Changes::default() }
+        Self { disk, before, own: RefCell::default() }
     }
 
     pub(super) fn into_changes(self) -> Changes {
-        self.own
+        self.own.into_inner()
     }
 
     pub(super) fn read(&self, file: &str) -> Result<Option<Vec<u8>>, Fault> {
         match self.changed(file) {
-            Some(changed) => Ok(changed.clone()),
+            Some(changed) => Ok(changed),
             None => self.disk.read(file).map_err(Fault::io(file)),
         }
     }
@@ -55,8 +57,8 @@ impl<'a> Transaction<'a> {
         let Some(changed) = self.changed(file) else {
             return self.disk.read_at(file, offset, most).map_err(Fault::io(file));
         };
-        let rest = changed.iter().flatten().skip(usize::try_from(offset).unwrap_or(usize::MAX));
-        Ok(rest.take(most).copied().collect())
+        let rest = changed.into_iter().flatten().skip(usize::try_from(offset).unwrap_or(usize::MAX));
+        Ok(rest.take(most).collect())
     }
 
     /// The length on the disk. For files that grow by appending, which changes do not name.
@@ -68,7 +70,8 @@ impl<'a> Transaction<'a> {
     pub(super) fn list(&self, directory: &str) -> Result<Vec<String>, Fault> {
         let mut names = self.disk.list(directory).map_err(Fault::io(directory))?;
         let mut gone = BTreeSet::new();
-        for changes in [self.before, &self.own] {
+        let own = self.own.borrow();
+        for changes in [self.before, &*own] {
             let inside = format!("{directory}/");
             let below = changes.files.range(inside.clone()..).take_while(|(file, _)| file.starts_with(&inside));
             for (file, content) in below {
@@ -92,24 +95,32 @@ impl<'a> Transaction<'a> {
         Ok(names)
     }
 
-    pub(super) fn write(&mut self, file: String, bytes: Vec<u8>) {
-        self.own.files.insert(file, Some(bytes));
+    pub(super) fn write(&self, file: String, bytes: Vec<u8>) {
+        self.own.borrow_mut().files.insert(file, Some(bytes));
     }
 
     /// Makes an empty file, whose name is all there is to know.
-    pub(super) fn mark(&mut self, file: String) {
+    pub(super) fn mark(&self, file: String) {
         self.write(file, Vec::new());
     }
 
-    pub(super) fn remove(&mut self, file: String) {
-        self.own.files.insert(file, None);
+    pub(super) fn remove(&self, file: String) {
+        self.own.borrow_mut().files.insert(file, None);
     }
 
-    pub(super) fn log(&mut self, entry: &AuditEntry) {
-        self.own.audit.extend(format::encode_entry(entry));
+    /// Appends a line to the audit log.
+    pub(super) fn log(&self, line: &[u8]) {
+        self.own.borrow_mut().audit.extend_from_slice(line);
     }
 
-    fn changed(&self, file: &str) -> Option<&Option<Vec<u8>>> {
-        self.own.files.get(file).or_else(|| self.before.files.get(file))
+    /// Whether a line that begins so is among those to append.
+    pub(super) fn will_log(&self, beginning: &[u8]) -> bool {
+        let has = |lines: &[u8]| lines.split(|byte| *byte == b'\n').any(|line| line.starts_with(beginning));
+        has(&self.before.audit) || has(&self.own.borrow().audit)
+    }
+
+    fn changed(&self, file: &str) -> Option<Option<Vec<u8>>> {
+        let own = self.own.borrow();
+        own.files.get(file).or_else(|| self.before.files.get(file)).cloned()
     }
 }
