@@ -227,7 +227,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn note(&mut self, kind: Kind, example: impl ToString) {
+    fn note(&mut self, kind: Kind, example: &dyn std::fmt::Display) {
         self.found.push(Found { kind, example: example.to_string() });
     }
 
@@ -257,7 +257,7 @@ impl Look<'_> {
                 (Some(_), None) => true,
             };
             if !is_right {
-                self.note(Kind::NotDue, id);
+                self.note(Kind::NotDue, &id);
                 stored.due = deadline;
                 view.write(layout::session(id), stored.encode());
             }
@@ -266,7 +266,7 @@ impl Look<'_> {
             if let Some(kind) = Kind::of_missing(&marker)
                 && view.read(&marker)?.is_none()
             {
-                self.note(kind, id);
+                self.note(kind, &id);
                 view.mark(marker);
             }
         }
@@ -277,14 +277,14 @@ impl Look<'_> {
         let view = self.within.view;
         for user in view.list(&layout::users(byte))?.iter().filter_map(|name| name.parse::<UserDigest>().ok()) {
             match whole(self.within.user_at(&user))? {
-                None => self.note(Kind::DamagedUser, layout::user_slot(&user)),
+                None => self.note(Kind::DamagedUser, &layout::user_slot(&user)),
                 Some(None) => {}
                 Some(Some((name, slot))) => {
                     let marker = slot.due_at.map(|at| Due::User.marker(at, &user));
                     if let Some(marker) = marker
                         && view.read(&marker)?.is_none()
                     {
-                        self.note(Kind::NotDue, name);
+                        self.note(Kind::NotDue, &name);
                         view.mark(marker);
                     }
                 }
@@ -303,7 +303,7 @@ impl Look<'_> {
             let Some(stored) = whole(self.within.stored(id, Part::Head))? else { continue };
             let marker = format!("{directory}/{name}");
             if !stored.is_some_and(|stored| markers(&stored, self.within.key).contains(&marker)) {
-                self.note(stray, id);
+                self.note(stray, &id);
                 view.remove(marker);
             }
         }

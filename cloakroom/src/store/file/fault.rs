@@ -53,7 +53,9 @@ impl Fault {
 
     pub(super) fn into_error(self, directory: &Path) -> Error {
         let (file, error) = match self {
-            Self::Io { error, .. } if error.get_ref().is_some_and(|error| error.is::<Gone>()) => {
+            Self::Io { error, .. }
+                if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Gone>) =>
+            {
                 let directory = directory.display();
                 let message = format!(
                     "{directory} was deleted or replaced while it was open: nothing is written into what it was; restart \

@@ -46,18 +46,11 @@ impl After {
 /// A page. What is damaged is left out: doctor tells of it.
 pub(super) fn list(within: Within<'_>, what: &List, after: &After, limit: usize) -> Result<Page<Listed>, Fault> {
     match what {
-        List::Sessions(query, now) => match &query.user {
-            Some(user) => of_user(within, user, query, *now, after, limit),
-            None => {
-                let shown = |id| {
-                    let record = within.listed(id)?;
-                    Ok(record
-                        .filter(|record| shows(query, *now, record))
-                        .map(|record| Listed::Session(Slot::Open(record))))
-                };
-                anywhere(within, after, limit, shown)
-            }
-        },
+        List::Sessions(query @ Query { user: Some(user), .. }, now) => of_user(within, user, query, *now, after, limit),
+        List::Sessions(query, now) => anywhere(within, after, limit, |id| {
+            let record = within.listed(id)?.filter(|record| shows(query, *now, record));
+            Ok(record.map(|record| Listed::Session(Slot::Open(record))))
+        }),
         List::Everything => anywhere(within, after, limit, |id| {
             Ok(whole(within.stored(id, Part::All))?.flatten().map(|stored| Listed::Session(stored.slot)))
         }),

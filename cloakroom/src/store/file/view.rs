@@ -47,18 +47,22 @@ impl<'a> View<'a> {
 
     pub(super) fn read(&self, file: &str) -> Result<Option<Vec<u8>>, Fault> {
         match self.changed(file) {
-            Some(changed) => Ok(changed),
-            None => self.disk.read(file).map_err(Fault::io(file)),
+            Changed::Written(bytes) => Ok(Some(bytes)),
+            Changed::Removed => Ok(None),
+            Changed::No => self.disk.read(file).map_err(Fault::io(file)),
         }
     }
 
     /// At most so many bytes from `offset` on; nothing if there is no such file.
     pub(super) fn read_at(&self, file: &str, offset: u64, most: usize) -> Result<Vec<u8>, Fault> {
-        let Some(changed) = self.changed(file) else {
-            return self.disk.read_at(file, offset, most).map_err(Fault::io(file));
-        };
-        let rest = changed.into_iter().flatten().skip(usize::try_from(offset).unwrap_or(usize::MAX));
-        Ok(rest.take(most).collect())
+        match self.changed(file) {
+            Changed::Written(bytes) => {
+                let rest = bytes.into_iter().skip(usize::try_from(offset).unwrap_or(usize::MAX));
+                Ok(rest.take(most).collect())
+            }
+            Changed::Removed => Ok(Vec::new()),
+            Changed::No => self.disk.read_at(file, offset, most).map_err(Fault::io(file)),
+        }
     }
 
     /// The length on the disk. For files that grow by appending, which changes do not name.
@@ -119,8 +123,19 @@ impl<'a> View<'a> {
         has(&self.before.audit) || has(&self.own.borrow().audit)
     }
 
-    fn changed(&self, file: &str) -> Option<Option<Vec<u8>>> {
+    fn changed(&self, file: &str) -> Changed {
         let own = self.own.borrow();
-        own.files.get(file).or_else(|| self.before.files.get(file)).cloned()
+        match own.files.get(file).or_else(|| self.before.files.get(file)) {
+            Some(Some(bytes)) => Changed::Written(bytes.clone()),
+            Some(None) => Changed::Removed,
+            None => Changed::No,
+        }
     }
+}
+
+/// What becomes of a file.
+enum Changed {
+    Written(Vec<u8>),
+    Removed,
+    No,
 }

@@ -242,6 +242,7 @@ fn a_full_disk_at_any_call_fails_that_step_alone() {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one script, to be read from its first step to its last")]
 fn steps(key: &PartitionKey) -> Vec<Step> {
     let mut first = session(key, "anna", at(0));
     first.idempotency = Some(key.keyed_digest(b"once"));
