@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Client, Data, Ended, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lock, Reason, Record, Result,
-    Returned, RotatedToken, SessionId, SessionInfo, Sessions, SignIn, Start, Started, Token,
+    Returned, Rotate, RotatedToken, SessionId, SessionInfo, Sessions, SignIn, Start, Started, Token,
     store::{EndAnswer, Touch},
     web::SEVERAL,
 };
@@ -323,11 +323,11 @@ impl Session {
     /// Gives the client a new token: after a privilege changed, or now and then. The session, its id and its data stay;
     /// the old token is served for a short grace. If another request was first, the client keeps what it has.
     ///
-    /// The [directory](crate::Builder::users) is asked as when the request arrived: see [`Sessions::rotate_from`].
+    /// The [directory](crate::Builder::users) is asked as when the request arrived: see [`Sessions::rotate_with`].
     pub async fn rotate(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
         let Some(token) = self.token_to_replace()? else { return Ok(()) };
-        let rotated = self.0.sessions.rotate_from(&token, self.0.origin.ip).await?;
+        let rotated = self.0.sessions.rotate_with(&token, Rotate { from: self.0.origin.ip, at_once: false }).await?;
         let mut state = self.state();
         match rotated {
             RotatedToken::Rotated { token, record } => {

@@ -8,7 +8,8 @@ use crate::{
 
 impl Sessions {
     /// A new token of `session`, for the client that gave the token `spent` up for it, by [`impersonate`](Self::impersonate) or
-    /// [`stop_impersonating`](Self::stop_impersonating), and did not get the answer. The token that it did not get is dead.
+    /// [`stop_impersonating`](Self::stop_impersonating), or by a rotation [at once](super::Rotate::at_once), and did not get
+    /// the answer. The token that it did not get is dead.
     ///
     /// # Errors
     ///
@@ -36,7 +37,12 @@ impl Sessions {
             Loaded::Live(given_up) => {
                 let presented = self.present(spent, &given_up.secrets, now);
                 let waits = given_up.secrets.current == self.mark(record.info.id) && presented == Presented::Withdrawn;
-                waits || presented != Presented::Unknown && went_back()
+                // Only the newest one: the tokens before it were followed by one that was presented.
+                let newest = record.secrets.predecessors.first();
+                let rotated = given_up.info.id == record.info.id
+                    && presented == Presented::Withdrawn
+                    && self.digests(spent).any(|digest| newest.is_some_and(|newest| newest.digest == digest));
+                rotated || waits || presented != Presented::Unknown && went_back()
             }
             Loaded::Ended(tombstone) => {
                 tombstone.ended.reason == Reason::ImpersonationEnded

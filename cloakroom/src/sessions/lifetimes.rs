@@ -64,7 +64,7 @@ impl Lifetimes {
         self.check_absolute(self.remember_absolute)
     }
 
-    fn check_idle(&self, idle: Option<Duration>) -> Result<()> {
+    pub(super) fn check_idle(&self, idle: Option<Duration>) -> Result<()> {
         if idle.is_some_and(|idle| idle.as_millis() == 0) {
             return Err(too_short("idle timeout"));
         }
@@ -74,7 +74,7 @@ impl Lifetimes {
         }
     }
 
-    fn check_absolute(&self, absolute: Option<Duration>) -> Result<()> {
+    pub(super) fn check_absolute(&self, absolute: Option<Duration>) -> Result<()> {
         if absolute.is_some_and(|absolute| absolute.as_millis() == 0) {
             return Err(too_short("absolute lifetime"));
         }
@@ -96,7 +96,7 @@ impl Lifetimes {
                 return Err(Error::InvalidArgument { what: "ends_at", problem });
             }
             Some(at) => Some(at),
-            None if asked.signed_in => absolute.map(|absolute| now.after(absolute)),
+            None if asked.signed_in && !asked.never_ends => absolute.map(|absolute| now.after(absolute)),
             None => None,
         };
         self.check_idle(Some(idle))?;
@@ -114,6 +114,8 @@ pub(crate) struct Asked {
     pub(crate) remember: bool,
     pub(crate) idle: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
+    /// Whether it is to have no absolute end.
+    pub(crate) never_ends: bool,
 }
 
 fn too_short(what: &'static str) -> Error {

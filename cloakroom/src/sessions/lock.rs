@@ -22,9 +22,8 @@ impl Lock {
 
     /// Holds it for another lease from now. [`Error::LockLost`] if the lease had run out.
     pub async fn renew(&self) -> Result<()> {
-        let Sessions(inner, _) = &self.sessions;
-        let renewal = inner.store.renew(self.id, self.number, inner.config.lock_lease, self.sessions.now());
-        if self.sessions.store_write(renewal).await? { Ok(()) } else { Err(Error::LockLost) }
+        let lease = self.sessions.config().lock_lease;
+        if self.sessions.renew_lock(self.id, self.number, lease).await? { Ok(()) } else { Err(Error::LockLost) }
     }
 }
 
@@ -33,8 +32,7 @@ impl Drop for Lock {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (sessions, id, number) = (self.sessions.clone(), self.id, self.number);
         runtime.spawn(async move {
-            let released = sessions.store_write(sessions.store().unlock(id, number, sessions.now())).await;
-            if let Err(error) = released {
+            if let Err(error) = sessions.unlock(id, number).await {
                 tracing::warn!(session = %id, %error, "a lock could not be given back: its lease will run out");
             }
         });
@@ -48,20 +46,33 @@ impl Sessions {
     /// configured [timeout](super::Builder::lock_timeout).
     pub async fn lock(&self, id: SessionId) -> Result<(Lock, Arc<Record>)> {
         let (lease, patience) = (self.config().lock_lease, self.config().lock_timeout);
+        match self.take_lock(id, TakeLock { lease, patience }).await? {
+            Locked::Granted(record) => {
+                Ok((Lock { sessions: self.clone(), id, number: record.lease.number }, record))
+            }
+            Locked::Held { .. } => Err(Error::Locked { waited: patience }),
+            Locked::Gone(gone) => Err(gone.into()),
+        }
+    }
+
+    /// As [`lock`](Self::lock), for a holder that is no value of this process, such as a client of a server: it must
+    /// [renew](Self::renew_lock) and [give back](Self::unlock) the lock by its [number](crate::Lease::number).
+    pub async fn take_lock(&self, id: SessionId, take: TakeLock) -> Result<Locked> {
+        let TakeLock { lease, patience } = take;
         let mut waited = Duration::ZERO;
         for attempt in 0.. {
             let now = self.now();
-            match self.store_write(self.store().lock(id, lease, now)).await? {
+            let locked = self.store_write(self.store().lock(id, lease, now)).await?;
+            match &locked {
                 Locked::Granted(record) => {
-                    let lock = Lock { sessions: self.clone(), id, number: record.lease.number };
-                    self.check_attended(&record, now).await?;
-                    return Ok((lock, record));
+                    if let Err(error) = self.check_attended(record, now).await {
+                        self.unlock(id, record.lease.number).await?;
+                        return Err(error);
+                    }
+                    return Ok(locked);
                 }
-                Locked::Gone(gone) => return Err(gone.into()),
-                Locked::Held { .. } => {}
-            }
-            if waited >= patience {
-                break;
+                Locked::Held { .. } if waited < patience => {}
+                Locked::Held { .. } | Locked::Gone(_) => return Ok(locked),
             }
             let pause = jitter(attempt).max(Duration::from_millis(1)).min(patience.saturating_sub(waited));
             tokio::time::sleep(pause).await;
@@ -69,4 +80,23 @@ impl Sessions {
         }
         Err(Error::Locked { waited })
     }
+
+    /// Holds a lock for `lease` from now, at least; `false` if it was lost, or its session is gone.
+    pub async fn renew_lock(&self, id: SessionId, number: u64, lease: Duration) -> Result<bool> {
+        self.store_write(self.store().renew(id, number, lease, self.now())).await
+    }
+
+    /// Gives a lock back; `false` if it was lost, or its session is gone.
+    pub async fn unlock(&self, id: SessionId, number: u64) -> Result<bool> {
+        self.store_write(self.store().unlock(id, number, self.now())).await
+    }
+}
+
+/// How a lock is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakeLock {
+    /// For how long it is held, unless it is renewed.
+    pub lease: Duration,
+    /// How long others that hold it are waited for. Zero: not at all.
+    pub patience: Duration,
 }

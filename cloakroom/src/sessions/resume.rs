@@ -113,6 +113,21 @@ impl Sessions {
         })
     }
 
+    /// Notes that a session was used, as resuming it does, and answers with it: at most as often as the throttle allows, and
+    /// `at_once` without waiting for others, however lately it was noted.
+    pub async fn touch(&self, id: SessionId, at_once: bool) -> Result<Found> {
+        let found = self.get(id).await?;
+        if let Found::Live(record) = &found {
+            let now = self.now();
+            if at_once {
+                self.touch_now(Touch { id, seen_at: now, grace_ends: None }).await?;
+            } else {
+                self.note_use(record, now);
+            }
+        }
+        Ok(found)
+    }
+
     /// From memory where that is as good. Only what must ask the store pays for the asking.
     pub(crate) async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
         match self.store().peek(id, now) {

@@ -25,6 +25,7 @@ pub struct Start {
     pub(crate) device: Option<Arc<str>>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) ends_at: Option<Timestamp>,
+    pub(crate) never_ends: bool,
     /// Whether the configured absolute lifetime does not apply, though somebody is signed in.
     pub(crate) no_absolute_end: bool,
     pub(crate) remember: bool,
@@ -193,6 +194,13 @@ macro_rules! setters {
                 self
             }
 
+            /// It lives for as long as it is used, whatever is configured. Refused where a [level of
+            /// assurance](crate::Lifetimes::assurance) asks for an end.
+            pub fn never_ends(mut self) -> Self {
+                self.$($start.)?never_ends = true;
+                self
+            }
+
             /// "Remember me": the longer lifetimes, and a cookie that outlives the browser.
             pub fn remember(mut self, remember: bool) -> Self {
                 self.$($start.)?remember = remember;
@@ -353,6 +361,7 @@ impl Sessions {
             remember: start.remember,
             idle: start.idle_timeout,
             ends_at: start.ends_at,
+            never_ends: start.never_ends,
         };
         let idempotency = self.idempotency_digest(&start);
         let parsed = start.client.user_agent.as_deref().map(Device::of);
@@ -442,7 +451,7 @@ fn check_auditor(start: &Start) -> Result<()> {
 /// When an auditor's session ends: as any other, but never later than allowed.
 fn auditors_end(asked: &Asked, ends_at: Option<Timestamp>, most: Duration, now: Timestamp) -> Result<Timestamp> {
     let latest = now.after(most);
-    if asked.ends_at.is_some_and(|asked| asked > latest) {
+    if asked.never_ends || asked.ends_at.is_some_and(|asked| asked > latest) {
         let problem = format!("a session of an auditor lasts at most {} (h:m:s)", format_period(most));
         return Err(Error::InvalidArgument { what: "ends_at", problem });
     }

@@ -53,6 +53,16 @@ pub enum RotatedToken {
     },
 }
 
+/// How a token is to be rotated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotate {
+    /// The address that the request comes from, where it is known.
+    pub from: Option<IpAddr>,
+    /// Whether the old token is dead at once, instead of being served for its grace: whoever presents it afterwards is told
+    /// that it was replaced. A client whose answer is lost is signed out.
+    pub at_once: bool,
+}
+
 impl Sessions {
     /// A change of nothing yet, under this service's size limit.
     pub fn change(&self) -> Change {
@@ -150,25 +160,25 @@ impl Sessions {
     /// Gives the holder of `token` a new one. The session, its id and its data stay.
     ///
     /// Says nothing of where the request comes from: a user whom the [directory](super::Builder::users) lets in from some
-    /// networks only is refused. See [`rotate_from`](Self::rotate_from).
+    /// networks only is refused. See [`rotate_with`](Self::rotate_with).
     ///
     /// # Errors
     ///
     /// [`Error::Ended`] with the reason for the holder of an ended session's token, [`Error::UnknownSession`] for everybody
     /// else whose token opens nothing.
     pub async fn rotate(&self, token: &Token) -> Result<RotatedToken> {
-        self.rotate_from(token, None).await
+        self.rotate_with(token, Rotate::default()).await
     }
 
-    /// As [`rotate`](Self::rotate), for a request from this address.
+    /// As [`rotate`](Self::rotate), for a request of which more is known, or that asks for more.
     ///
     /// With a [directory](super::Builder::users) of users, which costs a load more: a user who is disabled there loses all
     /// sessions, which is [`Error::Ended`]; one who may not come from this address is [`Error::Refused`], and both session
     /// and token stay as they are.
-    pub async fn rotate_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<RotatedToken> {
+    pub async fn rotate_with(&self, token: &Token, rotate: Rotate) -> Result<RotatedToken> {
         if self.0.known_users.is_some() {
             // Before the rotation: the holder of a token that is refused here must not make it a predecessor.
-            living(self.resume_at(token, Whence::from(ip), self.now(), false).await?)?;
+            living(self.resume_at(token, Whence::from(rotate.from), self.now(), false).await?)?;
         }
         let successor = Token::generate(token.id())?;
         let now = self.now();
@@ -176,7 +186,7 @@ impl Sessions {
             let successor_digest = self.digest(&successor);
             let grace = self.config().rotation_grace;
             let by = self.attributed(None);
-            let rotation = Rotation { presented, successor: successor_digest, grace, at_once: false, by };
+            let rotation = Rotation { presented, successor: successor_digest, grace, at_once: rotate.at_once, by };
             match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
                 Rotated::Rotated(record) => {
                     self.check_attended(&record, now).await?;

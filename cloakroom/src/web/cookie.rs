@@ -47,6 +47,24 @@ pub enum SameSite {
     None,
 }
 
+/// What a cookie says beside its name, its value and its age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the cookie's attributes, each on or off by itself")]
+pub struct CookieAttributes<'a> {
+    /// The path it is sent for.
+    pub path: &'a str,
+    /// The domain it is sent to, with all below it; `None` for the host that set it alone.
+    pub domain: Option<&'a str>,
+    /// Whether it is sent over https alone.
+    pub secure: bool,
+    /// Whether scripts cannot read it.
+    pub http_only: bool,
+    /// When it is sent along with requests that other sites cause.
+    pub same_site: SameSite,
+    /// Whether it is another one for each site that embeds the page.
+    pub partitioned: bool,
+}
+
 impl Default for CookieConfig {
     /// `__Host-session`; `Secure`, `HttpOnly`, `SameSite=Lax`, `Path=/`; gone with the browser unless the session is to be
     /// remembered.
@@ -142,6 +160,25 @@ impl CookieConfig {
         &self.name
     }
 
+    /// The attributes, for integrations that write the cookie themselves.
+    pub fn attributes(&self) -> CookieAttributes<'_> {
+        CookieAttributes {
+            path: &self.path,
+            domain: self.domain.as_deref(),
+            secure: self.secure,
+            http_only: self.http_only,
+            same_site: self.same_site,
+            partitioned: self.partitioned,
+        }
+    }
+
+    /// The `Max-Age` of a session's cookie; `None` for one that goes with the browser.
+    pub fn max_age(&self, info: &SessionInfo, now: Timestamp) -> Option<Duration> {
+        let remembered = self.persistent || info.remember;
+        // The idle deadline moves with use and the server decides it; the cookie need only last until the end.
+        remembered.then(|| info.ends_at.map_or(Self::MAX_AGE, |end| end.since(now)).min(Self::MAX_AGE))
+    }
+
     /// Whether the settings agree with each other and with the name's prefix.
     pub fn check(&self) -> Result<()> {
         let wrong = |problem: &str| {
@@ -181,12 +218,7 @@ impl CookieConfig {
     /// The `Set-Cookie` value that hands out `token`. `path` is where the application [is mounted](Self::mounted_at),
     /// if that is not the configured path.
     pub fn set(&self, token: &Token, info: &SessionInfo, now: Timestamp, path: Option<&str>) -> String {
-        let remembered = self.persistent || info.remember;
-        let max_age = remembered.then(|| {
-            // The idle deadline moves with use and the server decides it; the cookie need only last until the end.
-            let left = info.ends_at.map_or(Self::MAX_AGE, |end| end.since(now));
-            left.min(Self::MAX_AGE).as_secs()
-        });
+        let max_age = self.max_age(info, now).map(|left| left.as_secs());
         self.write(&token.reveal(), max_age, path)
     }
 

@@ -32,7 +32,7 @@ pub use self::actix::{CsrfMiddleware, SessionMiddleware};
 #[cfg(feature = "axum")]
 pub use self::axum::Rejection;
 pub use body::SessionBody;
-pub use cookie::{CookieConfig, SameSite};
+pub use cookie::{CookieAttributes, CookieConfig, SameSite};
 pub use csrf::CsrfLayer;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use fresh::Fresh;
