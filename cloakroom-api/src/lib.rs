@@ -29,8 +29,8 @@ pub use config::{Config, ConfigCookie, ConfigLifetimes, ConfigLimits, ConfigLock
 pub use log::{Audited, Events, ListAudit, LogEntry};
 pub use problem::{Code, Problem};
 pub use requests::{
-    ClearSessions, ClientFacts, Count, EndSession, Impersonate, Limit, ListSessions, Lock, Nothing, PatchSession, Renew,
-    Resume, ResumeMany, Revoke, Rotate, Start, StopImpersonating, Unlock,
+    ClearSessions, ClientFacts, Count, EndSession, Impersonate, Limit, ListSessions, Lock, Nothing, PatchSession,
+    Renew, Resume, ResumeMany, Revoke, Rotate, Start, StopImpersonating, Unlock,
 };
 pub use users::{Deleted, LastSignIn, ListUsers, ListedUsers, PatchUser, PatchedUser, ShownUser, User};
 pub use values::{AtMost, End, Entries, Level, NULLABLE, Nullable, RAW_OBJECT, TokenText};

@@ -337,13 +337,16 @@ pub struct Count {
     pub device: Option<Arc<str>>,
 }
 
-/// `POST /v1/sessions/revoke`. One of the first five is needed.
+/// `POST /v1/sessions/revoke`. One of the first six is needed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Revoke {
     /// Whose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<Arc<str>>,
+    /// Those in which this user acts as another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impersonated_by: Option<Arc<str>>,
     /// Those that were started from this address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Address>")]

@@ -138,8 +138,9 @@ pub use record::{Client, Extra, RecentChanges, Record, SessionInfo};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
-    AuditSink, Builder, Clear, ClockOffset, Deadlines, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Person, Returned,
-    Rotate, RotatedToken, Sessions, Settings, SignIn, Start, Started, StoredUsers, TakeLock, TracingSink, format_period, parse_period,
+    AuditSink, Builder, Clear, ClockOffset, Deadlines, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Person,
+    Returned, Rotate, RotatedToken, Sessions, Settings, SignIn, Start, Started, StoredUsers, TakeLock, TracingSink,
+    format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};

@@ -1,43 +1,22 @@
 //! The audit log, and the reaper by hand.
 
-use std::sync::Arc;
-
 use axum::response::Response;
-use cloakroom::{
-    SessionId,
-    store::{AuditQuery, Cursor, Logged},
-};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use cloakroom::store::{AuditQuery, Cursor};
+use cloakroom_api::{Audited, ListAudit, Nothing, Reaped};
 
-use super::{call::Call, json::ok, problem::Problem, sessions::page_size, strict::Nothing};
+use super::{call::Call, json::ok, problem::Problem, sessions::page_size};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AuditParams {
-    user: Option<Arc<str>>,
-    session: Option<SessionId>,
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-pub(super) async fn list(Call { app, params, .. }: Call<AuditParams>) -> Result<Response, Problem> {
+pub(super) async fn list(Call { app, params, .. }: Call<ListAudit>) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let after = params.after.map(Cursor::new);
     let query = AuditQuery { user: params.user, session: params.session };
     let page = app.sessions.audit(&query, after.as_ref(), limit).await;
     let page = page.map_err(|error| Problem::of_cursor("after", error))?;
-    Ok(ok(&EntriesView { entries: &page.items, next: page.next.as_ref().map(Cursor::as_str) }))
+    let next = page.next.as_ref().map(|next| next.as_str().into());
+    Ok(ok(&Audited { entries: page.items, next }))
 }
 
 pub(super) async fn reap(Call { app, .. }: Call<Nothing, Nothing>) -> Result<Response, Problem> {
     let ended = app.sessions.reap().await?;
-    Ok(ok(&json!({ "ended": ended })))
-}
-
-#[derive(Debug, Serialize)]
-struct EntriesView<'a> {
-    entries: &'a [Logged],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'a str>,
+    Ok(ok(&Reaped { ended }))
 }

@@ -6,6 +6,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
 };
+use cloakroom_api::Nothing;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 
@@ -13,7 +14,7 @@ use super::{
     App,
     operation::Attempt,
     problem::{Code, Problem},
-    strict::{self, Nothing},
+    strict,
 };
 use crate::keys::Caller;
 

@@ -1,37 +1,26 @@
 //! The audit log as it grows, as server-sent events.
 
-use std::{collections::VecDeque, convert::Infallible, future::ready, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, future::ready, time::Duration};
 
 use axum::response::{
     IntoResponse, Response,
     sse::{Event, KeepAlive, Sse},
 };
 use cloakroom::{
-    Result, SessionId, Sessions,
+    Result, Sessions,
     store::{AuditQuery, Cursor, Logged},
 };
+use cloakroom_api::Events;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue};
-use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::{call::Call, problem::Problem};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EventParams {
-    user: Option<Arc<str>>,
-    session: Option<SessionId>,
-    after: Option<String>,
-}
-
 /// How many entries are read at a time.
 const BATCH: usize = 500;
 
-pub(super) async fn follow(
-    headers: HeaderMap,
-    Call { app, params, .. }: Call<EventParams>,
-) -> Result<Response, Problem> {
+pub(super) async fn follow(headers: HeaderMap, Call { app, params, .. }: Call<Events>) -> Result<Response, Problem> {
     let after = last_event_id(&headers)?.or(params.after).map(Cursor::new);
     let mut follower = Follower {
         sessions: app.sessions,

@@ -73,7 +73,7 @@ fn check(route: &Route, caller: Option<&Caller>, headers: &HeaderMap) -> Result<
     call::check_encoding(headers)
 }
 
-fn require(caller: Option<&Caller>, scope: Scope) -> Result<(), Problem> {
+pub(super) fn require(caller: Option<&Caller>, scope: Scope) -> Result<(), Problem> {
     let Some(caller) = caller else {
         let detail = "Send the header Authorization: Bearer KEY with an API key of this server.";
         return Err(Problem::new(Code::Unauthorized, detail));

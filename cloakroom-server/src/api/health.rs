@@ -2,8 +2,8 @@
 
 use axum::response::Response;
 use cloakroom::{ClockOffset, Error};
+use cloakroom_api::Health;
 use http::StatusCode;
-use serde_json::json;
 
 use super::{
     call::Call,
@@ -13,7 +13,7 @@ use super::{
 
 /// The process answers.
 pub(super) async fn alive(_: Call) -> Response {
-    ok(&json!({ "status": "ok" }))
+    ok(&Health { status: "ok".into() })
 }
 
 /// The store answers in time, and its clock agrees with ours: deadlines are decided by this machine's.
@@ -29,7 +29,7 @@ pub(super) async fn ready(Call { app, .. }: Call) -> Result<Response, Problem> {
             );
             Err(Problem::new(Code::ClockSkew, detail))
         }
-        _ => Ok(ok(&json!({ "status": "ready" }))),
+        _ => Ok(ok(&Health { status: "ready".into() })),
     }
 }
 

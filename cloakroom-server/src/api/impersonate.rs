@@ -1,51 +1,24 @@
 //! Acting as another user, and going back.
 
-use std::sync::Arc;
-
 use axum::response::Response;
 use cloakroom::{Error, Impersonate, Record, Token};
+use cloakroom_api::{self as wire, HandedOver, Nothing, StopImpersonating};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
 
 use super::{
     App,
     call::Call,
-    json::{TokenText, answer},
+    json::{self, answer},
     operation::Attempt,
     problem::Problem,
-    sessions::ended_problem,
-    strict::Nothing,
-    view::SessionView,
+    resume::for_holder,
+    view::{self, Handed},
 };
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ImpersonateRequest {
-    token: TokenText,
-    user: Arc<str>,
-    reason: Arc<str>,
-    minutes: Option<u32>,
-    #[serde(default)]
-    as_auditor: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct StopRequest {
-    token: TokenText,
-}
-
-#[derive(Debug, Serialize)]
-struct HandedOver<'a> {
-    token: String,
-    set_cookie: String,
-    session: SessionView<'a>,
-}
-
 pub(super) async fn start(
-    Call { app, attempt, body: request, .. }: Call<Nothing, ImpersonateRequest>,
+    Call { app, attempt, body: request, .. }: Call<Nothing, wire::Impersonate>,
 ) -> Result<Response, Problem> {
-    let ImpersonateRequest { token, user, reason, minutes, as_auditor } = request;
+    let wire::Impersonate { token, user, reason, minutes, as_auditor } = request;
     let mut impersonate = Impersonate::new(user, reason);
     if let Some(minutes) = minutes {
         impersonate = impersonate.minutes(minutes);
@@ -53,23 +26,24 @@ pub(super) async fn start(
     if as_auditor {
         impersonate = impersonate.as_auditor();
     }
-    let token = token.token()?;
-    if let Some(again) = handed_again(&app, attempt.as_ref(), token).await? {
+    let token = json::token(&token)?;
+    if let Some(again) = handed_again(&app, attempt.as_ref(), &token).await? {
         return Ok(again);
     }
-    let started = app.sessions.impersonate(token, impersonate).await.map_err(|error| problem(&app, error))?;
+    let started =
+        app.sessions.impersonate(&token, impersonate).await.map_err(|error| for_holder(&app.sessions, error))?;
     app.operations.hand(attempt, started.record.info.id);
     Ok(hand_over(&app, &started.token, &started.record))
 }
 
 pub(super) async fn stop(
-    Call { app, attempt, body: request, .. }: Call<Nothing, StopRequest>,
+    Call { app, attempt, body: request, .. }: Call<Nothing, StopImpersonating>,
 ) -> Result<Response, Problem> {
-    let token = request.token.token()?;
-    if let Some(again) = handed_again(&app, attempt.as_ref(), token).await? {
+    let token = json::token(&request.token)?;
+    if let Some(again) = handed_again(&app, attempt.as_ref(), &token).await? {
         return Ok(again);
     }
-    let returned = app.sessions.stop_impersonating(token).await.map_err(|error| problem(&app, error))?;
+    let returned = app.sessions.stop_impersonating(&token).await.map_err(|error| for_holder(&app.sessions, error))?;
     app.operations.hand(attempt, returned.record.info.id);
     Ok(hand_over(&app, &returned.token, &returned.record))
 }
@@ -86,17 +60,7 @@ async fn handed_again(app: &App, attempt: Option<&Attempt>, spent: &Token) -> Re
 }
 
 fn hand_over(app: &App, token: &Token, record: &Record) -> Response {
-    let view = HandedOver {
-        token: token.reveal(),
-        set_cookie: app.sessions.cookie().set(token, &record.info, app.sessions.now(), None),
-        session: SessionView::from(record),
-    };
+    let Handed { set_cookie, cookie } = Handed::new(&app.sessions, token, &record.info);
+    let view = HandedOver { token: token.reveal(), set_cookie, cookie, session: view::session(record) };
     answer(StatusCode::CREATED, &view)
-}
-
-fn problem(app: &App, error: Error) -> Problem {
-    match error {
-        Error::Ended(ended) => ended_problem(&app.sessions, &ended),
-        error => error.into(),
-    }
 }

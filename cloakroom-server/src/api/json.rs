@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cloakroom::{Json, SessionId, Sessions, Token};
+use cloakroom_api::{Entries, TokenText};
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -17,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::{
     problem::{Code, Problem},
-    strict::RawObject,
+    strict,
 };
 
 /// The session that a path names. What is not an id names no session.
@@ -33,72 +34,43 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// A token in a request's body: any text, which opens nothing unless it is a token.
-#[derive(Debug)]
-pub(crate) struct TokenText(Option<Token>);
-
-impl TokenText {
-    /// The token; text that cannot be one names no session.
-    pub(crate) fn token(&self) -> Result<&Token, Problem> {
-        self.0.as_ref().ok_or_else(Problem::unknown_session)
-    }
+/// The token that a request gives; text that cannot be one names no session.
+pub(crate) fn token(text: &TokenText) -> Result<Token, Problem> {
+    text.token().ok_or_else(Problem::unknown_session)
 }
 
-impl<'de> Deserialize<'de> for TokenText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = TokenText;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a token")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<TokenText, E> {
-                Ok(TokenText(Token::parse(text)))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
+/// The entries that a request gives, values byte for byte as they came; `field` is what it calls them.
+///
+/// More than a session may hold is refused, before any of it is kept; so is a key that comes twice: which of its values
+/// was meant cannot be known.
+pub(crate) fn entries(
+    given: &Entries,
+    field: &'static str,
+    sessions: &Sessions,
+) -> Result<Vec<(Arc<str>, Json)>, Problem> {
+    let limit = sessions.max_data_bytes();
+    let mut found = Found { limit, ..Found::default() };
+    let mut json = serde_json::Deserializer::from_str(given.text());
+    if let Err(error) = json.deserialize_map(&mut found) {
+        return Err(strict::malformed_in(field, &error));
     }
-}
-
-/// Keys and values in a request, not looked at before [`read`](Self::read).
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Entries(RawObject);
-
-impl Entries {
-    /// The entries, values byte for byte as they came; `field` is what the request calls them.
-    ///
-    /// More than a session may hold is refused, before any of it is kept; so is a key that comes twice: which of its values
-    /// was meant cannot be known.
-    pub(crate) fn read(&self, field: &'static str, sessions: &Sessions) -> Result<Vec<(Arc<str>, Json)>, Problem> {
-        let limit = sessions.max_data_bytes();
-        let mut found = Found { limit, ..Found::default() };
-        let mut json = serde_json::Deserializer::from_str(self.0.text());
-        if let Err(error) = json.deserialize_map(&mut found) {
-            return Err(Problem::new(Code::MalformedJson, format!("The body is not JSON: {field}: {error}.")));
-        }
-        if found.size > limit {
-            let largest = found.largest.map(|(key, _)| key);
-            return Err(Problem::from(cloakroom::Error::TooLarge { key: largest, size: found.size, limit }));
-        }
-        let mut seen = HashSet::with_capacity(found.entries.len());
-        for (key, value) in &found.entries {
-            if !seen.insert(key) {
-                let name = format!("{field}.{key}");
-                return Err(Problem::field(Code::DuplicateField, &name, format!("{name}: it is given twice")));
-            }
-            let (levels, most) = (value.levels(), Json::MAX_LEVELS);
-            if levels > most {
-                let detail = format!("{field}.{key}: its {levels} levels are more than {most}.");
-                return Err(Problem::new(Code::NestedTooDeep, detail).with("key", key).with("limit", &most));
-            }
-        }
-        Ok(found.entries)
+    if found.size > limit {
+        let largest = found.largest.map(|(key, _)| key);
+        return Err(Problem::from(cloakroom::Error::TooLarge { key: largest, size: found.size, limit }));
     }
+    let mut seen = HashSet::with_capacity(found.entries.len());
+    for (key, value) in &found.entries {
+        if !seen.insert(key) {
+            let name = format!("{field}.{key}");
+            return Err(Problem::field(Code::DuplicateField, &name, format!("{name}: it is given twice")));
+        }
+        let (levels, most) = (value.levels(), Json::MAX_LEVELS);
+        if levels > most {
+            let detail = format!("{field}.{key}: its {levels} levels are more than {most}.");
+            return Err(Problem::new(Code::NestedTooDeep, detail).with("key", key).with("limit", &most));
+        }
+    }
+    Ok(found.entries)
 }
 
 /// What was read of an object, and what it would count.

@@ -19,9 +19,9 @@ use cloakroom::{
     Ended, Ending, SessionId, Sessions, Timestamp,
     store::{EndAnswer, Query},
 };
+use cloakroom_api::{Job, JobState, Jobs};
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
-use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -243,8 +243,16 @@ struct Kept {
     /// Oldest first.
     order: VecDeque<Id>,
     /// The sessions that calls handed to their callers, by the call.
-    handed: HashMap<Attempt, SessionId>,
+    handed: HashMap<Attempt, Handed>,
     handed_order: VecDeque<Attempt>,
+}
+
+/// What a call handed to its caller.
+#[derive(Clone, Copy, Debug)]
+struct Handed {
+    session: SessionId,
+    /// The number of its lock, where that was it.
+    lock: Option<u64>,
 }
 
 /// Whether an operation is to be carried out.
@@ -315,7 +323,7 @@ impl Operations {
             return answer.into_response();
         }
         self.keep(&mut self.kept(), operation, now);
-        let mut response = json::answer(StatusCode::ACCEPTED, &Shown { job: JobView::of(operation, None) });
+        let mut response = json::answer(StatusCode::ACCEPTED, &Jobs { job: job(operation, None) });
         let location = HeaderValue::from_str(&format!("/v1/jobs/{}", text_of(&operation.id)));
         response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
         response
@@ -331,18 +339,31 @@ impl Operations {
             return None;
         }
         let answer = operation.answer(within).await;
-        Some(json::ok(&Shown { job: JobView::of(&operation, answer.as_ref()) }))
+        Some(json::ok(&Jobs { job: job(&operation, answer.as_ref()) }))
     }
 
     /// The session that an earlier try of the same call handed to its caller.
     pub(super) fn handed(&self, attempt: Option<&Attempt>) -> Option<SessionId> {
-        self.kept().handed.get(attempt?).copied()
+        self.kept().handed.get(attempt?).map(|handed| handed.session)
     }
 
     pub(super) fn hand(&self, attempt: Option<Attempt>, session: SessionId) {
+        self.note(attempt, Handed { session, lock: None });
+    }
+
+    /// The lock that an earlier try of the same call took.
+    pub(super) fn lock_of(&self, attempt: Option<&Attempt>) -> Option<(SessionId, u64)> {
+        self.kept().handed.get(attempt?).and_then(|handed| Some((handed.session, handed.lock?)))
+    }
+
+    pub(super) fn hand_lock(&self, attempt: Option<Attempt>, session: SessionId, number: u64) {
+        self.note(attempt, Handed { session, lock: Some(number) });
+    }
+
+    fn note(&self, attempt: Option<Attempt>, handed: Handed) {
         let Some(attempt) = attempt else { return };
         let mut kept = self.kept();
-        if kept.handed.insert(attempt, session).is_none() {
+        if kept.handed.insert(attempt, handed).is_none() {
             kept.handed_order.push_back(attempt);
         }
         if kept.handed_order.len() > Self::MOST
@@ -380,40 +401,21 @@ fn text_of(id: &Id) -> String {
     URL_SAFE_NO_PAD.encode(id)
 }
 
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
-    job: JobView<'a>,
-}
+type JobView<'a> = Job<'a, &'a RawValue>;
 
-#[derive(Debug, Serialize)]
-struct JobView<'a> {
-    id: String,
-    call: &'a str,
-    state: &'static str,
-    started_at: Timestamp,
-    /// How many sessions it has ended so far.
-    ended: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answer: Option<&'a RawValue>,
-}
-
-impl<'a> JobView<'a> {
-    fn of(operation: &'a Operation, answer: Option<&'a Answer>) -> Self {
-        let state = match answer {
-            None => "running",
-            Some(answer) if answer.status.is_server_error() => "failed",
-            Some(_) => "done",
-        };
-        Self {
-            id: text_of(&operation.id),
-            call: &operation.call,
-            state,
-            started_at: operation.started_at,
-            ended: operation.endings().ended.len(),
-            status: answer.map(|answer| answer.status.as_u16()),
-            answer: answer.and_then(|answer| serde_json::from_slice(&answer.body).ok()),
-        }
+fn job<'a>(operation: &'a Operation, answer: Option<&'a Answer>) -> JobView<'a> {
+    let state = match answer {
+        None => JobState::Running,
+        Some(answer) if answer.status.is_server_error() => JobState::Failed,
+        Some(_) => JobState::Done,
+    };
+    Job {
+        id: text_of(&operation.id),
+        call: operation.call.as_str().into(),
+        state,
+        started_at: operation.started_at,
+        ended: operation.endings().ended.len(),
+        status: answer.map(|answer| answer.status.as_u16()),
+        answer: answer.and_then(|answer| serde_json::from_slice(&answer.body).ok()),
     }
 }

@@ -5,80 +5,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cloakroom::{Ended, Error, store::Refusal};
+pub(crate) use cloakroom_api::Code;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, ser::SerializeMap};
 use serde_json::value::{RawValue, to_raw_value};
 
-macro_rules! codes {
-    ($($name:ident, $status:ident, $code:literal, $title:literal;)+) => {
-        /// Every kind of problem. Codes are stable; `docs/api.md` lists them.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Code {
-            $($name,)+
-        }
-
-        impl Code {
-            #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$name),+];
-
-            const fn parts(self) -> (StatusCode, &'static str, &'static str) {
-                match self { $(Self::$name => (StatusCode::$status, $code, $title),)+ }
-            }
-        }
-    };
-}
-
-codes! {
-    MalformedJson, BAD_REQUEST, "malformed_json", "The body is not JSON";
-    Unauthorized, UNAUTHORIZED, "unauthorized", "An API key is needed";
-    NotSignedIn, UNAUTHORIZED, "not_signed_in", "Nobody is signed in";
-    ScopeMissing, FORBIDDEN, "scope_missing", "The API key may not do this";
-    UserDisabled, FORBIDDEN, "user_disabled", "The user is disabled";
-    ImpersonationRefused, FORBIDDEN, "impersonation_refused", "Acting as another user is refused";
-    NetworkNotAllowed, FORBIDDEN, "network_not_allowed", "The user may not come from this address";
-    NotInDirectory, FORBIDDEN, "not_in_directory", "The user is not in the directory";
-    AuditForbidden, FORBIDDEN, "audit_forbidden", "The auditor may not look into this account";
-    RequirementNotMet, FORBIDDEN, "requirement_not_met", "The session is not what this place asks for";
-    PolicyUnknown, FORBIDDEN, "policy_unknown", "There is no such policy";
-    PathUnknown, NOT_FOUND, "path_unknown", "There is nothing at this path";
-    SessionUnknown, NOT_FOUND, "session_unknown", "There is no such session";
-    UserUnknown, NOT_FOUND, "user_unknown", "There is no such user";
-    JobUnknown, NOT_FOUND, "job_unknown", "There is no such job";
-    MethodNotAllowed, METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method";
-    RequestTimeout, REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive";
-    VersionConflict, CONFLICT, "version_conflict", "The session was changed meanwhile";
-    SessionLimit, CONFLICT, "session_limit", "The user has as many sessions as allowed";
-    EndedMeanwhile, CONFLICT, "ended_meanwhile", "The user's sessions were ended during the sign-in";
-    SessionEnded, GONE, "session_ended", "The session ended";
-    BodyTooLarge, PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large";
-    DataTooLarge, PAYLOAD_TOO_LARGE, "data_too_large", "The session's data would be too large";
-    UnsupportedMediaType, UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body must be JSON";
-    UnexpectedBody, UNPROCESSABLE_ENTITY, "unexpected_body", "The call takes no body";
-    TooManyKeys, TOO_MANY_REQUESTS, "too_many_keys", "Too many wrong API keys came from this address";
-    UnknownField, UNPROCESSABLE_ENTITY, "unknown_field", "A field is not known";
-    MissingField, UNPROCESSABLE_ENTITY, "missing_field", "A field is missing";
-    DuplicateField, UNPROCESSABLE_ENTITY, "duplicate_field", "A field or key is given twice";
-    InvalidField, UNPROCESSABLE_ENTITY, "invalid_field", "A field has a wrong value";
-    InvalidParameter, UNPROCESSABLE_ENTITY, "invalid_parameter", "A query parameter is wrong";
-    InvalidKey, UNPROCESSABLE_ENTITY, "invalid_key", "A session key cannot be used";
-    NestedTooDeep, UNPROCESSABLE_ENTITY, "nested_too_deep", "A value nests too deep";
-    NotANumber, UNPROCESSABLE_ENTITY, "not_a_number", "Only numbers can be added to";
-    NumberOverflow, UNPROCESSABLE_ENTITY, "number_overflow", "The sum is too large";
-    QueryEmpty, UNPROCESSABLE_ENTITY, "query_empty", "Nothing says which sessions are meant";
-    Internal, INTERNAL_SERVER_ERROR, "internal", "The server failed";
-    StoreFailed, INTERNAL_SERVER_ERROR, "store_failed", "The session store cannot be used";
-    Contended, SERVICE_UNAVAILABLE, "contended", "Too many change the same values at once";
-    StoreUnavailable, SERVICE_UNAVAILABLE, "store_unavailable", "The session store is unavailable";
-    OutcomeUnknown, SERVICE_UNAVAILABLE, "outcome_unknown", "Whether it was done is unknown";
-    ReadOnly, SERVICE_UNAVAILABLE, "read_only", "Sessions are read-only for now";
-    ClockSkew, SERVICE_UNAVAILABLE, "clock_skew", "This server's clock is off";
-    NotReady, SERVICE_UNAVAILABLE, "not_ready", "The server cannot work";
-    OutOfFiles, SERVICE_UNAVAILABLE, "out_of_files", "The server has too many files open";
-    ShuttingDown, SERVICE_UNAVAILABLE, "shutting_down", "The server shuts down";
-}
-
 /// A problem: its kind, what happened this time, and what a program may want to know about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Problem {
     code: Code,
     detail: String,
@@ -114,6 +47,14 @@ impl Problem {
         }
     }
 
+    /// Of a call whose arguments stand in the query.
+    pub(crate) fn of_parameter(error: Error) -> Self {
+        match error {
+            Error::InvalidArgument { what, problem } => Self::parameter(field_of(what), &problem),
+            error => error.into(),
+        }
+    }
+
     /// The same under another code.
     pub(crate) fn retold_as(self, code: Code) -> Self {
         Self { code, ..self }
@@ -142,17 +83,17 @@ impl Problem {
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        self.code.parts().0
+        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
 impl Serialize for Problem {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (status, code, title) = self.code.parts();
+        let (status, code, title) = (self.code.status(), self.code.name(), self.code.title());
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("type", &format_args!("urn:cloakroom:problem:{code}"))?;
         map.serialize_entry("title", title)?;
-        map.serialize_entry("status", &status.as_u16())?;
+        map.serialize_entry("status", &status)?;
         map.serialize_entry("detail", &self.detail)?;
         map.serialize_entry("code", code)?;
         for (name, value) in &self.members {
@@ -208,6 +149,7 @@ impl From<Error> for Problem {
                 let field = field_of(what);
                 Self::field(Code::InvalidField, field, format!("{field}: {problem}"))
             }
+            Error::LockLost => Self::new(Code::LockLost, detail),
             Error::Contended { .. } | Error::Locked { .. } => Self::new(Code::Contended, detail),
             Error::ReadOnly => Self::new(Code::ReadOnly, detail),
             Error::Unavailable { .. } | Error::Store { .. } if is_out_of_files(&error) => {
@@ -261,8 +203,7 @@ mod tests {
     fn the_documentation_lists_every_code_with_its_status() {
         let documentation = include_str!("../../../docs/api.md");
         for code in Code::ALL {
-            let (status, name, _) = code.parts();
-            let row = format!("| `{name}` | {} |", status.as_u16());
+            let row = format!("| `{}` | {} |", code.name(), code.status());
             assert!(documentation.contains(&row), "docs/api.md has no row {row}");
         }
     }
@@ -288,14 +229,10 @@ mod tests {
 
     #[test]
     fn what_waiting_does_not_help_has_no_retry_after() {
-        for code in Code::ALL.iter().filter(|code| code.parts().0 == StatusCode::SERVICE_UNAVAILABLE) {
+        for code in Code::ALL.iter().filter(|code| code.status() == 503) {
             let response = Problem::new(*code, "").into_response();
             let waits = ["contended", "store_unavailable", "outcome_unknown", "out_of_files", "shutting_down"];
-            assert_eq!(
-                response.headers().contains_key(header::RETRY_AFTER),
-                waits.contains(&code.parts().1),
-                "{code:?}"
-            );
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), waits.contains(&code.name()), "{code:?}");
         }
     }
 

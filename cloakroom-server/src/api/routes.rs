@@ -9,7 +9,8 @@ use axum::{
 use http::Method;
 
 use super::{
-    App, audit, events, forward_auth, health, impersonate, jobs, metrics, patch, revoke, sessions, start, users,
+    App, audit, config, events, forward_auth, health, impersonate, jobs, locks, metrics, patch, resume, revoke,
+    sessions, start, users,
 };
 use crate::keys::Scope::{self, Admin, Read, Write};
 
@@ -28,13 +29,15 @@ pub(super) struct Route {
 pub(super) enum Effect {
     /// It looks, and may note that a session was used. It ends with its caller.
     Looks,
+    /// It looks, and where it is asked to it changes something too: that goes on to its end without its caller.
+    MayChange,
     /// It changes something, and goes on to its end without its caller.
     Changes,
     /// It changes something, in portions perhaps, and its answer holds no token: it goes on without its caller, who may ask
     /// for the answer again.
     Ends,
 }
-use Effect::{Changes, Ends, Looks};
+use Effect::{Changes, Ends, Looks, MayChange};
 
 macro_rules! routes {
     ($($method:ident $path:literal $scope:expr, $effect:ident => $handler:path;)+) => {
@@ -52,8 +55,9 @@ macro_rules! routes {
 routes! {
     GET    "/v1/sessions"                     Some(Read),  Looks   => sessions::list;
     POST   "/v1/sessions"                     Some(Write), Changes => start::start;
-    POST   "/v1/sessions/resume"              Some(Read),  Looks   => sessions::resume;
-    POST   "/v1/sessions/resume-many"         Some(Read),  Looks   => sessions::resume_many;
+    GET    "/v1/sessions/count"               Some(Read),  Looks   => sessions::count;
+    POST   "/v1/sessions/resume"              Some(Read),  MayChange => resume::resume;
+    POST   "/v1/sessions/resume-many"         Some(Read),  Looks   => resume::resume_many;
     POST   "/v1/sessions/rotate"              Some(Write), Changes => sessions::rotate;
     POST   "/v1/sessions/impersonate"         Some(Admin), Changes => impersonate::start;
     POST   "/v1/sessions/impersonate/stop"    Some(Admin), Changes => impersonate::stop;
@@ -61,6 +65,9 @@ routes! {
     GET    "/v1/sessions/{id}"                Some(Read),  Looks   => sessions::show;
     PATCH  "/v1/sessions/{id}"                Some(Write), Changes => patch::patch;
     DELETE "/v1/sessions/{id}"                Some(Write), Ends    => sessions::end;
+    POST   "/v1/sessions/{id}/lock"           Some(Write), Changes => locks::lock;
+    POST   "/v1/sessions/{id}/renew"          Some(Write), Changes => locks::renew;
+    POST   "/v1/sessions/{id}/unlock"         Some(Write), Changes => locks::unlock;
     GET    "/v1/users"                        Some(Admin), Looks   => users::list;
     GET    "/v1/users/{user}"                 Some(Admin), Looks   => users::show;
     PATCH  "/v1/users/{user}"                 Some(Admin), Ends    => users::patch;
@@ -69,6 +76,7 @@ routes! {
     GET    "/v1/jobs/{id}"                    Some(Write), Looks   => jobs::show;
     GET    "/v1/audit"                        Some(Read),  Looks   => audit::list;
     GET    "/v1/events"                       Some(Read),  Looks   => events::follow;
+    GET    "/v1/config"                       Some(Read),  Looks   => config::show;
     POST   "/v1/reap"                         Some(Admin), Ends    => audit::reap;
     GET    "/healthz"                         None,        Looks   => health::alive;
     GET    "/readyz"                          None,        Looks   => health::ready;

@@ -1,6 +1,6 @@
 //! The directory of users, and clearing a user's sessions.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Extension,
@@ -8,20 +8,22 @@ use axum::{
     response::Response,
 };
 use cloakroom::{
-    Clear, DirectoryEntry, Ending, Network, Reason, SessionId, Timestamp, User, UserPatch,
-    store::{Cursor, EndAnswer, WhenFull},
+    Clear, DirectoryEntry, Ending, Reason, User, UserPatch,
+    store::{Cursor, EndAnswer},
+};
+use cloakroom_api::{
+    self as wire, ClearSessions, Deleted, ListUsers, ListedUsers, Nothing, PatchUser, PatchedUser, ShownUser,
 };
 use http::request::Parts;
-use serde::{Deserialize, Serialize};
 
 use super::{
     call::Call,
     json::ok,
     operation::Operation,
     problem::{Code, Problem},
-    revoke::EndedView,
+    revoke::{preview, revoked},
     sessions::page_size,
-    strict::{Nothing, Nullable},
+    view::text,
 };
 
 /// The user that a path names.
@@ -37,124 +39,59 @@ impl<S: Send + Sync> FromRequestParts<S> for PathUser {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct UserView<'a> {
-    id: &'a str,
-    enabled: bool,
-    full_name: Option<&'a str>,
-    user_type: Option<&'a str>,
-    session_limit: Option<u32>,
-    when_full: Option<WhenFull>,
-    allowed_networks: &'a [Network],
-    last_sign_in: Option<LastSignInView>,
-}
-
-#[derive(Debug, Serialize)]
-struct LastSignInView {
-    at: Timestamp,
-    ip: Option<IpAddr>,
-}
-
-impl<'a> From<&'a DirectoryEntry> for UserView<'a> {
-    fn from(entry: &'a DirectoryEntry) -> Self {
-        let User { enabled, full_name, user_type, session_limit, when_full, allowed_networks } = &entry.settings;
-        Self {
-            id: &entry.user,
-            enabled: *enabled,
-            full_name: full_name.as_deref(),
-            user_type: user_type.as_deref(),
-            session_limit: *session_limit,
-            when_full: *when_full,
-            allowed_networks,
-            last_sign_in: entry.last_sign_in.map(|last| LastSignInView { at: last.at, ip: last.ip }),
-        }
+fn user_of(entry: &DirectoryEntry) -> wire::User<'_> {
+    let User { enabled, full_name, user_type, session_limit, when_full, allowed_networks } = &entry.settings;
+    wire::User {
+        id: (&*entry.user).into(),
+        enabled: *enabled,
+        full_name: text(full_name.as_ref()),
+        user_type: text(user_type.as_ref()),
+        session_limit: *session_limit,
+        when_full: *when_full,
+        allowed_networks: allowed_networks.as_slice().into(),
+        last_sign_in: entry.last_sign_in.map(|last| wire::LastSignIn { at: last.at, ip: last.ip }),
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
-    user: UserView<'a>,
 }
 
 pub(super) async fn show(PathUser(user): PathUser, Call { app, .. }: Call) -> Result<Response, Problem> {
     let Some(entry) = app.sessions.user(&user).await? else {
         return Err(Problem::new(Code::UserUnknown, "The directory has no entry of this user. PATCH makes one."));
     };
-    Ok(ok(&Shown { user: UserView::from(&entry) }))
+    Ok(ok(&ShownUser { user: user_of(&entry) }))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListParams {
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct ListView<'a> {
-    users: Vec<UserView<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'a str>,
-}
-
-pub(super) async fn list(Call { app, params, .. }: Call<ListParams>) -> Result<Response, Problem> {
+pub(super) async fn list(Call { app, params, .. }: Call<ListUsers>) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let after = params.cursor.map(Cursor::new);
     let page = app.sessions.users(after.as_ref(), limit).await?;
-    let users = page.items.iter().map(UserView::from).collect();
-    Ok(ok(&ListView { users, next: page.next.as_ref().map(Cursor::as_str) }))
+    let users = page.items.iter().map(user_of).collect();
+    Ok(ok(&ListedUsers { users, next: page.next.as_ref().map(|next| next.as_str().into()) }))
 }
 
-/// A field that is left out stays, and `null` empties it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct PatchRequest {
-    enabled: Option<bool>,
-    full_name: Nullable<Arc<str>>,
-    user_type: Nullable<Arc<str>>,
-    session_limit: Nullable<u32>,
-    when_full: Nullable<WhenFull>,
-    allowed_networks: Nullable<Vec<Network>>,
-}
-
-impl From<PatchRequest> for UserPatch {
-    fn from(request: PatchRequest) -> Self {
-        let PatchRequest { enabled, full_name, user_type, session_limit, when_full, allowed_networks } = request;
-        Self {
-            enabled,
-            full_name: full_name.0,
-            user_type: user_type.0,
-            session_limit: session_limit.0,
-            when_full: when_full.0,
-            allowed_networks: allowed_networks.0.map(Option::unwrap_or_default),
-        }
+fn asked(request: PatchUser) -> UserPatch {
+    let PatchUser { enabled, full_name, user_type, session_limit, when_full, allowed_networks } = request;
+    UserPatch {
+        enabled,
+        full_name: full_name.0,
+        user_type: user_type.0,
+        session_limit: session_limit.0,
+        when_full: when_full.0,
+        allowed_networks: allowed_networks.0.map(Option::unwrap_or_default),
     }
-}
-
-#[derive(Debug, Serialize)]
-struct PatchedView<'a> {
-    user: UserView<'a>,
-    ended: Vec<SessionId>,
 }
 
 pub(super) async fn patch(
     PathUser(user): PathUser,
     Extension(operation): Extension<Arc<Operation>>,
-    Call { app, body: request, .. }: Call<Nothing, PatchRequest>,
+    Call { app, body: request, .. }: Call<Nothing, PatchUser>,
 ) -> Result<Response, Problem> {
     if request.enabled == Some(false) {
         operation.settle(&app.sessions, &Ending::new(Reason::UserDisabled)).await?;
         operation.may_end_all_of(&app.sessions, &user, &HashSet::new()).await?;
     }
-    let (entry, ended) = app.sessions.patch_user(user, &request.into(), None).await?;
+    let (entry, ended) = app.sessions.patch_user(user, &asked(request), None).await?;
     operation.has_ended(ended.iter().map(|ended| ended.id));
-    Ok(ok(&PatchedView { user: UserView::from(&entry), ended: operation.ended() }))
-}
-
-#[derive(Debug, Serialize)]
-struct DeletedView {
-    deleted: bool,
-    ended: Vec<SessionId>,
+    Ok(ok(&PatchedUser { user: user_of(&entry), ended: operation.ended() }))
 }
 
 pub(super) async fn delete(
@@ -166,24 +103,13 @@ pub(super) async fn delete(
     operation.may_end_all_of(&app.sessions, &user, &HashSet::new()).await?;
     let (deleted, ended) = app.sessions.delete_user(user, None).await?;
     operation.has_ended(ended.iter().map(|ended| ended.id));
-    Ok(ok(&DeletedView { deleted, ended: operation.ended() }))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClearRequest {
-    keep: Option<SessionId>,
-    #[serde(default)]
-    force: bool,
-    by: Option<Arc<str>>,
-    #[serde(default)]
-    dry_run: bool,
+    Ok(ok(&Deleted { deleted, ended: operation.ended() }))
 }
 
 pub(super) async fn clear_sessions(
     PathUser(user): PathUser,
     Extension(operation): Extension<Arc<Operation>>,
-    Call { app, body: request, .. }: Call<Nothing, ClearRequest>,
+    Call { app, body: request, .. }: Call<Nothing, ClearSessions>,
 ) -> Result<Response, Problem> {
     let mut clear = Clear::of(user).force(request.force);
     if let Some(current) = request.keep {
@@ -196,10 +122,10 @@ pub(super) async fn clear_sessions(
     let chosen = app.sessions.sessions_to_clear(&clear).await?;
     let chosen: Vec<_> = chosen.iter().map(|info| info.id).collect();
     if request.dry_run {
-        return Ok(ok(&EndedView::preview(chosen)));
+        return Ok(ok(&preview(chosen)));
     }
     operation.is_about_to_end(&chosen);
     let answers = app.sessions.end_many(chosen, &clear.ending()).await?;
     operation.has_ended(answers.into_iter().filter_map(EndAnswer::ended_now).map(|ended| ended.id));
-    Ok(ok(&EndedView::of(&operation)))
+    Ok(ok(&revoked(&operation)))
 }

@@ -28,7 +28,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    fn start(&self, work: impl Future<Output = Response> + Send + 'static) -> JoinHandle<Response> {
+    pub(super) fn start(&self, work: impl Future<Output = Response> + Send + 'static) -> JoinHandle<Response> {
         let cut_off = self.cut_off.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -64,16 +64,19 @@ pub(super) struct Request {
 
 pub(super) async fn carry_out(app: &App, request: Request, next: Next) -> Response {
     let Request { route, caller, mut parts, body } = request;
-    let (Some(caller), Effect::Changes | Effect::Ends) = (caller, route.effect) else {
+    let (Some(caller), Effect::MayChange | Effect::Changes | Effect::Ends) = (caller, route.effect) else {
         return next.run(http::Request::from_parts(parts, Body::from(body))).await;
     };
     let attempt = match Attempt::of(&caller, &parts, &body) {
         Ok(attempt) => attempt,
         Err(problem) => return problem.into_response(),
     };
-    if route.effect == Effect::Changes {
+    if route.effect != Effect::Ends {
         if let Some(attempt) = attempt {
             parts.extensions.insert(attempt);
+        }
+        if route.effect == Effect::MayChange {
+            return next.run(http::Request::from_parts(parts, Body::from(body))).await;
         }
         let response = app.work.start(next.run(http::Request::from_parts(parts, Body::from(body))));
         return joined(response).await;
@@ -92,9 +95,14 @@ pub(super) async fn carry_out(app: &App, request: Request, next: Next) -> Respon
     app.operations.answer(&operation, app.bounds.answer_within, app.sessions.now()).await
 }
 
-async fn joined(response: JoinHandle<Response>) -> Response {
+pub(super) async fn joined(response: JoinHandle<Response>) -> Response {
     response.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a request failed");
         Problem::new(Code::Internal, "The server failed; its log says more.").into_response()
     })
+}
+
+/// The response of a handler.
+pub(super) fn response(answered: Result<Response, Problem>) -> Response {
+    answered.unwrap_or_else(IntoResponse::into_response)
 }

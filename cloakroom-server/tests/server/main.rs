@@ -4,6 +4,7 @@
 
 mod api;
 mod bad_input;
+mod changes;
 mod cli;
 mod common;
 mod console;
@@ -15,6 +16,7 @@ mod every_store;
 mod forward_auth;
 mod impersonation;
 mod kill9;
+mod leases;
 mod operations;
 mod secrets;
 mod settings;

@@ -46,7 +46,9 @@ impl Sessions {
             let is_watched = info.impersonated_by.is_some() || info.audit_user.is_some();
             if is_watched && ends_at.is_none_or(|end| end > info.created_at.after(most)) {
                 let most = format_period(most);
-                return wrong(format!("a session in which somebody else acts or looks in lasts at most {most} (h:m:s)"));
+                return wrong(format!(
+                    "a session in which somebody else acts or looks in lasts at most {most} (h:m:s)"
+                ));
             }
         }
         Ok(Fields { idle_timeout: asked.idle.map(Some), ends_at: asked.ends_at, ..Fields::default() })

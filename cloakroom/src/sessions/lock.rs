@@ -47,9 +47,7 @@ impl Sessions {
     pub async fn lock(&self, id: SessionId) -> Result<(Lock, Arc<Record>)> {
         let (lease, patience) = (self.config().lock_lease, self.config().lock_timeout);
         match self.take_lock(id, TakeLock { lease, patience }).await? {
-            Locked::Granted(record) => {
-                Ok((Lock { sessions: self.clone(), id, number: record.lease.number }, record))
-            }
+            Locked::Granted(record) => Ok((Lock { sessions: self.clone(), id, number: record.lease.number }, record)),
             Locked::Held { .. } => Err(Error::Locked { waited: patience }),
             Locked::Gone(gone) => Err(gone.into()),
         }

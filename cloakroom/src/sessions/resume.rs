@@ -113,19 +113,16 @@ impl Sessions {
         })
     }
 
-    /// Notes that a session was used, as resuming it does, and answers with it: at most as often as the throttle allows, and
-    /// `at_once` without waiting for others, however lately it was noted.
-    pub async fn touch(&self, id: SessionId, at_once: bool) -> Result<Found> {
-        let found = self.get(id).await?;
-        if let Found::Live(record) = &found {
-            let now = self.now();
-            if at_once {
-                self.touch_now(Touch { id, seen_at: now, grace_ends: None }).await?;
-            } else {
-                self.note_use(record, now);
-            }
-        }
-        Ok(found)
+    /// Notes that the session of this record was used now, as resuming it does: at most as often as the throttle allows, and
+    /// written together with others.
+    pub fn note_used(&self, record: &Record) {
+        self.note_use(record, self.now());
+    }
+
+    /// Writes that a session was used now, without waiting for others and however lately it was noted. Harmless where there
+    /// is none.
+    pub async fn touch(&self, id: SessionId) -> Result<()> {
+        self.touch_now(Touch { id, seen_at: self.now(), grace_ends: None }).await
     }
 
     /// From memory where that is as good. Only what must ask the store pays for the asking.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Client, Error, Event, Found, Impersonate, Reason, Rotate, RotatedToken, Session, Sessions, SignIn, Started, Token, User,
-    store::Refusal,
+    Client, Error, Event, Found, Impersonate, Reason, Rotate, RotatedToken, Session, Sessions, SignIn, Started, Token,
+    User, store::Refusal,
 };
 
 use super::{

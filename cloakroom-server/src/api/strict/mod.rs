@@ -6,10 +6,7 @@
 
 use std::fmt;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, DeserializeOwned, Visitor},
-};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::problem::{Code, Problem};
@@ -34,130 +31,31 @@ pub(super) fn query<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Probl
     T::deserialize(Node::parameters(&parameters)).map_err(Mistake::in_query)
 }
 
+/// A member of a body that is JSON as far as it was looked at, and has an escape that stands for no character.
+pub(super) fn malformed_in(field: &str, error: &serde_json::Error) -> Problem {
+    Problem::field(Code::MalformedJson, field, format!("{field}: it is not JSON: {}.", without_place(error)))
+}
+
+/// What is wrong. Lines and columns of a part mean nothing to those who sent the whole.
+fn without_place(error: &impl fmt::Display) -> String {
+    let message = error.to_string();
+    let is_place = |place: &str| place.bytes().all(|byte| byte.is_ascii_digit() || b" column".contains(&byte));
+    match message.rsplit_once(" at line ") {
+        Some((before, place)) if is_place(place) => before.to_owned(),
+        _ => message,
+    }
+}
+
 fn malformed(error: &serde_json::Error) -> Problem {
     let (line, column) = (error.line(), error.column());
-    let message = error.to_string();
-    let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-    let detail = format!("The body is not JSON: {message}, in line {line} at column {column}.");
+    let detail = format!("The body is not JSON: {}, in line {line} at column {column}.", without_place(error));
     Problem::new(Code::MalformedJson, detail).with("line", &line).with("column", &column)
-}
-
-/// What takes nothing: no field, no parameter.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
-
-/// A field that `null` empties: `None` where it is left out, `Some(None)` where it is null. Everywhere else `null` is refused:
-/// it is not the same as left out.
-#[derive(Clone, Debug)]
-#[expect(clippy::option_option, reason = "a field left out is not one that is null")]
-pub(super) struct Nullable<T>(pub(super) Option<Option<T>>);
-
-impl<T> Default for Nullable<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nullable<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Value<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Value<T> {
-            type Value = Nullable<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value or null")
-            }
-
-            fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
-                Ok(Nullable(Some(None)))
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-                T::deserialize(deserializer).map(|value| Nullable(Some(Some(value))))
-            }
-        }
-
-        deserializer.deserialize_newtype_struct(node::NULLABLE, Value(std::marker::PhantomData))
-    }
-}
-
-/// A list of at most so many items.
-#[derive(Clone, Debug)]
-pub(super) struct AtMost<T, const N: usize>(pub(super) Vec<T>);
-
-impl<T, const N: usize> Default for AtMost<T, N> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for AtMost<T, N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items<T, const N: usize>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Items<T, N> {
-            type Value = AtMost<T, N>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    if list.len() == N {
-                        return Err(de::Error::custom(format_args!("it has more than {N} items")));
-                    }
-                    list.push(item);
-                }
-                Ok(AtMost(list))
-            }
-        }
-
-        deserializer.deserialize_seq(Items(std::marker::PhantomData))
-    }
-}
-
-/// A JSON object as its text, for those who read its members themselves.
-#[derive(Clone, Debug)]
-pub(super) struct RawObject(Box<str>);
-
-impl Default for RawObject {
-    fn default() -> Self {
-        Self("{}".into())
-    }
-}
-
-impl RawObject {
-    pub(super) fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for RawObject {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = RawObject;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawObject, E> {
-                Ok(RawObject(text.into()))
-            }
-        }
-
-        deserializer.deserialize_newtype_struct(node::RAW_OBJECT, Text)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use cloakroom_api::{AtMost, Entries, Nothing, Nullable};
+    use serde::Deserialize;
     use serde_json::Value;
 
     use super::*;
@@ -173,7 +71,7 @@ mod tests {
         list: Option<AtMost<Limit, 2>>,
         #[serde(default)]
         emptied: Nullable<u8>,
-        data: Option<RawObject>,
+        data: Option<Entries>,
         when_full: Option<cloakroom::store::WhenFull>,
     }
 

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use cloakroom_api::{NULLABLE, RAW_OBJECT};
 use serde::{
     Deserialize, Deserializer,
     de::{
@@ -11,11 +12,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{super::problem::Code, Mistake};
-
-/// By these names types ask for what they are: see [`super::Nullable`] and [`super::RawObject`].
-pub(super) const NULLABLE: &str = "cloakroom::Nullable";
-pub(super) const RAW_OBJECT: &str = "cloakroom::RawObject";
+use super::{super::problem::Code, Mistake, without_place};
 
 /// Where a value stands.
 #[derive(Clone, Copy, Debug)]
@@ -314,7 +311,7 @@ fn decided<T>(outcome: Option<Result<T, Mistake>>, read: Result<(), serde_json::
 
 /// The whole body was found to be JSON before, but escapes were not looked at.
 fn syntax(error: &impl fmt::Display) -> Mistake {
-    Mistake::new(Code::MalformedJson, format!("The body is not JSON: {error}."))
+    Mistake::new(Code::MalformedJson, format!("The body is not JSON: {}.", without_place(error)))
 }
 
 /// One level of an object. What its visitor decides lies in `outcome`: `serde_json` has errors of its own kind.

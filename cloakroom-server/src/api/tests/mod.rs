@@ -78,6 +78,8 @@ impl Api {
             ("PATCH", "/v1/sessions/{id}") => Some(json!({"set": {"a": 1}, "add": {"n": 1}, "remove": ["b"]})),
             ("PATCH", "/v1/users/{user}") => Some(json!({"enabled": false, "session_limit": 2})),
             ("POST", "/v1/users/{user}/clear-sessions") => Some(json!({"force": true})),
+            ("POST", "/v1/sessions/{id}/lock") => Some(json!({"lease_seconds": 5})),
+            ("POST", "/v1/sessions/{id}/renew" | "/v1/sessions/{id}/unlock") => Some(json!({"lock": 1})),
             ("POST", "/v1/reap") => Some(json!({})),
             other => panic!("no sample for {other:?}"),
         };

@@ -141,6 +141,17 @@ impl TestServer {
         self.post("/v1/sessions/resume", &serde_json::json!({ "token": token }).to_string())
     }
 
+    /// A call that may be repeated under this key.
+    pub(crate) fn repeatable(&self, idempotency_key: &str, method: Method, path: &str, body: &str) -> Answer {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .header("authorization", format!("Bearer {}", self.admin))
+            .header("idempotency-key", idempotency_key)
+            .header("content-type", "application/json");
+        Answer::of(self.agent.run(request.body(body.to_owned()).unwrap()).unwrap())
+    }
+
     /// A request with these headers alone.
     pub(crate) fn plain(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = http::Request::get(format!("http://{}{path}", self.address));
