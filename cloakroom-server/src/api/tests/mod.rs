@@ -1,10 +1,10 @@
 //! Every route of the list, on a real store, without the network between.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use cloakroom::{
-    Found, Impersonate, Sessions, Start, User,
+    Found, Impersonate, Sessions, Start, TakeLock, User,
     store::{self, AuditQuery, Logged, Query},
 };
 use http::{Method, Request, StatusCode, header};
@@ -29,6 +29,7 @@ pub(super) struct Api {
     /// What requests about these name: tokens and ids.
     pub(super) token: String,
     pub(super) id: String,
+    free: String,
     pub(super) root: String,
     acting: String,
 }
@@ -44,6 +45,8 @@ impl Api {
         let known = keys.iter().map(|(scope, key)| keys::ApiKey::new("shop", *scope, key).unwrap()).collect();
         let router = Server::new(sessions.clone(), keys::ApiKeys::new(known)).router();
         let anna = sessions.start(Start::user("anna")).await.unwrap();
+        let hour = Duration::from_hours(1);
+        sessions.take_lock(anna.token.id(), TakeLock { lease: hour, patience: Duration::ZERO }).await.unwrap();
         let root = sessions.start(Start::user("root")).await.unwrap();
         let boss = sessions.start(Start::user("boss")).await.unwrap();
         let acting = sessions.impersonate(&boss.token, Impersonate::new("ben", "a test")).await.unwrap();
@@ -53,6 +56,7 @@ impl Api {
             keys: keys.into(),
             token: anna.token.reveal(),
             id: anna.token.id().to_string(),
+            free: root.token.id().to_string(),
             root: root.token.reveal(),
             acting: acting.token.reveal(),
             sessions,
@@ -61,7 +65,9 @@ impl Api {
 
     /// A request of this route that does something, and what its body says.
     pub(super) fn sample(&self, route: &Route) -> (String, Option<Value>) {
-        let path = route.path.replace("/v1/sessions/{id}", &format!("/v1/sessions/{}", self.id));
+        // Anna's session is locked, so that it can be unlocked; root's can be locked.
+        let id = if route.path.ends_with("/lock") { &self.free } else { &self.id };
+        let path = route.path.replace("/v1/sessions/{id}", &format!("/v1/sessions/{id}"));
         let path = path.replace("{user}", "anna").replace("{id}", "AAAAAAAAAAAAAAAAAAAAAA");
         let body = match (route.method.as_str(), route.path) {
             ("GET" | "DELETE", _) => None,
