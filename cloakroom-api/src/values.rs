@@ -20,7 +20,6 @@ pub const RAW_OBJECT: &str = "cloakroom::RawObject";
 /// A field that `null` empties: `None` where it is left out, `Some(None)` where it is null. Everywhere else `null` is refused:
 /// it is not the same as left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::option_option, reason = "a field left out is not one that is null")]
 pub struct Nullable<T>(pub Option<Option<T>>);
 
 impl<T> Nullable<T> {

@@ -75,7 +75,7 @@ impl Problem {
     }
 
     pub(crate) fn title(&self) -> &'static str {
-        self.code.parts().2
+        self.code.title()
     }
 
     pub(crate) fn detail(&self) -> &str {

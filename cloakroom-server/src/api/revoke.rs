@@ -76,9 +76,8 @@ async fn end_where(
 
 fn check(request: &Revoke) -> Result<(), Problem> {
     let Revoke { user, impersonated_by, ip, device, idle_longer_than, all, .. } = request;
-    let narrowed = user.is_some()
-        || impersonated_by.is_some()
-        || ip.is_some() || device.is_some() || idle_longer_than.is_some();
+    let narrowed =
+        user.is_some() || impersonated_by.is_some() || ip.is_some() || device.is_some() || idle_longer_than.is_some();
     match (*all, narrowed) {
         (false, false) => {
             let detail = "Give user, impersonated_by, ip, device or idle_longer_than; or \"all\": true for every session there is.";

@@ -11,7 +11,6 @@ pub struct Deadlines {
     /// How long it may go unused.
     pub idle: Option<Duration>,
     /// When it ends whatever happens; the inner `None` for no absolute end.
-    #[expect(clippy::option_option, reason = "no end is not the end that it has")]
     pub ends_at: Option<Option<Timestamp>>,
 }
 

@@ -49,7 +49,6 @@ pub enum SameSite {
 
 /// What a cookie says beside its name, its value and its age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are the cookie's attributes, each on or off by itself")]
 pub struct CookieAttributes<'a> {
     /// The path it is sent for.
     pub path: &'a str,
