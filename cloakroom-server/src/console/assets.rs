@@ -17,6 +17,7 @@ struct Asset {
 }
 
 const ASSETS: &[Asset] = &[
+    Asset { name: "chart.js", media_type: "text/javascript", text: include_str!("assets/chart.js") },
     Asset { name: "console.css", media_type: "text/css", text: include_str!("assets/console.css") },
     Asset { name: "console.js", media_type: "text/javascript", text: include_str!("assets/console.js") },
     Asset { name: "icon.svg", media_type: "image/svg+xml", text: include_str!("assets/icon.svg") },

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use axum::{Router, body::Body};
-use http::{Method, Request, StatusCode, header};
+use axum::{Router, body::Body, response::Response};
+use http::{HeaderValue, Method, Request, StatusCode, header, request};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower_service::Service;
@@ -40,18 +40,14 @@ impl Calls {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, Fault> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed", error.to_string())
-        };
-        let request = Request::builder().method(method).uri(path).extension(Admitted(operator.caller.clone()));
+        let request = Self::request(operator, method, path);
         let request = match body {
             Some(body) => request
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(Body::from(serde_json::to_vec(body).map_err(|error| failed(&error))?)),
             None => request.body(Body::empty()),
         };
-        let request = request.map_err(|error| failed(&error))?;
-        let response = self.0.clone().call(request).await.unwrap_or_else(|never| match never {});
+        let response = self.answer(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|error| failed(&error))?.to_bytes();
         let body: Value = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
@@ -64,4 +60,34 @@ impl Calls {
         }
         Err(Fault::new(status, text("/title"), text("/detail")))
     }
+    /// An answer that goes on.
+    pub(super) async fn follow(
+        &self,
+        operator: &Operator,
+        path: &str,
+        last_event_id: Option<&HeaderValue>,
+    ) -> Result<Response, Fault> {
+        let mut request = Self::request(operator, Method::GET, path);
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = self.answer(request.body(Body::empty())).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(Fault::new(response.status(), "The log cannot be followed", "Load the page again."))
+    }
+
+    fn request(operator: &Operator, method: Method, path: &str) -> request::Builder {
+        Request::builder().method(method).uri(path).extension(Admitted(operator.caller.clone()))
+    }
+
+    async fn answer(&self, request: http::Result<Request<Body>>) -> Result<Response, Fault> {
+        let request = request.map_err(|error| failed(&error))?;
+        Ok(self.0.clone().call(request).await.unwrap_or_else(|never| match never {}))
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Fault {
+    Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed", error.to_string())
 }

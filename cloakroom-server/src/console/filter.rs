@@ -37,6 +37,10 @@ impl Filter {
         })
     }
 
+    pub(super) fn of_user(user: Arc<str>) -> Self {
+        Self { user: Some(user), ..Self::default() }
+    }
+
     /// Whether it names all sessions there are.
     pub(super) fn is_empty(&self) -> bool {
         self.values().is_empty()

@@ -12,15 +12,21 @@ use crate::{escape, keys::Scope, percent};
 /// What the navigation leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
+    Overview,
     Sessions,
+    Users,
+    Audit,
 }
 
 impl Section {
-    const ALL: &[Self] = &[Self::Sessions];
+    const ALL: &[Self] = &[Self::Overview, Self::Sessions, Self::Users, Self::Audit];
 
     const fn parts(self) -> (&'static str, &'static str, Scope) {
         match self {
+            Self::Overview => ("/console", "Overview", Scope::Read),
             Self::Sessions => ("/console/sessions", "Sessions", Scope::Read),
+            Self::Users => ("/console/users", "Users", Scope::Admin),
+            Self::Audit => ("/console/audit", "Audit log", Scope::Read),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Pages are made here and work without scripts, which only add to them. Operators sign in with an API key, and what a page
 //! does goes through the API's own calls, so that scope, strictness, jobs and the audit log are the same.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Request, State},
@@ -18,24 +20,35 @@ use crate::api::{App, guard};
 
 mod access;
 mod assets;
+mod audit;
 mod bulk;
 mod calls;
 mod fault;
+mod feed;
 mod fields;
 mod filter;
 mod html;
+mod ledger;
 mod list;
+mod living;
+mod overview;
 mod refusals;
 mod session;
+mod single;
+mod users;
 
 use calls::Calls;
 use fault::Fault;
+use ledger::Ledger;
+use living::Living;
 
 /// What every page works on.
 #[derive(Clone, Debug)]
 pub(super) struct Console {
     app: App,
     calls: Calls,
+    ledger: Arc<Ledger>,
+    living: Arc<Living>,
 }
 
 /// The console's cookie is its own: an application on the same host keeps its visitors' sessions.
@@ -49,9 +62,9 @@ pub(crate) fn router(app: App, calls: Router<App>) -> Router {
         .client_ip(move |parts: &Parts| guard::client(&of_client, parts))
         .on_refusal(|refused, _| Some(refusals::page_of_refusal(refused)))
         .on_commit_error(refusals::page_of_error);
-    let console = Console { calls: Calls::new(&app, calls), app };
+    let console = Console { calls: Calls::new(&app, calls), app, ledger: Arc::default(), living: Arc::default() };
     let pages = Router::new()
-        .route("/console", get(async || Redirect::to("/console/sessions")))
+        .route("/console", get(overview::show))
         .route("/console/sign-in", get(access::show).post(access::sign_in))
         .route("/console/sign-out", post(access::sign_out))
         .route("/console/sessions", get(list::show))
@@ -59,6 +72,14 @@ pub(crate) fn router(app: App, calls: Router<App>) -> Router {
         .route("/console/sessions/{id}", get(session::show))
         .route("/console/sessions/{id}/end", post(session::end))
         .route("/console/jobs/{id}", get(bulk::job))
+        .route("/console/users", get(users::list))
+        .route("/console/users/{user}", get(users::show).post(users::save))
+        .route("/console/users/{user}/disable", post(users::disable))
+        .route("/console/users/{user}/enable", post(users::enable))
+        .route("/console/users/{user}/sign-out", post(users::sign_out))
+        .route("/console/audit", get(audit::show))
+        .route("/console/audit/live", get(feed::live))
+        .route("/console/audit/export", get(feed::export))
         .route("/console/{*path}", any(nothing_here))
         .layer(CsrfLayer::new())
         .layer(sessions);

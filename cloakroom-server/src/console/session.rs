@@ -248,7 +248,7 @@ fn trail(now: Timestamp, entries: &[Logged]) -> Markup {
                         tr {
                             td data-label="Time" { (exact(entry.at)) " " span.soft { (time(now, entry.at)) } }
                             td data-label="Event" {
-                                span.tag { (entry.event) }
+                                span.tag { (entry.event.code().replace('_', " ")) }
                                 @if let Some(reason) = entry.reason { " " (reason.text()) }
                                 (acting(entry.impersonated_by.as_deref(), entry.audit_user.as_deref()))
                             }

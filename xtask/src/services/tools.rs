@@ -14,10 +14,11 @@ use crate::command::{self, find_program};
 /// Counts instructions, which do not vary as times do.
 pub(crate) struct Valgrind;
 
-/// A browser, and playwright-core, which steers it.
+/// A browser, with playwright-core, which steers it, and axe-core.
 pub(crate) struct Chromium;
 
-const PLAYWRIGHT: &str = "1.65.1";
+/// What steers the browser, and what looks for pages that not everyone can use.
+const MODULES: [(&str, &str); 2] = [("playwright-core", "1.65.1"), ("axe-core", "4.14.1")];
 
 impl Service for Valgrind {
     fn name(&self) -> &'static str {
@@ -91,7 +92,7 @@ fn browser() -> Result<PathBuf> {
     found.context("no Chromium or Chrome is here, or it does not run")
 }
 
-/// The directory to import playwright-core from. It is downloaded once.
+/// The directory to import playwright-core and axe-core from. They are downloaded once.
 fn playwright(tools: &Path) -> Result<PathBuf> {
     let home = tools.join("playwright");
     let modules = home.join("node_modules");
@@ -102,14 +103,16 @@ fn playwright(tools: &Path) -> Result<PathBuf> {
         let Some(npm) = find_program("npm", []) else { bail!("npm is not here: install Node.js 20 or newer") };
         let mut install = Command::new(npm);
         install.args(["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&home);
-        install.arg(format!("playwright-core@{PLAYWRIGHT}")).stdout(Stdio::null());
-        command::run(&mut install).context("cannot download playwright-core")?;
+        install.args(MODULES.map(|(name, version)| format!("{name}@{version}"))).stdout(Stdio::null());
+        command::run(&mut install).context("cannot download playwright-core and axe-core")?;
     }
     Ok(modules)
 }
 
 fn is_installed(modules: &Path) -> bool {
-    let description = fs::read_to_string(modules.join("playwright-core/package.json")).unwrap_or_default();
-    let description: serde_json::Value = serde_json::from_str(&description).unwrap_or_default();
-    description["version"] == PLAYWRIGHT
+    MODULES.iter().all(|(name, version)| {
+        let description = fs::read_to_string(modules.join(name).join("package.json")).unwrap_or_default();
+        let description: serde_json::Value = serde_json::from_str(&description).unwrap_or_default();
+        description["version"] == *version
+    })
 }
