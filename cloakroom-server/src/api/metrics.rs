@@ -12,9 +12,10 @@ use cloakroom::ClockOffset;
 use http::{StatusCode, header};
 
 use super::{App, call::Call, forward_auth, routes::ROUTES};
-use crate::{log, server::Cut};
+use crate::{console, log, server::Cut};
 
-/// What is counted for each route: its path, and after those of the list forward authentication and all else together.
+/// What is counted for each route: its path, and after those of the list forward authentication, the console and all else
+/// together.
 #[derive(Debug)]
 pub(crate) struct Metrics(Vec<RouteMetrics>);
 
@@ -22,7 +23,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
         paths.dedup();
-        paths.extend([forward_auth::ROUTE, OTHER]);
+        paths.extend([forward_auth::ROUTE, console::PATH, OTHER]);
         Self(paths.into_iter().map(|path| RouteMetrics { path, ..RouteMetrics::default() }).collect())
     }
 }
@@ -39,6 +40,7 @@ struct RouteMetrics {
 
 impl Metrics {
     pub(super) fn count(&self, path: &str, status: StatusCode, took: Duration) {
+        let path = if path.starts_with(console::PATH) { console::PATH } else { path };
         let Some(route) = self.0.iter().find(|route| route.path == path).or(self.0.last()) else { return };
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         route.requests[class].fetch_add(1, Relaxed);
@@ -126,12 +128,14 @@ mod tests {
         metrics.count("/v1/sessions", StatusCode::CREATED, Duration::from_millis(1500));
         metrics.count("/auth", StatusCode::UNAUTHORIZED, Duration::ZERO);
         metrics.count("/v1/events", StatusCode::OK, Duration::ZERO);
+        metrics.count("/console/sessions/{id}", StatusCode::SEE_OTHER, Duration::ZERO);
         metrics.count("/made-up\"} 1", StatusCode::NOT_FOUND, Duration::ZERO);
         let text = metrics.text();
         for line in [
             "cloakroom_requests_total{route=\"/v1/sessions\",status=\"2xx\"} 1\n",
             "cloakroom_requests_total{route=\"/auth\",status=\"4xx\"} 1\n",
             "cloakroom_requests_total{route=\"/v1/events\",status=\"2xx\"} 1\n",
+            "cloakroom_requests_total{route=\"/console\",status=\"3xx\"} 1\n",
             "cloakroom_requests_total{route=\"other\",status=\"4xx\"} 1\n",
             "cloakroom_request_seconds_total{route=\"/v1/sessions\"} 1.5\n",
         ] {

@@ -51,6 +51,9 @@ pub(super) struct Console {
     living: Arc<Living>,
 }
 
+/// Where all of it is.
+pub(crate) const PATH: &str = "/console";
+
 /// The console's cookie is its own: an application on the same host keeps its visitors' sessions.
 const COOKIE: &str = "__Host-cloakroom-console";
 

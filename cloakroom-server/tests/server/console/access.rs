@@ -1,14 +1,29 @@
 //! Who gets into the console, and how far.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
+use cloakroom_server::Bounds;
 use http::Method;
 
 use super::Visitor;
-use crate::common::TestServer;
+use crate::common::{TestServer, raw};
 
-const PAGES: [&str; 4] =
-    ["/console/sessions", "/console/sessions/end", "/console/sessions/AAAAAAAAAAAAAAAAAAAAAAAA", "/console/jobs/x"];
+const PAGES: [&str; 10] = [
+    "/console",
+    "/console/sessions",
+    "/console/sessions/end",
+    "/console/sessions/AAAAAAAAAAAAAAAAAAAAAAAA",
+    "/console/jobs/x",
+    "/console/users",
+    "/console/users/anna",
+    "/console/audit",
+    "/console/audit/live",
+    "/console/audit/export",
+];
 
 #[test]
 fn the_way_in_is_a_key_and_the_way_out_ends_the_session() {
@@ -80,7 +95,14 @@ fn nothing_is_shown_without_a_key() {
         assert!(answer.header("location").starts_with("/console/sign-in?next="), "{page}");
         visitor.send("GET", page, &[("accept", "text/event-stream")], "").expect(401);
     }
-    for action in ["/console/sessions/end", "/console/sessions/x/end"] {
+    for action in [
+        "/console/sessions/end",
+        "/console/sessions/x/end",
+        "/console/users/anna",
+        "/console/users/anna/disable",
+        "/console/users/anna/enable",
+        "/console/users/anna/sign-out",
+    ] {
         visitor.post(action, "sure=yes&user=anna").expect(303);
     }
     assert_eq!(server.get("/v1/sessions?user=anna").at("/sessions").as_array().unwrap().len(), 1);
@@ -216,4 +238,38 @@ fn s2_pages_refuse_what_they_do_not_know() {
     operator.get("/console/nothing").expect(404);
     operator.get("/console/sessions/nothing").expect(404);
     operator.get("/console/assets/nothing").expect(404);
+}
+
+#[test]
+fn a_form_that_does_not_arrive_is_not_waited_for() {
+    let body_timeout = Duration::from_millis(200);
+    let server = TestServer::with_bounds(Bounds { body_timeout, ..Bounds::default() });
+    for headers in ["sec-fetch-site: same-origin\r\n", ""] {
+        let head = format!(
+            "POST /console/sign-in HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-type: \
+             application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\nkey="
+        );
+        let answer = raw(&server, head.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    let mut visitor = Visitor::new(&server);
+    assert_eq!(visitor.post("/console/sign-in", &format!("key={}", "x".repeat(3 << 20))).status, 413);
+    visitor.get("/console/sign-in").expect(200);
+}
+
+#[test]
+fn what_is_followed_ends_with_the_operators_session() {
+    let server = TestServer::with_bounds(Bounds { events_interval: Duration::from_millis(10), ..Bounds::default() });
+    let mut operator = Visitor::signed_in(&server, &server.read);
+    let cookie = operator.cookie.clone().unwrap();
+    let request = format!("GET /console/audit/live HTTP/1.1\r\nhost: localhost\r\ncookie: {cookie}\r\n\r\n");
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.by_ref().any(|line| line.starts_with("event: started")), "the operator's own session");
+    operator.post("/console/sign-out", "").expect(303);
+    server.start_session(r#"{"user":"anna"}"#);
+    // The end of the body, as chunks say it.
+    let rest: Vec<_> = lines.take_while(|line| line != "0").collect();
+    assert!(!rest.iter().any(|line| line.contains("anna")), "{rest:?}");
 }

@@ -24,6 +24,13 @@ fn every_field_is_shown_as_text() {
         operator.get(&format!("/console/sessions/end?user={trick}")).expect(200),
         operator.get(&format!("/console/sessions?{trick}={trick}")).expect(422),
         operator.get(&format!("/console/sessions?idle={trick}")).expect(422),
+        operator.get("/console").expect(200),
+        operator.get("/console/users").expect(200),
+        operator.get(&format!("/console/users/{}", trick.replace('/', "%2F"))).expect(200),
+        operator.get("/console/audit").expect(200),
+        operator.get(&format!("/console/audit?user={trick}")).expect(200),
+        operator.get(&format!("/console/audit?since={trick}")).expect(422),
+        operator.get(&format!("/console/audit?event={trick}")).expect(422),
         operator.get(&format!("/console/sign-in?next={trick}")).expect(303),
     ];
     operator.post(&format!("/console/sessions/{id}/end"), &format!("note={trick}")).expect(303);
