@@ -75,7 +75,7 @@ fn document(title: &str, body: &Markup) -> Markup {
         html lang="en" {
             head {
                 meta charset="utf-8";
-                title { (title) " · Cloakroom" }
+                title { (stranger(title)) " · Cloakroom" }
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 link rel="icon" type="image/svg+xml" href=(assets::path("icon.svg"));
