@@ -21,6 +21,8 @@ const ASSETS: &[Asset] = &[
     Asset { name: "console.css", media_type: "text/css", text: include_str!("assets/console.css") },
     Asset { name: "console.js", media_type: "text/javascript", text: include_str!("assets/console.js") },
     Asset { name: "icon.svg", media_type: "image/svg+xml", text: include_str!("assets/icon.svg") },
+    // Goes wherever the binary goes, as the licence asks.
+    Asset { name: "uplot-LICENSE.txt", media_type: "text/plain", text: include_str!("assets/uplot-LICENSE.txt") },
     Asset { name: "uplot.min.css", media_type: "text/css", text: include_str!("assets/uplot.min.css") },
     Asset { name: "uplot.min.js", media_type: "text/javascript", text: include_str!("assets/uplot.min.js") },
 ];

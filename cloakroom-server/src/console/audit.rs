@@ -1,5 +1,7 @@
 //! The audit log, the latest first.
 
+use std::time::Duration;
+
 use axum::{extract::State, response::Response};
 use cloakroom::{
     Event, Timestamp,
@@ -19,7 +21,9 @@ use super::{
 use crate::percent;
 
 const PAGE: usize = 50;
-const WITHIN: std::time::Duration = std::time::Duration::from_millis(60);
+const WITHIN: Duration = Duration::from_millis(60);
+/// An operator sees what was found after so long.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The names of what says which entries.
 pub(super) const FIELDS: [&str; 5] = ["user", "session", "event", "since", "until"];
@@ -37,7 +41,7 @@ pub(super) async fn show(
     let sessions = &console.app.sessions;
     let standing = console.ledger.read_on(sessions, WITHIN).await;
     let until = [which.until, before].into_iter().flatten().min();
-    let mut latest = console.ledger.latest(sessions, &Which { until, ..which.clone() }, PAGE + skip).await?;
+    let mut latest = console.ledger.latest(sessions, &Which { until, ..which.clone() }, PAGE + skip, PATIENCE).await?;
     // Those of this very time that the page before has shown.
     let shown = latest.entries.iter().take(skip).take_while(|logged| Some(logged.entry.at) == before).count();
     latest.entries.drain(..shown);

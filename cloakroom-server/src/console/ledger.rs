@@ -42,8 +42,6 @@ struct Portion {
 }
 
 const PORTION: usize = 500;
-/// An operator sees what was found after so long.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What happened in an hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,8 +158,14 @@ impl Ledger {
         }
     }
 
-    /// The latest that match, about `count` of them, as far as that can be found in time.
-    pub(super) async fn latest(&self, sessions: &Sessions, which: &Which, count: usize) -> Result<Latest> {
+    /// The latest that match, `count` of them, or fewer where that takes longer.
+    pub(super) async fn latest(
+        &self,
+        sessions: &Sessions,
+        which: &Which,
+        count: usize,
+        patience: Duration,
+    ) -> Result<Latest> {
         let begun = Instant::now();
         let portions = self.spanning(which);
         let query = which.query();
@@ -175,7 +179,7 @@ impl Ledger {
         let (mut looked_at, mut step) = (portions.len(), 1);
         while looked_at > 0 {
             let is_enough = found.get(count).is_some_and(|next| latest[looked_at - 1] < next.entry.at);
-            if is_enough || begun.elapsed() > PATIENCE {
+            if is_enough || begun.elapsed() > patience {
                 break;
             }
             let from = looked_at.saturating_sub(step);
@@ -276,5 +280,121 @@ impl Read {
             None => self.portions.push(portion),
         }
         more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloakroom::{SignIn, store};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(2);
+
+    #[tokio::test]
+    async fn the_latest_come_first_in_memory() {
+        holds_on("memory:").await;
+    }
+
+    #[tokio::test]
+    async fn the_latest_come_first_on_sqlite() {
+        let directory = tempfile::tempdir().unwrap();
+        holds_on(&format!("sqlite:{}", directory.path().join("test.db").display())).await;
+    }
+
+    #[tokio::test]
+    async fn the_latest_come_first_on_files() {
+        let directory = tempfile::tempdir().unwrap();
+        holds_on(&format!("file:{}", directory.path().join("sessions").display())).await;
+    }
+
+    #[tokio::test]
+    async fn the_latest_come_first_on_postgres() {
+        holds_at("POSTGRES", "schema").await;
+    }
+
+    #[tokio::test]
+    async fn the_latest_come_first_on_mariadb() {
+        holds_at("MARIADB", "prefix").await;
+    }
+
+    #[tokio::test]
+    async fn the_latest_come_first_on_redis() {
+        holds_at("REDIS", "prefix").await;
+    }
+
+    #[tokio::test]
+    async fn the_latest_come_first_on_a_redis_cluster() {
+        holds_at("REDIS_CLUSTER", "prefix").await;
+    }
+
+    async fn holds_at(service: &str, parameter: &str) {
+        let Some(url) = needs::variable(&format!("CLOAKROOM_TEST_{service}_URL")) else { return };
+        let joint = if url.contains('?') { '&' } else { '?' };
+        let tail = if parameter == "prefix" && service.starts_with("REDIS") { ":" } else { "" };
+        holds_on(&format!("{url}{joint}{parameter}=ledger_{}{tail}", std::process::id())).await;
+    }
+
+    async fn holds_on(url: &str) {
+        let sessions = Sessions::builder(store::open(url).await.unwrap());
+        let sessions = sessions.call_timeout(LONG).without_upkeep().build().unwrap();
+        let ledger = Arc::new(Ledger::default());
+        let mut ids = Vec::new();
+        for round in 0..3 {
+            for n in 0..450 {
+                let started = sessions.start(SignIn::new(format!("user-{}", n % 90))).await.unwrap();
+                ids.push(started.record.info.id);
+            }
+            let ended: Vec<_> = ids.iter().copied().skip(round * 450).step_by(9).collect();
+            sessions.end_many(ended, &Reason::RevokedByAdmin.into()).await.unwrap();
+            let standing = ledger.read_on(&sessions, LONG).await;
+            assert!(standing.complete);
+            assert_eq!(standing.entries, (round + 1) * 500);
+        }
+
+        let all = every(&sessions).await;
+        let half = all[all.len() / 2].entry.at;
+        for which in [
+            Which::default(),
+            Which { user: Some("user-7".into()), ..Which::default() },
+            Which { user: Some("user-9".into()), event: Some(Event::Ended), ..Which::default() },
+            Which { user: Some("nobody".into()), ..Which::default() },
+            Which { session: Some(ids[9]), ..Which::default() },
+            Which { event: Some(Event::Ended), since: Some(half), ..Which::default() },
+            Which { until: Some(half), ..Which::default() },
+            Which { since: Some(half), until: Some(half), ..Which::default() },
+        ] {
+            let mut matching: Vec<_> = all.iter().filter(|logged| which.matches(&logged.entry)).cloned().collect();
+            matching.sort_by_key(|logged| Reverse(logged.entry.at));
+            let whole = ledger.latest(&sessions, &which, 10_000, LONG).await.unwrap();
+            assert_eq!((cursors(&whole.entries), whole.more), (cursors(&matching), None), "{which:?}");
+            let times = |entries: &[Logged]| entries.iter().map(|logged| logged.entry.at).collect::<Vec<_>>();
+            let first = ledger.latest(&sessions, &which, 20, LONG).await.unwrap();
+            assert_eq!(times(&first.entries), times(&matching[..matching.len().min(20)]), "{which:?}");
+            assert_eq!(first.more, matching.get(20).map(|next| next.entry.at), "{which:?}");
+        }
+        let hours = ledger.hours(Timestamp::EPOCH);
+        let ended: usize = hours.iter().map(|(_, hour)| hour.all_ended()).sum();
+        let sign_ins: usize = hours.iter().map(|(_, hour)| hour.sign_ins).sum();
+        assert_eq!((sign_ins, ended), (3 * 450, 3 * 50));
+    }
+
+    async fn every(sessions: &Sessions) -> Vec<Logged> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = sessions.audit(&AuditQuery::default(), after.as_ref(), 500).await.unwrap();
+            all.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
+    /// Those of the same time are in no order between stores.
+    fn cursors(entries: &[Logged]) -> Vec<&str> {
+        let mut cursors: Vec<_> = entries.iter().map(|logged| logged.cursor.as_str()).collect();
+        cursors.sort_unstable();
+        cursors
     }
 }

@@ -121,8 +121,8 @@ fn figures(now: Timestamp, count: Option<&Count>, so_far: Option<usize>, sum: &H
     let over = || html! { "in " (period.text) };
     let counted = html! {
         @match (count, so_far) {
-            (_, Some(so_far)) => { span data-refresh { "counting: " (number(so_far)) " so far" } },
-            (Some(count), None) => { "counted " (time(now, count.at)) },
+            (Some(count), _) => { "counted " (time(now, count.at)) },
+            (None, Some(so_far)) => { span data-refresh { "counting: " (number(so_far)) " so far" } },
             (None, None) => "cannot be counted",
         }
     };

@@ -2,9 +2,9 @@
 
 // Pages work without this; it adds comfort.
 
-// A job's page looks again by itself.
-for (const running of document.querySelectorAll('[data-refresh]')) {
-  setTimeout(() => location.reload(), 2000);
+// A page that waits for something looks again by itself, unless its reader is about to write.
+if (document.querySelector('[data-refresh]')) {
+  setInterval(() => document.activeElement.matches('input, select, textarea') || location.reload(), 2000);
 }
 
 // Exact times are shown in the reader's own zone to those who point at them.
