@@ -1,5 +1,5 @@
-//! Transactions on stores that decide in this process, inside a transaction or under a lock of their own: SQLite and the
-//! directory of files. What they rely on is compared, then written, in the same step.
+//! Transactions on stores that decide in this process, inside a transaction or under a lock of their own: SQLite, the
+//! directory of files, and MariaDB, whose rows are locked meanwhile. What they rely on is compared, then written, in the same step.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -14,6 +14,9 @@ use crate::{
 /// What is kept, inside one transaction: what was written is seen by what is read after it.
 pub(super) trait Tables {
     type Fault;
+
+    /// So many ids of latest changes are kept.
+    const KEPT: usize = RecentChanges::KEPT;
 
     /// A session's slot; an open one with its data and the ids of its latest changes.
     fn slot(&self, id: SessionId) -> Result<Option<Slot>, Self::Fault>;
@@ -122,7 +125,7 @@ impl<T: Tables> Seen<'_, T> {
         Ok(match transaction.writes.first() {
             Some(Write::Data { id, known, .. }) => {
                 let Some(record) = self.open(*id)? else { return Ok(Applied::No) };
-                let kept = RecentChanges::KEPT as u64;
+                let kept = T::KEPT as u64;
                 let since = known.map_or(0, |known| record.info.version.saturating_sub(known.version));
                 match record.recent_changes.contains(transaction.id) {
                     true => Applied::Yes,

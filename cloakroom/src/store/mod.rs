@@ -27,7 +27,7 @@ use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, Session
 mod batcher;
 mod calls;
 mod directory;
-#[cfg(any(feature = "file", feature = "sqlite"))]
+#[cfg(any(feature = "file", feature = "mysql", feature = "sqlite"))]
 mod embedded;
 mod examine;
 #[cfg(feature = "file")]
@@ -68,8 +68,6 @@ pub(crate) use sealed::SealedStore;
 pub use sql::MysqlStore;
 #[cfg(feature = "postgres")]
 pub use sql::PostgresStore;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-pub use sql::SqlStore;
 #[cfg(feature = "sqlite")]
 pub use sql::SqliteStore;
 pub use transfer::{Copied, Imported, Item, Progress, Tally, Transfer, UserFence, copy};

@@ -52,7 +52,7 @@ const DEFAULT_CONNECTIONS: u32 = 10;
 
 /// What sets our tables apart from others in the same database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Namespace(String);
+pub(super) struct Namespace(String);
 
 impl Namespace {
     const MAX_LEN: usize = 32;

@@ -17,7 +17,6 @@ use super::fault::{Fault, Kind, Severity};
 use crate::{Error, Result};
 
 pub(super) type Connection<E> = <<E as Engine>::Db as Database>::Connection;
-pub(super) type Row<E> = <<E as Engine>::Db as Database>::Row;
 
 /// How long a call may take, waiting for a connection included.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +39,8 @@ pub(in crate::store) trait Engine: fmt::Debug + Send + Sync + 'static {
     type Db: Database;
     /// A statement with its values.
     type Statement: Send + Sync;
+    /// What it is answered with.
+    type Answer: Send;
 
     /// What it is called.
     const NAME: &'static str;
@@ -49,12 +50,12 @@ pub(in crate::store) trait Engine: fmt::Debug + Send + Sync + 'static {
     where
         Self: Sized;
 
-    /// Runs a statement to its very end; the answer is all rows of all its results.
+    /// Runs a statement to its very end.
     fn run(
         &self,
         connection: &mut Connection<Self>,
         statement: &Self::Statement,
-    ) -> impl Future<Output = Result<Vec<Row<Self>>, SqlError>> + Send
+    ) -> impl Future<Output = Result<Self::Answer, SqlError>> + Send
     where
         Self: Sized;
 
@@ -145,23 +146,23 @@ impl<E: Engine> Pool<E> {
         self: &Arc<Self>,
         kind: Kind,
         statement: impl Fn(bool) -> E::Statement + Send + Sync + 'static,
-    ) -> Result<Vec<Row<E>>> {
+    ) -> Result<E::Answer> {
         let pool = Arc::clone(self);
         let task = tokio::spawn(async move {
             let ran = pool.run(None, statement).await;
-            ran.map(|(rows, _)| rows).map_err(|fault| fault.into_error::<E>(kind))
+            ran.map(|(answer, _)| answer).map_err(|fault| fault.into_error::<E>(kind))
         });
         task.await.unwrap_or_else(|stopped| Err(Error::store("a call to the store stopped midway", stopped)))
     }
 
-    /// Runs a statement, on the connection that was borrowed for it if there is one, and answers with its rows and the
+    /// Runs a statement, on the connection that was borrowed for it if there is one, and answers with what it found and the
     /// connection. It is tried again on another one where a connection broke or did not answer; then it is made with `true`
     /// if an earlier try may have been carried out.
     pub(super) async fn run(
         self: &Arc<Self>,
         mut lease: Option<Lease<E>>,
         statement: impl Fn(bool) -> E::Statement,
-    ) -> Result<(Vec<Row<E>>, Lease<E>), Fault> {
+    ) -> Result<(E::Answer, Lease<E>), Fault> {
         const TRIES: usize = 3;
         let started = Instant::now();
         let left = || CALL_TIMEOUT.saturating_sub(started.elapsed());
@@ -179,7 +180,7 @@ impl<E: Engine> Pool<E> {
             let statement = statement(was_sent);
             let patience = if was_slow { left() } else { left().min(TRY_TIMEOUT) };
             let fault = match timeout(patience, lease.run(&statement)).await {
-                Ok(Ok(rows)) => return Ok((rows, lease)),
+                Ok(Ok(answer)) => return Ok((answer, lease)),
                 Ok(Err(error)) => Fault::of::<E>(error, started.elapsed()),
                 Err(_) => Fault::Slow { after: started.elapsed(), was_sent: true },
             };
@@ -389,12 +390,12 @@ impl<E: Engine> Drop for Connecting<E> {
 }
 
 impl<E: Engine> Lease<E> {
-    pub(super) async fn run(&mut self, statement: &E::Statement) -> Result<Vec<Row<E>>, SqlError> {
+    pub(super) async fn run(&mut self, statement: &E::Statement) -> Result<E::Answer, SqlError> {
         self.at_rest = false;
         let pool = Arc::clone(&self.pool);
-        let rows = pool.engine.run(self.connection(), statement).await?;
+        let answer = pool.engine.run(self.connection(), statement).await?;
         self.at_rest = true;
-        Ok(rows)
+        Ok(answer)
     }
 
     /// For what is more than a statement. Until it is [put to rest](Self::rest) it is closed when it is dropped.

@@ -8,6 +8,8 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row};
 
 conformance!(|dir| MysqlStore::open(&address(&dir)).await.unwrap(), raw: everything(&dir).await, if: is_there(VARIABLE));
 
+cloakroom::testing::slots!(mod slots: |dir| MysqlStore::open(&address(&dir)).await.unwrap(), if: is_there(VARIABLE));
+
 fn address(directory: &Path) -> String {
     let prefix = namespace(directory);
     with_parameter(&with_parameter(&service(VARIABLE), "prefix", &prefix), "max_connections", "8")

@@ -283,14 +283,17 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
         store.ping().await.unwrap();
         count("ping");
         let is_too_much = |(call, exchanges): &(&str, usize)| *exchanges > most_exchanges(kind, call);
-        assert!(round < 2 || !calls.iter().any(is_too_much), "{calls:?}");
+        assert!(round < 2 || !calls.iter().any(is_too_much), "{kind:?}: {calls:?}");
     }
 }
 
 /// A store of slots looks before it writes what depends on more than one session.
 fn most_exchanges(kind: Kind, call: &str) -> usize {
     match call {
-        _ if kind == Kind::MariaDb => 1,
+        // What is no common transaction is read and locked in one exchange, and written in another.
+        "create, evicting one" if kind == Kind::MariaDb => 3,
+        "put_user" if kind == Kind::MariaDb => 2,
+        "end of user" if kind == Kind::MariaDb => 7,
         // The guess that nothing is settled about the user was wrong.
         "create" | "reap" => 3,
         "rotate" | "lock" | "renew" | "unlock" | "end" | "create, evicting one" => 2,

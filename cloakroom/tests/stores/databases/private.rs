@@ -113,7 +113,11 @@ impl PrivateServer {
         let mut pids = vec![self.process.as_ref().unwrap().id().to_string()];
         pids.extend(self.children());
         // A child may have ended meanwhile.
-        let _ = Command::new("kill").arg(format!("-{signal}")).args(pids).stderr(Stdio::null()).status().unwrap();
+        let _ = Command::new("kill").arg(format!("-{signal}")).args(&pids).stderr(Stdio::null()).status().unwrap();
+        // Threads that are at work stop a little later.
+        while signal == "STOP" && pids.iter().any(|pid| is_at_work(pid)) {
+            std::thread::yield_now();
+        }
     }
 
     fn children(&self) -> Vec<String> {
@@ -239,4 +243,13 @@ fn is_running(pid: &str) -> bool {
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // `pid (name) state …`
     state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Whether a thread of a process has not stopped yet.
+fn is_at_work(pid: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.into_iter().any(|thread| {
+        let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }

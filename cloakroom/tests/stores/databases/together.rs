@@ -212,7 +212,7 @@ impl Holder {
             }
             Kind::MariaDb => {
                 let mut connection = MySqlConnection::connect(server).await.unwrap();
-                let lock = format!("BEGIN; SELECT id FROM {name}_session WHERE id = X'{id}' FOR UPDATE");
+                let lock = format!("BEGIN; SELECT id FROM {name}_slot WHERE id = X'{id}' FOR UPDATE");
                 connection.execute(sqlx::raw_sql(AssertSqlSafe(lock))).await.unwrap();
                 Self::MariaDb(connection)
             }
@@ -304,7 +304,7 @@ async fn is_somebody_waiting(kind: Kind, address: &str) -> bool {
             let mut connection = MySqlConnection::connect(server).await.unwrap();
             let waiting = format!(
                 "SELECT 1 FROM information_schema.processlist \
-                 WHERE command IN ('Query', 'Execute') AND info LIKE '%{name}\\_session WHERE%FOR UPDATE%' \
+                 WHERE command IN ('Query', 'Execute') AND info LIKE '%{name}\\_slot%WHERE%' \
                    AND id <> CONNECTION_ID()"
             );
             connection.fetch_optional(AssertSqlSafe(waiting)).await.unwrap().is_some()

@@ -1,41 +1,73 @@
-//! What `doctor` looks at on a MariaDB server: its settings, and whether our tables and routines are as they were made.
+//! What `doctor` looks at on a MariaDB server: its settings, and whether our tables are as they were made.
 //!
 //! How tables should look the server says itself: the migrations make temporary ones, which go with the connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, Error as SqlError, MySqlConnection, Row, mysql::MySqlRow};
 
-use super::{super::remote::Namespace, MIGRATIONS, STRICT};
-use crate::store::Finding;
+use super::{
+    super::address::Namespace,
+    engine::{SMALLEST_PACKET, Server},
+    open::{MIGRATIONS, binlog_problem},
+};
+use crate::{
+    Error, Result,
+    store::{
+        Finding,
+        sql::{
+            fault::{Fault, Kind},
+            pool::{CALL_TIMEOUT, Pool},
+        },
+    },
+};
 
-pub(super) async fn examine(
+/// In a task of its own: what a caller that goes away had begun is finished.
+pub(super) async fn examine(pool: &Arc<Pool<Server>>, repair: bool) -> Result<Vec<Finding>> {
+    let pool = Arc::clone(pool);
+    let task = tokio::spawn(async move {
+        let fault = |fault: Fault| fault.into_error::<Server>(Kind::Read);
+        let mut lease = pool.acquire(CALL_TIMEOUT).await.map_err(fault)?;
+        // Its settings are others from now on, so it is not put to rest.
+        let examined = examine_on(lease.take_over(), &pool, repair).await;
+        examined.map_err(|error| fault(Fault::of::<Server>(error, Duration::ZERO)))
+    });
+    task.await.unwrap_or_else(|stopped| Err(Error::store("the examination stopped midway", stopped)))
+}
+
+async fn examine_on(
     connection: &mut MySqlConnection,
-    namespace: &Namespace,
-    max_connections: u32,
+    pool: &Pool<Server>,
     repair: bool,
 ) -> Result<Vec<Finding>, SqlError> {
-    // Rows that are looked at are not locked, and what does not fit is an error.
-    let prepare = format!("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; {STRICT}");
-    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await?;
-    let mut findings = examine_server(connection, max_connections).await?;
-    let before = findings.len();
-    findings.extend(examine_tables(connection, namespace, repair).await?);
-    findings.extend(examine_routines(connection, namespace, repair).await?);
-    if !findings[before..].iter().any(|finding| finding.subject == "schema") {
+    let namespace = &pool.engine().namespace;
+    sqlx::raw_sql("SET max_statement_time = 0").execute(&mut *connection).await?;
+    let mut findings = examine_server(connection, namespace, pool.max()).await?;
+    let schema = examine_tables(connection, namespace, repair).await?;
+    if schema.is_empty() {
         let text = format!("Its version is {}, and all is as it was made.", MIGRATIONS.len());
         findings.push(Finding::fine("schema", text));
     }
+    findings.extend(schema);
     Ok(findings)
 }
 
-async fn examine_server(connection: &mut MySqlConnection, ours: u32) -> Result<Vec<Finding>, SqlError> {
-    let row = sqlx::query(
+async fn examine_server(
+    connection: &mut MySqlConnection,
+    namespace: &Namespace,
+    ours: usize,
+) -> Result<Vec<Finding>, SqlError> {
+    let row = sqlx::raw_sql(
         "SELECT CAST(VERSION() AS BINARY), CAST(@@innodb_flush_log_at_trx_commit AS SIGNED), \
          CAST(@@innodb_doublewrite AS BINARY), CAST(@@log_bin AS SIGNED), CAST(@@sync_binlog AS SIGNED), \
-         CAST(@@read_only AS SIGNED), CAST(@@max_connections AS SIGNED), CAST(@@max_allowed_packet AS SIGNED)",
+         CAST(@@read_only AS SIGNED), CAST(@@max_connections AS SIGNED), CAST(@@max_allowed_packet AS SIGNED), \
+         CAST(@@binlog_format AS BINARY)",
     )
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await?;
     let number = |column: usize| row.try_get_unchecked::<i64, _>(column);
     let version = text(&row, 0)?;
@@ -68,9 +100,13 @@ async fn examine_server(connection: &mut MySqlConnection, ours: u32) -> Result<V
     if number(5)? != 0 {
         let text = "The server is read_only, as replicas are: give the address of the primary.";
         findings.push(Finding::error("writable", text));
+    } else if number(3)? == 1 && text(&row, 8)? == "STATEMENT" {
+        findings.push(Finding::error("writable", format!("{}.", capitalised(&binlog_problem()))));
+    } else if let Some(problem) = write_and_take_back(connection, namespace).await? {
+        findings.push(Finding::error("writable", format!("Nothing can be written: {problem}.")));
     }
     let room = number(6)?;
-    if i64::from(ours) > room {
+    if i64::try_from(ours).unwrap_or(i64::MAX) > room {
         findings.push(Finding::warning(
             "connections",
             format!(
@@ -80,7 +116,7 @@ async fn examine_server(connection: &mut MySqlConnection, ours: u32) -> Result<V
         ));
     }
     let packet = number(7)?;
-    if packet < SMALLEST_PACKET {
+    if usize::try_from(packet).is_ok_and(|packet| packet < SMALLEST_PACKET) {
         findings.push(Finding::warning(
             "packets",
             format!("max_allowed_packet is {packet} bytes: large sessions cannot be stored. Set it to 16M."),
@@ -89,8 +125,29 @@ async fn examine_server(connection: &mut MySqlConnection, ours: u32) -> Result<V
     Ok(findings)
 }
 
-/// Calls carry values as hexadecimal digits: twice the largest session, and a little more.
-const SMALLEST_PACKET: i64 = 1 << 18;
+/// What keeps a write that needs room from being done, if anything does.
+async fn write_and_take_back(
+    connection: &mut MySqlConnection,
+    namespace: &Namespace,
+) -> Result<Option<String>, SqlError> {
+    let write = super::health::written_and_taken_back("START TRANSACTION;", namespace);
+    let wrote = sqlx::raw_sql(AssertSqlSafe(write)).execute(&mut *connection).await;
+    let problem = match wrote {
+        Ok(_) => None,
+        // The tables are gone, which is told elsewhere.
+        Err(SqlError::Database(error)) if error.code().as_deref() == Some(NO_SUCH_TABLE) => None,
+        Err(SqlError::Database(error)) => Some(<Server as super::super::pool::Engine>::told(&*error)),
+        Err(error) => return Err(error),
+    };
+    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+    Ok(problem)
+}
+
+const NO_SUCH_TABLE: &str = "42S02";
+
+fn capitalised(text: &str) -> String {
+    text[..1].to_uppercase() + &text[1..]
+}
 
 async fn examine_tables(
     connection: &mut MySqlConnection,
@@ -175,7 +232,6 @@ async fn expected_tables(
 impl Table {
     /// None if there is none.
     async fn read(connection: &mut MySqlConnection, name: &str) -> Result<Option<Self>, SqlError> {
-        const NO_SUCH_TABLE: &str = "42S02";
         let show = format!("SHOW CREATE TABLE {name}");
         let row = match sqlx::raw_sql(AssertSqlSafe(show)).fetch_one(connection).await {
             Ok(row) => row,
@@ -202,59 +258,6 @@ impl Table {
     }
 }
 
-async fn examine_routines(
-    connection: &mut MySqlConnection,
-    namespace: &Namespace,
-    repair: bool,
-) -> Result<Vec<Finding>, SqlError> {
-    let select = "SELECT CAST(routine_name AS BINARY), CAST(routine_definition AS BINARY) FROM information_schema.routines \
-                  WHERE routine_schema = DATABASE()";
-    let mut found = BTreeMap::new();
-    for row in sqlx::raw_sql(select).fetch_all(&mut *connection).await? {
-        let definition: Option<Vec<u8>> = row.try_get_unchecked(1)?;
-        found.insert(text(&row, 0)?, definition.map(|definition| String::from_utf8_lossy(&definition).into_owned()));
-    }
-    let mut findings = Vec::new();
-    let mut hidden = 0;
-    for (name, statement) in expected_routines(namespace) {
-        let problem = match found.get(&name) {
-            Some(Some(definition)) if statement.trim_end().ends_with(definition.trim()) => continue,
-            Some(Some(_)) => "is another one than it was made",
-            Some(None) => {
-                hidden += 1;
-                continue;
-            }
-            None => "is gone",
-        };
-        let (repaired, remedy) = if repair {
-            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await?;
-            (true, "Made anew. Repaired.")
-        } else {
-            (false, "Use --repair to make it anew.")
-        };
-        findings.push(Finding::error("schema", format!("The routine {name} {problem}. {remedy}")).repaired(repaired));
-    }
-    if hidden > 0 {
-        let text = format!("{hidden} routines could not be compared: this account may call them and not see them.");
-        findings.push(Finding::note("routines", text));
-    }
-    Ok(findings)
-}
-
-/// The latest version of each routine that the migrations make, and the statement that makes it.
-fn expected_routines(namespace: &Namespace) -> BTreeMap<String, String> {
-    let statements = MIGRATIONS.iter().flat_map(|migration| migration.split("\n%\n"));
-    let routines = statements.filter_map(|statement| {
-        let start = ["CREATE OR REPLACE PROCEDURE ~", "CREATE OR REPLACE FUNCTION ~"]
-            .into_iter()
-            .find_map(|begins| statement.find(begins).map(|at| at + begins.len()))?;
-        let name = &statement[start..];
-        let name = &name[..name.find('(')?];
-        Some((format!("{namespace}_{name}"), statement.replace('~', &format!("{namespace}_"))))
-    });
-    routines.collect()
-}
-
 fn text(row: &MySqlRow, column: usize) -> Result<String, SqlError> {
     Ok(String::from_utf8_lossy(&row.try_get_unchecked::<Vec<u8>, _>(column)?).into_owned())
 }
@@ -262,15 +265,6 @@ fn text(row: &MySqlRow, column: usize) -> Result<String, SqlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn routines_are_found_in_the_migrations() {
-        let routines = expected_routines(&Namespace::default());
-        let made = MIGRATIONS.iter().flat_map(|migration| migration.split("CREATE OR REPLACE ").skip(1));
-        let names: BTreeSet<_> = made.filter_map(|routine| routine.split(['~', '(']).nth(1)).collect();
-        assert_eq!(routines.len(), names.len());
-        assert!(routines["cloakroom_load_1"].contains("cloakroom_record_1") && routines.len() > 20);
-    }
 
     #[test]
     fn a_table_is_read_as_the_server_shows_it() {

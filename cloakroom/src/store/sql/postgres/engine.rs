@@ -78,6 +78,7 @@ pub(super) const TELLTALE: (&str, &str) = SETTINGS[0];
 impl Engine for Server {
     type Db = Driver;
     type Statement = Statement;
+    type Answer = Vec<PgRow>;
 
     const NAME: &'static str = "PostgreSQL";
 

@@ -9,7 +9,6 @@ mod reads;
 mod rows;
 mod statement;
 mod texts;
-mod values;
 mod whole;
 
 use std::{
@@ -21,18 +20,21 @@ use std::{
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgConnectOptions};
 
 use self::{
-    commit::{Commits, Flight},
+    commit::Sender,
     engine::Server,
     open::MIGRATIONS,
-    reads::{Load, Loads},
+    reads::Reader,
     statement::{Arg, Statement},
     texts::Texts,
-    whole::replaced,
 };
 use super::{
     address::{Address, Namespace},
     fault::{Fault, Kind},
+    flight::{Commits, Flight},
+    loads::{Load, Loads},
     pool::{CALL_TIMEOUT, Pool},
+    rows::{id, now, number, replaced},
+    values,
 };
 use crate::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
@@ -70,8 +72,8 @@ pub struct PostgresStore {
     pool: Arc<Pool<Server>>,
     texts: Arc<Texts>,
     key: Arc<AdoptableKey>,
-    commits: Batcher<Flight>,
-    loads: Batcher<Load>,
+    commits: Batcher<Flight<Server>>,
+    loads: Batcher<Load<Server>>,
     /// What the last write failed of, if it was the server's fault.
     ailment: Mutex<Option<String>>,
 }
@@ -121,8 +123,8 @@ impl PostgresStore {
     async fn start(pool: Pool<Server>, texts: Texts) -> Result<Self> {
         let (pool, texts) = (Arc::new(pool), Arc::new(texts));
         let key = Arc::new(AdoptableKey::new(open::open(&pool).await?));
-        let commits = Arc::new(Commits { pool: Arc::clone(&pool), texts: Arc::clone(&texts), key: Arc::clone(&key) });
-        let loads = Arc::new(Loads { pool: Arc::clone(&pool), texts: Arc::clone(&texts) });
+        let sender = Sender { pool: Arc::clone(&pool), texts: Arc::clone(&texts), key: Arc::clone(&key) };
+        let reader = Reader { pool: Arc::clone(&pool), texts: Arc::clone(&texts) };
         // A slot keeps the ids of twice as many changes as one batch may have of a session, so that all of them are
         // recognised when the answer is lost and they are sent again.
         let limits = Limits { batches: pool.max().clamp(1, 4), pieces: 128, bytes: 256 * 1024, of_one_key: 8 };
@@ -130,15 +132,15 @@ impl PostgresStore {
             pool,
             texts,
             key,
-            commits: Batcher::new(commits, limits),
-            loads: Batcher::new(loads, limits),
+            commits: Batcher::new(Arc::new(Commits(sender)), limits),
+            loads: Batcher::new(Arc::new(Loads(reader)), limits),
             ailment: Mutex::default(),
         })
     }
 
     async fn commit_all(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
         transactions.iter().try_for_each(values::check)?;
-        let flights = transactions.iter().map(|transaction| Flight { transaction: transaction.clone(), again });
+        let flights = transactions.iter().map(|transaction| Flight::new(transaction, again));
         let answers = self.commits.submit(flights, CALL_TIMEOUT).await;
         let outcomes: Result<Vec<_>> = answers.into_iter().collect();
         let ailment = match &outcomes {
@@ -153,26 +155,26 @@ impl PostgresStore {
         let rows = match touches {
             [] => return Ok(Vec::new()),
             [SeenAt { id, at: seen }] => {
-                let args = vec![Arg::id(*id), Arg::Int(Some(seen.as_millis())), Arg::Int(Some(rows::now(at)))];
+                let args = vec![Arg::id(*id), Arg::Int(Some(seen.as_millis())), Arg::Int(Some(now(at)))];
                 self.run(Kind::Write, &self.texts.touch, args).await?
             }
             many => {
                 let args = vec![
                     Arg::ids(many.iter().map(|touch| touch.id)),
                     Arg::Ints(many.iter().map(|touch| Some(touch.at.as_millis())).collect()),
-                    Arg::Int(Some(rows::now(at))),
+                    Arg::Int(Some(now(at))),
                 ];
                 self.run(Kind::Write, &self.texts.touch_many, args).await?
             }
         };
-        let living = rows.iter().map(|row| rows::id(row, 0)).collect::<Result<BTreeSet<_>>>()?;
+        let living = rows.iter().map(|row| id(row, 0)).collect::<Result<BTreeSet<_>>>()?;
         Ok(touches.iter().map(|touch| living.contains(&touch.id)).collect())
     }
 
     async fn forget_some(&self, forget: &Forget) -> Result<bool> {
         let args = vec![
-            Arg::Int(Some(rows::now(forget.ended_before))),
-            Arg::Int(Some(rows::now(forget.audit_before))),
+            Arg::Int(Some(now(forget.ended_before))),
+            Arg::Int(Some(now(forget.audit_before))),
             Arg::count(forget.limit),
         ];
         let rows = self.run(Kind::Write, &self.texts.forget, args).await?;
@@ -183,7 +185,7 @@ impl PostgresStore {
     async fn look_whether_it_can_be_written(&self) -> Result<Option<Timestamp>> {
         let rows = self.run(Kind::Read, &self.texts.ping, vec![self.key_arg()]).await?;
         let Some(row) = rows.first() else { return Err(replaced()) };
-        let clock = Timestamp::from_millis(rows::number(row, 0)?);
+        let clock = Timestamp::from_millis(number(row, 0)?);
         let ailment = self.ailment.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if ailment.is_some() {
             self.write_and_take_back().await?;

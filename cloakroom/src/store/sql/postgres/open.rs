@@ -185,7 +185,7 @@ async fn migrate(connection: &mut PgConnection, namespace: &Namespace) -> Result
     let latest = MIGRATIONS.len();
     let note = if found == 0 {
         let key = PartitionKey::generate().map_err(|error| SqlError::Encode(error.into()))?;
-        let key = super::super::checks::hex(key.as_bytes());
+        let key = crate::store::sql::rows::hex(key.as_bytes());
         format!("INSERT INTO \"{namespace}\".meta VALUES ({latest}, decode('{key}', 'hex'), 0)")
     } else {
         format!("UPDATE \"{namespace}\".meta SET version = {latest}")

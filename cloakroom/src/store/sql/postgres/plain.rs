@@ -1,99 +1,66 @@
 //! The statements that carry transactions: plain ones for what happens often, the function for the rest.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use super::{
-    commit::{Commits, session_of},
-    rows::{ends_column, idle_column, now},
+    commit::Sender,
     statement::{Arg, Statement},
     texts::Start,
-    values,
-    whole::{LogRow, Whole, user_lock},
+    whole::{LogRow, Whole},
 };
 use crate::{
-    Record, SessionId, Timestamp,
+    Record, Timestamp,
     store::{
-        LastSignIn, head,
-        slots::{Columns, DataChange, Expect, Known, LogEntry, Transaction, Write},
+        head,
+        slots::{Columns, LogEntry, Transaction},
+        sql::{
+            flight::user_lock,
+            plain::{self, Plain, Update},
+            rows::{ends_column, idle_column},
+            values,
+        },
     },
 };
 
-impl Commits {
+impl Sender {
     /// A statement for what happens often.
-    pub(super) fn plain(&self, transaction: &Transaction) -> Option<Statement> {
-        if let Some(update) = Update::of(transaction) {
-            return Some(Statement { text: Arc::clone(&self.texts.update), args: update.args() });
-        }
-        let entry = match &transaction.log[..] {
-            [] => None,
-            [entry] => Some(entry),
-            _ => return None,
-        };
-        match &transaction.writes[..] {
-            [Write::Create(record)] => self.start(transaction, record, None, entry),
-            [Write::Create(record), Write::SignedIn(user, last)]
-            | [Write::SignedIn(user, last), Write::Create(record)]
-                if record.info.user.as_ref() == Some(user) =>
-            {
-                self.start(transaction, record, Some(last), entry)
-            }
-            [Write::End(ended)] => {
-                let lives = Relied::of(transaction, ended.id, entry).filter(|relied| relied.version.is_none())?;
+    pub(super) fn plain_statement(&self, transaction: &Transaction) -> Option<Statement> {
+        Some(match Plain::of(transaction)? {
+            Plain::Update(update) => Statement { text: Arc::clone(&self.texts.update), args: update_args(&update) },
+            Plain::Start(start) => self.start(&start),
+            Plain::End(ended, relied, entry) => {
                 let mut args = vec![
                     Arg::id(ended.id),
                     self.key_arg(),
-                    Arg::Int(Some(lives.now)),
+                    Arg::Int(Some(relied.now)),
                     Arg::Int(Some(ended.at.as_millis())),
                     Arg::Int(Some(transaction.id.cast_signed())),
                     Arg::text(head::encode_ending(ended)),
-                    Arg::Int(lives.unseen),
-                    Arg::Int(lives.revision),
+                    Arg::Int(relied.unseen),
+                    Arg::Int(relied.revision),
                 ];
                 args.extend(entry.into_iter().flat_map(entry_args));
-                Some(Statement { text: Arc::clone(&self.texts.ends[usize::from(entry.is_some())]), args })
+                Statement { text: Arc::clone(&self.texts.ends[usize::from(entry.is_some())]), args }
             }
-            [Write::Head(record)] => {
-                let lives = Relied::of(transaction, record.info.id, entry)?;
-                let (Some(revision), None) = (lives.revision, lives.unseen) else { return None };
+            Plain::Head(record, relied, entry) => {
                 let mut args = vec![
                     Arg::id(record.info.id),
                     self.key_arg(),
-                    Arg::Int(Some(lives.now)),
+                    Arg::Int(Some(relied.now)),
                     Arg::Int(Some(record.revision.cast_signed())),
                     Arg::text(head::encode(record)),
                 ];
                 args.extend(column_args(record));
-                args.extend([Arg::Int(Some(revision)), Arg::Int(lives.version)]);
+                args.extend([Arg::Int(relied.revision), Arg::Int(relied.version)]);
                 args.extend(entry.into_iter().flat_map(entry_args));
-                Some(Statement { text: Arc::clone(&self.texts.heads[usize::from(entry.is_some())]), args })
+                Statement { text: Arc::clone(&self.texts.heads[usize::from(entry.is_some())]), args }
             }
-            _ => None,
-        }
+        })
     }
 
-    fn start(
-        &self,
-        transaction: &Transaction,
-        record: &Record,
-        signed_in: Option<&LastSignIn>,
-        entry: Option<&LogEntry>,
-    ) -> Option<Statement> {
+    fn start(&self, start: &plain::Start<'_>) -> Statement {
+        let plain::Start { record, signed_in, entry, revision, count, now } = *start;
         let (id, user) = (record.info.id, record.info.user.as_ref());
-        let (mut revision, mut count) = (None, None);
-        for expect in &transaction.relies_on {
-            match expect {
-                Expect::Empty(empty) if *empty == id => {}
-                Expect::User(name, wanted) if Some(name) == user && revision.is_none() => revision = Some(*wanted),
-                Expect::Count(name, wanted) if Some(name) == user && count.is_none() => count = Some(*wanted),
-                _ => return None,
-            }
-        }
-        // Without the user's lock nothing can be said of their slot or their sessions.
-        if revision.is_none() && (count.is_some() || signed_in.is_some())
-            || entry.is_some_and(|entry| entry.entry.session != id)
-        {
-            return None;
-        }
         let start =
             Start { relies_on_user: revision.is_some(), signs_in: signed_in.is_some(), is_logged: entry.is_some() };
         let [created_at, idle, ends_at, user_id, impersonated_by, ip, device, idempotency, due_at] =
@@ -126,15 +93,16 @@ impl Commits {
         args.push(Arg::Int(user.map(|user| user_lock(&self.key, user))));
         args.push(Arg::Int(Some(revision.unwrap_or_default().cast_signed())));
         args.push(count.map_or(Arg::Int(None), Arg::count));
-        args.push(Arg::Int(Some(now(transaction.now))));
-        Some(Statement { text: self.texts.start(start), args })
+        args.push(Arg::Int(Some(now)));
+        Statement { text: self.texts.start(start), args }
     }
 
     /// One statement for updates of different sessions.
     pub(super) fn update_many<'t>(&self, transactions: impl Iterator<Item = &'t Transaction>) -> Statement {
         let mut columns: Vec<Vec<Arg>> = Vec::new();
         for transaction in transactions {
-            let row = Update::of(transaction).expect("it was one when it was put among them").args();
+            let update = Update::of(transaction).expect("it was one when it was put among them");
+            let row = update_args(&update);
             columns.resize_with(row.len(), Vec::new);
             columns.iter_mut().zip(row).for_each(|(column, arg)| column.push(arg));
         }
@@ -169,104 +137,22 @@ impl Commits {
     }
 }
 
-/// What an update, an ending or a head write relies on, of its own session alone.
-struct Relied {
-    now: i64,
-    revision: Option<i64>,
-    version: Option<i64>,
-    unseen: Option<i64>,
-}
-
-impl Relied {
-    fn of(transaction: &Transaction, id: SessionId, entry: Option<&LogEntry>) -> Option<Self> {
-        let mut relied = Self { now: i64::MIN, revision: None, version: None, unseen: None };
-        for expect in &transaction.relies_on {
-            match expect {
-                Expect::Live(of) if *of == id => relied.now = now(transaction.now),
-                Expect::Head(of, revision) if *of == id && relied.revision.is_none() => {
-                    relied.revision = Some(revision.cast_signed());
-                }
-                Expect::Version(of, version) if *of == id && relied.version.is_none() => {
-                    relied.version = Some(version.cast_signed());
-                }
-                Expect::NotSeenSince(of, at) if *of == id && relied.unseen.is_none() => {
-                    relied.unseen = Some(at.as_millis());
-                }
-                _ => return None,
-            }
-        }
-        entry.is_none_or(|entry| entry.entry.session == id).then_some(relied)
-    }
-}
-
-/// The common transaction: one session's data change.
-pub(super) struct Update<'a> {
-    transaction: u64,
-    id: SessionId,
-    now: i64,
-    revision: Option<i64>,
-    version: Option<i64>,
-    most: i64,
-    present: Vec<Vec<u8>>,
-    absent: Vec<Vec<u8>>,
-    change: &'a DataChange,
-    known: Option<Known>,
-}
-
-impl<'a> Update<'a> {
-    pub(super) fn of(transaction: &'a Transaction) -> Option<Self> {
-        let [Write::Data { id, change, known }] = &transaction.writes[..] else { return None };
-        if !transaction.log.is_empty() {
-            return None;
-        }
-        let mut update = Self {
-            transaction: transaction.id,
-            id: *id,
-            now: i64::MIN,
-            revision: None,
-            version: None,
-            most: i64::MAX,
-            present: Vec::new(),
-            absent: Vec::new(),
-            change,
-            known: *known,
-        };
-        for expect in &transaction.relies_on {
-            if session_of(expect) != Some(*id) {
-                return None;
-            }
-            match expect {
-                Expect::Live(_) => update.now = now(transaction.now),
-                Expect::Head(_, revision) if update.revision.is_none() => {
-                    update.revision = Some(revision.cast_signed());
-                }
-                Expect::Version(_, version) if update.version.is_none() => update.version = Some(version.cast_signed()),
-                Expect::Value(_, key, Some(value)) => update.present.push(values::relied_on(key, Some(value))),
-                Expect::Value(_, key, None) => update.absent.push(values::relied_on(key, None)),
-                Expect::DataAtMost(_, most) => update.most = update.most.min(i64::try_from(*most).unwrap_or(i64::MAX)),
-                _ => return None,
-            }
-        }
-        Some(update)
-    }
-
-    /// In the order of the statement's values.
-    fn args(&self) -> Vec<Arg> {
-        vec![
-            Arg::id(self.id),
-            Arg::Int(Some(self.transaction.cast_signed())),
-            Arg::Int(Some(self.now)),
-            Arg::Int(self.revision),
-            Arg::Int(self.version),
-            Arg::Bool(self.change.remove_all),
-            Arg::Bytes(Some(values::changes(self.change))),
-            Arg::Int(Some(self.most)),
-            Arg::Text(values::array(&self.present)),
-            Arg::Text(values::array(&self.absent)),
-            Arg::Int(self.known.map(|known| known.version.cast_signed())),
-            Arg::Int(self.known.map(|known| known.revision.cast_signed())),
-        ]
-    }
+/// In the order of the statement's values.
+fn update_args(update: &Update<'_>) -> Vec<Arg> {
+    vec![
+        Arg::id(update.id),
+        Arg::Int(Some(update.transaction.cast_signed())),
+        Arg::Int(Some(update.now)),
+        Arg::Int(update.revision),
+        Arg::Int(update.version),
+        Arg::Bool(update.change.remove_all),
+        Arg::Bytes(Some(values::changes(update.change))),
+        Arg::Int(Some(update.most)),
+        Arg::Text(array(&update.present)),
+        Arg::Text(array(&update.absent)),
+        Arg::Int(update.known.map(|known| known.version.cast_signed())),
+        Arg::Int(update.known.map(|known| known.revision.cast_signed())),
+    ]
 }
 
 /// As `head` writes and creations have them.
@@ -319,4 +205,30 @@ fn list(column: Vec<Arg>) -> Arg {
 
 fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers can be written")
+}
+
+/// Several entries, as the text of an array; none if there are none.
+fn array(entries: &[Vec<u8>]) -> Option<Arc<str>> {
+    if entries.is_empty() {
+        return None;
+    }
+    let mut text = String::from("{");
+    for entry in entries {
+        text.push_str(if text.len() > 1 { ",\"\\\\x" } else { "\"\\\\x" });
+        entry.iter().try_for_each(|byte| write!(text, "{byte:02x}")).expect("a string takes everything");
+        text.push('"');
+    }
+    text.push('}');
+    Some(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_arrays_of_bytes() {
+        assert_eq!(array(&[]), None);
+        assert_eq!(array(&[vec![1, 255], vec![]]).as_deref(), Some(r#"{"\\x01ff","\\x"}"#));
+    }
 }

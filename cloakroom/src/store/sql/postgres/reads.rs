@@ -8,96 +8,61 @@ use tokio::time::{Instant, sleep};
 use super::{
     PostgresStore,
     engine::Server,
-    rows::{self, HEAD, SLOT, now},
+    rows::{HEAD, SLOT, get},
     statement::{Arg, Statement},
     texts::Texts,
-    whole::replaced,
 };
 use crate::{
-    Error, Result, SessionId, Timestamp,
+    Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Logged, Page, Query,
-        batcher::{Carrier, Departure, Work},
-        head,
+        AuditQuery, Cursor, Logged, Page, Query, head,
         slots::{Ask, Found, List, Listed, Slot},
         sql::{
-            fault::{Fault, Kind},
+            fault::Kind,
+            lists::{SCANNED, page, place_by_id, place_by_time, place_of_due_user, scanned_page},
+            loads::{Load, Read},
             pool::{CALL_TIMEOUT, Pool},
+            rows::{self, now, replaced},
         },
     },
 };
 
-/// So many sessions are looked at for one page of those that match.
-const SCANNED: usize = 4096;
-
-/// A session to be read, with its data.
-pub(super) struct Load(pub(super) SessionId);
-
-impl Work for Load {
-    type Answer = Option<Slot>;
-
-    fn keys(&self) -> impl Iterator<Item = u64> {
-        std::iter::empty()
-    }
-
-    fn weight(&self) -> usize {
-        SessionId::LEN
-    }
-
-    fn late(after: Duration, was_sent: bool) -> Error {
-        Fault::Slow { after, was_sent }.into_error::<Server>(Kind::Read)
-    }
-}
-
-/// Reads sessions, those that are asked for together in one statement.
-pub(super) struct Loads {
+/// Reads sessions of one server.
+pub(super) struct Reader {
     pub(super) pool: Arc<Pool<Server>>,
     pub(super) texts: Arc<Texts>,
 }
 
-impl Carrier<Load> for Loads {
-    fn carry(self: Arc<Self>, mut departure: Departure<Load>) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            let acquired = self.pool.acquire(CALL_TIMEOUT).await;
-            let pieces = departure.take();
-            let ran = match acquired {
-                Ok(_) if pieces.is_empty() => return,
-                Ok(lease) => {
-                    let statement = |_| match &pieces[..] {
-                        [only] => Statement { text: Arc::clone(&self.texts.load), args: vec![Arg::id(only.work().0)] },
-                        many => Statement {
-                            text: Arc::clone(&self.texts.load_many),
-                            args: vec![Arg::ids(many.iter().map(|piece| piece.work().0))],
-                        },
-                    };
-                    self.pool.run(Some(lease), statement).await
-                }
-                Err(fault) => Err(fault),
-            };
-            let found = match (&ran, &pieces[..]) {
-                (Err(fault), _) => Err(fault.clone()),
-                (Ok((rows, _)), [only]) => Ok(match rows.first() {
-                    Some(row) => rows::slot(row, 0, only.work().0).map(|slot| [(only.work().0, slot)].into()),
-                    None => Ok(HashMap::new()),
-                }),
-                (Ok((rows, _)), _) => Ok(slots(rows)),
-            };
-            for piece in pieces {
-                let answer = match &found {
-                    Ok(Ok(slots)) => Ok(slots.get(&piece.work().0).cloned()),
-                    Ok(Err(error)) => Err(Error::Store { message: error.to_string(), source: None }),
-                    Err(fault) => Err(fault.clone().into_error::<Server>(Kind::Read)),
-                };
-                piece.answer(answer);
+impl Read for Reader {
+    type Engine = Server;
+
+    fn pool(&self) -> &Arc<Pool<Server>> {
+        &self.pool
+    }
+
+    fn statement(&self, ids: &[SessionId]) -> Statement {
+        match ids {
+            [only] => Statement { text: Arc::clone(&self.texts.load), args: vec![Arg::id(*only)] },
+            many => {
+                let ids = Arg::ids(many.iter().copied());
+                Statement { text: Arc::clone(&self.texts.load_many), args: vec![ids] }
             }
-        })
+        }
+    }
+
+    fn slots(&self, ids: &[SessionId], rows: &Vec<PgRow>) -> Result<HashMap<SessionId, Slot>> {
+        let slot = |row| match ids {
+            [only] => rows::slot(row, 0, *only).map(|slot| (*only, slot)),
+            _ => rows::id(row, 9).and_then(|id| Ok((id, rows::slot(row, 0, id)?))),
+        };
+        rows.iter().map(slot).collect()
     }
 }
 
 impl PostgresStore {
     pub(super) async fn look_at(&self, asks: &[Ask]) -> Result<Vec<Found>> {
         if let [Ask::Session(id)] = asks {
-            return Ok(vec![Found::Session(self.loads.submit_one(Load(*id), CALL_TIMEOUT).await?)]);
+            return Ok(vec![Found::Session(self.loads.submit_one(Load::new(*id), CALL_TIMEOUT).await?)]);
         }
         let (mut sessions, mut heads, mut users, mut of, mut most, mut places, mut tries) = Default::default();
         let mut found = Vec::with_capacity(asks.len());
@@ -131,7 +96,7 @@ impl PostgresStore {
             self.key_arg(),
         ];
         for row in &self.query(&self.texts.read, args).await? {
-            let kind: &str = rows::get(row, 11)?;
+            let kind: &str = get(row, 11)?;
             if kind == "replaced" {
                 return Err(replaced());
             }
@@ -194,7 +159,7 @@ impl PostgresStore {
                 let from = after.map_or(Ok(String::new()), Cursor::name)?;
                 let args = vec![Arg::text(from), Arg::Bool(after.is_none()), Arg::count(limit.saturating_add(1))];
                 let rows = self.query(&self.texts.own(&text), args).await?;
-                page(&rows, limit, listed_user, |row| Ok(Cursor::behind(rows::get(row, 8)?).as_str().to_owned()))
+                page(&rows, limit, listed_user, |row| Ok(Cursor::behind(get(row, 8)?).as_str().to_owned()))
             }
             List::DueUsers(at) => {
                 let text = format!(
@@ -210,7 +175,7 @@ impl PostgresStore {
                 ];
                 let rows = self.query(&self.texts.own(&text), args).await?;
                 page(&rows, limit, listed_user, |row| {
-                    Ok(format!("{}.{}", rows::number(row, 1)?, Cursor::behind(rows::get(row, 8)?).as_str()))
+                    Ok(format!("{}.{}", rows::number(row, 1)?, Cursor::behind(get(row, 8)?).as_str()))
                 })
             }
         }
@@ -267,17 +232,13 @@ impl PostgresStore {
         let rows = self.query(&self.texts.own(&text), args).await?;
         let (mut items, mut scanned) = (Vec::new(), None);
         for row in &rows {
-            if rows::get::<bool>(row, 10)? {
+            if get::<bool>(row, 10)? {
                 items.push(listed(row)?);
             } else {
                 scanned = Some(rows::id(row, 9)?);
             }
         }
-        let is_full = items.len() > limit;
-        items.truncate(limit);
-        let last = items.last().map(id_of);
-        let next = if is_full { last } else { scanned };
-        Ok(Page { items, next: next.map(|id| Cursor::new(id.to_string())) })
+        Ok(scanned_page(items, limit, scanned))
     }
 
     pub(super) async fn audit_page(
@@ -316,7 +277,7 @@ impl PostgresStore {
         loop {
             let mut rows = self.query(&text, args.clone()).await?;
             let Some(settled) = rows.pop() else { return Err(replaced()) };
-            let (horizon, highest) = (rows::number(&settled, 0)?, rows::get::<Option<i64>>(&settled, 1)?);
+            let (horizon, highest) = (rows::number(&settled, 0)?, get::<Option<i64>>(&settled, 1)?);
             let awaited = *awaited.get_or_insert(highest);
             let is_settled = awaited.is_none_or(|highest| horizon > highest);
             if rows.len() > limit || is_settled || started.elapsed() >= SETTLING {
@@ -344,7 +305,7 @@ impl PostgresStore {
         for row in &self.query(&text, Vec::new()).await? {
             let next = rows::number(row, 0)?;
             oldest = oldest.min(next);
-            if let Some(low) = rows::get::<Option<i64>>(row, 1)? {
+            if let Some(low) = get::<Option<i64>>(row, 1)? {
                 // Locks tell the lower half of a number.
                 let whole = (next & !0xffff_ffff) | low;
                 oldest = oldest.min(if whole > next { whole - (1 << 32) } else { whole });
@@ -394,37 +355,12 @@ fn filter(query: &Query, args: &mut Vec<Arg>) -> String {
     filter
 }
 
-/// The slots in rows of [`SLOT`] and their ids.
-fn slots(rows: &[PgRow]) -> Result<HashMap<SessionId, Slot>> {
-    let slot = |row| rows::id(row, 9).and_then(|id| Ok((id, rows::slot(row, 0, id)?)));
-    rows.iter().map(slot).collect()
-}
-
-fn id_of(item: &Listed) -> SessionId {
-    match item {
-        Listed::Session(slot) => slot.id(),
-        Listed::User(..) => unreachable!("sessions were asked for"),
-    }
-}
-
 fn listed(row: &PgRow) -> Result<Listed> {
     Ok(Listed::Session(rows::slot(row, 0, rows::id(row, 9)?)?))
 }
 
 fn listed_user(row: &PgRow) -> Result<Listed> {
-    Ok(Listed::User(rows::get::<&str>(row, 8)?.into(), rows::user(row, 0)?))
-}
-
-fn page(
-    rows: &[PgRow],
-    limit: usize,
-    item: impl Fn(&PgRow) -> Result<Listed>,
-    place: impl Fn(&PgRow) -> Result<String>,
-) -> Result<Page<Listed>> {
-    let shown = &rows[..rows.len().min(limit)];
-    let items = shown.iter().map(item).collect::<Result<Vec<_>>>()?;
-    let last = shown.last().filter(|_| rows.len() > limit);
-    Ok(Page { items, next: last.map(place).transpose()?.map(Cursor::new) })
+    Ok(Listed::User(get::<&str>(row, 8)?.into(), rows::user(row, 0)?))
 }
 
 fn page_of_log(rows: &[PgRow], limit: usize) -> Result<Page<Logged>> {
@@ -433,27 +369,11 @@ fn page_of_log(rows: &[PgRow], limit: usize) -> Result<Page<Logged>> {
         items.push(Logged {
             cursor: Cursor::new(format!("{}.{}", rows::number(row, 0)?, rows::number(row, 1)?)),
             id: rows::number(row, 2)?.cast_unsigned(),
-            entry: head::decode_entry(rows::id(row, 3)?, rows::get(row, 4)?)?,
+            entry: head::decode_entry(rows::id(row, 3)?, get(row, 4)?)?,
         });
     }
     let next = items.last().filter(|_| rows.len() > limit).map(|last| last.cursor.clone());
     Ok(Page { items, next })
-}
-
-fn place_by_id(cursor: &Cursor) -> Result<Vec<u8>> {
-    let id: SessionId = cursor.parse()?;
-    Ok(id.as_bytes().to_vec())
-}
-
-fn place_by_time(cursor: &Cursor) -> Result<(i64, Vec<u8>)> {
-    let (millis, id) = cursor.as_str().split_once('.').ok_or_else(Cursor::invalid)?;
-    let id: SessionId = id.parse().map_err(|_| Cursor::invalid())?;
-    Ok((millis.parse().map_err(|_| Cursor::invalid())?, id.as_bytes().to_vec()))
-}
-
-fn place_of_due_user(cursor: &Cursor) -> Result<(i64, String)> {
-    let (due, user) = cursor.as_str().split_once('.').ok_or_else(Cursor::invalid)?;
-    Ok((due.parse().map_err(|_| Cursor::invalid())?, Cursor::new(user).name()?))
 }
 
 fn place_in_log(cursor: &Cursor) -> Result<(i64, i64)> {

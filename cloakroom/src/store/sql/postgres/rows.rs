@@ -1,36 +1,28 @@
 //! Rows as they are stored and read.
 
-use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer};
 use sqlx::{Error as SqlError, Row, postgres::PgRow};
 
-use super::values;
 use crate::{
-    Data, Digest, Ended, Error, RecentChanges, Record, Result, SessionId, Timestamp,
+    Data, Digest, Ended, Record, Result, Timestamp,
     store::{
-        LastSignIn,
-        head::{self, Beside},
-        slots::{Columns, EndedSlot, Slot, UserSlot},
+        head,
+        slots::{Columns, EndedSlot},
+        sql::{
+            rows::{self, SqlRow, end_of, ends_column, idle_column, idle_of, unexpected},
+            values,
+        },
     },
 };
 
-/// What of a slot `s` is read, from [`slot`] on. The last column has what only a sealed head needs.
+/// What of a slot `s` is read, from [`slot`](rows::slot) on. The last column has what only a sealed head needs.
 pub(super) const SLOT: &str = "s.revision, s.version, s.seen, s.head, s.data, s.recent, s.ended_by, s.ending, \
     CASE WHEN left(s.head, 1) <> '{' THEN to_jsonb(s) - '{head,data,recent}'::text[] END";
 /// As [`SLOT`], without data.
 pub(super) const HEAD: &str = "s.revision, s.version, s.seen, s.head, NULL::bytea, s.recent, s.ended_by, s.ending, \
     CASE WHEN left(s.head, 1) <> '{' THEN to_jsonb(s) - '{head,data,recent}'::text[] END";
-
-/// What stands for no idle timeout and no absolute end: it is behind all times, and there is room behind it.
-const NEVER: i64 = 1 << 61;
-/// The longest time that can go unused.
-const LONGEST: i64 = 1 << 59;
-
-/// A time to compare deadlines with. The latest time is behind every deadline there is.
-pub(super) fn now(now: Timestamp) -> i64 {
-    if now < Timestamp::MAX { now.as_millis() } else { 1 << 60 }
-}
 
 /// A row of the table, as JSON. Left out are numbers that the server knows.
 #[derive(Serialize)]
@@ -139,8 +131,8 @@ impl<'a> ColumnsRow<'a> {
         Some(Columns {
             user: shared(self.user_id),
             created_at: Timestamp::from_millis(self.created_at),
-            idle: u64::try_from(self.idle).ok().filter(|_| self.idle < NEVER).map(Duration::from_millis),
-            ends_at: (self.ends_at < NEVER).then(|| Timestamp::from_millis(self.ends_at)),
+            idle: idle_of(self.idle),
+            ends_at: end_of(self.ends_at),
             impersonated_by: shared(self.impersonated_by),
             ip: self.ip,
             device: shared(self.device),
@@ -150,57 +142,23 @@ impl<'a> ColumnsRow<'a> {
     }
 }
 
-pub(super) fn idle_column(idle: Option<Duration>) -> i64 {
-    idle.map_or(NEVER, |idle| i64::try_from(idle.as_millis()).map_or(LONGEST, |millis| millis.min(LONGEST)))
-}
+impl SqlRow for PgRow {
+    fn int(&self, column: usize) -> Result<Option<i64>> {
+        get(self, column)
+    }
 
-pub(super) fn ends_column(ends_at: Option<Timestamp>) -> i64 {
-    ends_at.map_or(NEVER, Timestamp::as_millis)
-}
+    fn text(&self, column: usize) -> Result<Option<&str>> {
+        get(self, column)
+    }
 
-/// A slot in a row, its columns those of [`SLOT`] from `first` on.
-pub(super) fn slot(row: &PgRow, first: usize, id: SessionId) -> Result<Slot> {
-    let record = record(row, first, id)?;
-    let ending: Option<&str> = get(row, first + 7)?;
-    Ok(match ending {
-        None => Slot::Open(Arc::new(record)),
-        Some(ending) => {
-            let transaction: Option<i64> = get(row, first + 6)?;
-            let ended = head::decode_ended(ending, record, transaction.unwrap_or_default().cast_unsigned())?;
-            Slot::Ended(Arc::new(ended))
-        }
-    })
-}
+    fn bytes(&self, column: usize) -> Result<Option<Vec<u8>>> {
+        get(self, column)
+    }
 
-fn record(row: &PgRow, first: usize, id: SessionId) -> Result<Record> {
-    let beside = Beside {
-        id,
-        revision: number(row, first)?.cast_unsigned(),
-        version: number(row, first + 1)?.cast_unsigned(),
-        seen: Timestamp::from_millis(number(row, first + 2)?),
-        data: data(row, first + 4, id)?,
-    };
-    let head: &str = get(row, first + 3)?;
-    let recent: Vec<u8> = get(row, first + 5)?;
-    let changes = RecentChanges::from_ids(recent_ids(&recent, beside.version));
-    let record = head::decode(head, beside, || {
-        let columns: Option<ColumnsRow<'_>> = json(row, first + 8)?.and_then(|json| serde_json::from_slice(json).ok());
-        columns.and_then(ColumnsRow::decode).ok_or_else(|| damaged(format_args!("the columns of session {id}")))
-    })?;
-    Ok(Record { recent_changes: changes, ..record })
-}
-
-/// The ids of the latest changes, oldest first: that of the change to version n + 1 is at n modulo their number.
-fn recent_ids(recent: &[u8], version: u64) -> impl Iterator<Item = u64> {
-    let ids = recent.as_chunks().0;
-    let start = usize::try_from(version).unwrap_or(0) % ids.len().max(1);
-    ids[start..].iter().chain(&ids[..start]).map(|id| u64::from_be_bytes(*id)).filter(|id| *id != 0)
-}
-
-fn data(row: &PgRow, column: usize, id: SessionId) -> Result<Data> {
-    let stored: Option<Vec<u8>> = get(row, column)?;
-    let Some(stored) = stored else { return Ok(Data::new()) };
-    values::read(&stored).ok_or_else(|| damaged(format_args!("data of session {id}")))
+    fn columns(&self, first: usize) -> Result<Option<Columns>> {
+        let columns: Option<ColumnsRow<'_>> = json(self, first)?.and_then(|json| serde_json::from_slice(json).ok());
+        Ok(columns.and_then(ColumnsRow::decode))
+    }
 }
 
 /// The text of a JSON column.
@@ -214,42 +172,8 @@ fn json(row: &PgRow, column: usize) -> Result<Option<&[u8]>> {
     Ok(Some(bytes.strip_prefix(&[1]).unwrap_or(bytes)))
 }
 
-/// A user's slot, in the columns that [`SLOT`] has for a session's.
-pub(super) fn user(row: &PgRow, first: usize) -> Result<UserSlot> {
-    let signed_in_at: Option<i64> = get(row, first + 2)?;
-    let from: Option<&str> = get(row, first + 3)?;
-    let due_at: Option<i64> = get(row, first + 1)?;
-    Ok(UserSlot {
-        text: get::<&str>(row, first + 7)?.into(),
-        revision: number(row, first)?.cast_unsigned(),
-        last_sign_in: signed_in_at
-            .map(|at| LastSignIn { at: Timestamp::from_millis(at), ip: from.and_then(|ip| ip.parse().ok()) }),
-        due_at: due_at.map(Timestamp::from_millis),
-    })
-}
-
-pub(super) fn id(row: &PgRow, column: usize) -> Result<SessionId> {
-    let bytes: Vec<u8> = get(row, column)?;
-    bytes.try_into().map(SessionId::from_bytes).map_err(|_| damaged("an id that is none"))
-}
-
-pub(super) fn number(row: &PgRow, column: usize) -> Result<i64> {
-    get(row, column)
-}
-
 pub(super) fn get<'r, T: sqlx::Decode<'r, sqlx::Postgres>>(row: &'r PgRow, column: usize) -> Result<T> {
     row.try_get_unchecked(column).map_err(unexpected)
-}
-
-fn unexpected(error: SqlError) -> Error {
-    Error::store("PostgreSQL gave an answer that cannot be read", error)
-}
-
-fn damaged(what: impl fmt::Display) -> Error {
-    Error::Store {
-        message: format!("the database holds {what} that cannot be read: it was changed by hand"),
-        source: None,
-    }
 }
 
 /// How a session ended, as a row.
@@ -277,11 +201,7 @@ impl Serialize for Hex<'_> {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::from("\\x"), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a string takes everything");
-        hex
-    })
+    format!("\\x{}", rows::hex(bytes))
 }
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {

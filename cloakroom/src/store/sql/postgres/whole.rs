@@ -3,21 +3,24 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::postgres::PgRow;
 
-use super::{
-    rows::{self, EndRow, SlotRow, hex, now},
-    values,
-};
+use super::rows::{self, EndRow, SlotRow, hex};
 use crate::{
-    Digest, Error, Partition, PartitionKey, Result, SessionId, Timestamp,
+    Error, PartitionKey, Result, SessionId, Timestamp,
     store::{
         LastSignIn, head,
         slots::{Committed, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
+        sql::{
+            flight::State,
+            rows::{id, now, number, replaced, slot},
+            values,
+        },
     },
 };
 
@@ -31,11 +34,7 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn of(transaction: &Transaction, key: &PartitionKey) -> Self {
         let ids: BTreeSet<_> = transaction.sessions().collect();
-        let tries = transaction.relies_on.iter().filter_map(|expect| match expect {
-            Expect::Try(partition, digest, _) => Some(try_lock(key, *partition, digest)),
-            _ => None,
-        });
-        let locks: BTreeSet<_> = transaction.users().map(|user| user_lock(key, user)).chain(tries).collect();
+        let locks = transaction.locks(key);
         let answers = transaction.writes.iter().filter_map(|write| match write {
             Write::Data { id, known, .. } => Some(json!({
                 "id": hex(id.as_bytes()),
@@ -57,19 +56,6 @@ impl Whole {
         });
         Self { json, locks, ids }
     }
-}
-
-/// The lock of a user's slot and of the count of their sessions.
-pub(super) fn user_lock(key: &PartitionKey, user: &str) -> i64 {
-    number_of(&key.keyed_digest(&[b"lock of user ".as_slice(), user.as_bytes()].concat()))
-}
-
-fn try_lock(key: &PartitionKey, partition: Partition, digest: &Digest) -> i64 {
-    number_of(&key.keyed_digest(&[b"lock of try ".as_slice(), &partition.to_bytes()[..], digest.as_bytes()].concat()))
-}
-
-fn number_of(digest: &Digest) -> i64 {
-    i64::from_be_bytes(*digest.as_bytes().first_chunk().expect("a digest is longer"))
 }
 
 /// What tells that a transaction was committed before.
@@ -210,42 +196,35 @@ fn value(row: &impl Serialize) -> Value {
     serde_json::to_value(row).expect("texts and numbers can be written")
 }
 
-/// What became of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Done,
-    Conflict,
-    /// Another transaction holds what it needs.
-    Locked,
-    /// It was sent before, and may have been committed so long ago that its mark is gone.
-    Unknown,
-}
-
-/// The rows of each transaction, by its number.
-pub(super) fn states(rows: &[PgRow]) -> Result<HashMap<i64, (State, Vec<&PgRow>)>> {
-    let mut states: HashMap<i64, (State, Vec<&PgRow>)> = HashMap::new();
+/// What became of each transaction.
+pub(super) fn states(all: &[&Arc<Transaction>], rows: &[PgRow]) -> Result<Vec<State>> {
+    let mut found: HashMap<i64, (&str, Vec<&PgRow>)> = HashMap::new();
     for row in rows {
-        let state = match rows::get::<&str>(row, 1)? {
-            "done" => State::Done,
-            "conflict" => State::Conflict,
-            "locked" => State::Locked,
-            "unknown" => State::Unknown,
-            _ => return Err(replaced()),
-        };
-        states.entry(rows::number(row, 0)?).or_insert((state, Vec::new())).1.push(row);
+        let state: &str = rows::get(row, 1)?;
+        if state == "replaced" {
+            return Err(replaced());
+        }
+        found.entry(number(row, 0)?).or_insert((state, Vec::new())).1.push(row);
     }
-    Ok(states)
+    let state = |(n, transaction): (i64, &&Arc<Transaction>)| match found.get(&n) {
+        Some(("done", rows)) => State::Answered(committed(transaction, rows)),
+        Some(("conflict", rows)) => State::Answered(conflict(rows)),
+        // It was sent before, and may have been committed so long ago that its mark is gone.
+        Some(("unknown", _)) => State::Answered(Err(Error::OutcomeUnknown { after: Duration::ZERO })),
+        _ => State::Left,
+    };
+    Ok((1..).zip(all).map(state).collect())
 }
 
 /// What a transaction that was committed is answered with.
 pub(super) fn committed(transaction: &Transaction, rows: &[&PgRow]) -> Result<Outcome> {
     let answer = |write: &Write| {
         let Write::Data { id, .. } = write else { return Ok(Committed::Done) };
-        for row in rows {
+        for &row in rows {
             if rows::get::<Option<Vec<u8>>>(row, 2)?.as_deref() == Some(id.as_bytes()) {
                 return match rows::get::<Option<&str>>(row, 6)? {
-                    None => Ok(Committed::AsKnown { seen: Timestamp::from_millis(rows::number(row, 5)?) }),
-                    Some(_) => match rows::slot(row, 3, *id)? {
+                    None => Ok(Committed::AsKnown { seen: Timestamp::from_millis(number(row, 5)?) }),
+                    Some(_) => match slot(row, 3, *id)? {
                         Slot::Open(record) => Ok(Committed::Record(record)),
                         Slot::Ended(ended) => Ok(Committed::Record(Arc::clone(&ended.record))),
                     },
@@ -259,16 +238,9 @@ pub(super) fn committed(transaction: &Transaction, rows: &[&PgRow]) -> Result<Ou
 
 /// What a transaction that was not committed is answered with.
 pub(super) fn conflict(rows: &[&PgRow]) -> Result<Outcome> {
-    let Some(row) = rows.first() else { return Ok(Outcome::Conflict(None)) };
+    let Some(&row) = rows.first() else { return Ok(Outcome::Conflict(None)) };
     match rows::get::<Option<Vec<u8>>>(row, 2)? {
-        Some(_) => Ok(Outcome::Conflict(Some(rows::slot(row, 3, rows::id(row, 2)?)?))),
+        Some(_) => Ok(Outcome::Conflict(Some(slot(row, 3, id(row, 2)?)?))),
         None => Ok(Outcome::Conflict(None)),
     }
-}
-
-/// What is answered where the place of the sessions is another one than it was.
-pub(super) fn replaced() -> Error {
-    let message = "the tables are gone, or others have taken their place since this program opened them: restart it once \
-                   they are as they should be";
-    Error::Unavailable { message: message.into(), source: None }
 }

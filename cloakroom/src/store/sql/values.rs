@@ -1,6 +1,6 @@
-//! Data as the server keeps them: JSON text byte for byte between characters that neither a key nor JSON text has.
+//! Data as the servers keep them: JSON text byte for byte between characters that neither a key nor JSON text has.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     Data, Error, Json, Result,
@@ -8,20 +8,20 @@ use crate::{
 };
 
 /// Ends a value, and stands before the first key.
-const END: u8 = 0x1e;
+pub(in crate::store::sql) const END: u8 = 0x1e;
 /// Stands between a key and its value.
-const IS: u8 = 0x1f;
+pub(in crate::store::sql) const IS: u8 = 0x1f;
 
 /// All of it.
-pub(super) fn stored(data: &Data) -> Vec<u8> {
+pub(in crate::store::sql) fn stored(data: &Data) -> Vec<u8> {
     let mut stored = Vec::with_capacity(1 + data.size() + 2 * data.len());
     stored.push(END);
     data.iter().for_each(|(key, value)| push(&mut stored, key, value.as_str()));
     stored
 }
 
-/// What `merged_1` takes: a key without a value goes.
-pub(super) fn changes(change: &DataChange) -> Vec<u8> {
+/// A change, where a key without a value goes.
+pub(in crate::store::sql) fn changes(change: &DataChange) -> Vec<u8> {
     let mut changes = Vec::with_capacity(64);
     change.remove.iter().for_each(|key| push(&mut changes, key, ""));
     change.set.iter().for_each(|(key, value)| push(&mut changes, key, value.as_str()));
@@ -29,7 +29,7 @@ pub(super) fn changes(change: &DataChange) -> Vec<u8> {
 }
 
 /// What is stored if the key has this value, or not stored if it has none.
-pub(super) fn relied_on(key: &str, value: Option<&Json>) -> Vec<u8> {
+pub(in crate::store::sql) fn relied_on(key: &str, value: Option<&Json>) -> Vec<u8> {
     let mut entry = vec![END];
     if let Some(value) = value {
         push(&mut entry, key, value.as_str());
@@ -47,23 +47,8 @@ fn push(stored: &mut Vec<u8>, key: &str, value: &str) {
     stored.push(END);
 }
 
-/// Several of them, as the text of an array; none if there are none.
-pub(super) fn array(entries: &[Vec<u8>]) -> Option<Arc<str>> {
-    if entries.is_empty() {
-        return None;
-    }
-    let mut text = String::from("{");
-    for entry in entries {
-        text.push_str(if text.len() > 1 { ",\"\\\\x" } else { "\"\\\\x" });
-        entry.iter().try_for_each(|byte| write!(text, "{byte:02x}")).expect("a string takes everything");
-        text.push('"');
-    }
-    text.push('}');
-    Some(text.into())
-}
-
 /// Data that were stored; none if they cannot have been.
-pub(super) fn read(stored: &[u8]) -> Option<Data> {
+pub(in crate::store::sql) fn read(stored: &[u8]) -> Option<Data> {
     let entries = stored.strip_prefix(&[END])?;
     let entries = entries.split_inclusive(|byte| *byte == END).map(|entry| {
         let entry = entry.strip_suffix(&[END])?;
@@ -75,7 +60,7 @@ pub(super) fn read(stored: &[u8]) -> Option<Data> {
 }
 
 /// Refuses what could not be told apart again. No application can use such a key.
-pub(super) fn check(transaction: &Transaction) -> Result<()> {
+pub(in crate::store::sql) fn check(transaction: &Transaction) -> Result<()> {
     for write in &transaction.writes {
         match write {
             Write::Create(record) | Write::Import(Slot::Open(record)) => {
@@ -114,11 +99,5 @@ mod tests {
         for damaged in [&b""[..], b"a", b"\x1ea", b"\x1ea\x1e", b"\x1ea\x1f1", b"\x1e\xff\x1f1\x1e"] {
             assert_eq!(read(damaged), None, "{damaged:?}");
         }
-    }
-
-    #[test]
-    fn lists_are_arrays_of_bytes() {
-        assert_eq!(array(&[]), None);
-        assert_eq!(array(&[vec![1, 255], vec![]]).as_deref(), Some(r#"{"\\x01ff","\\x"}"#));
     }
 }
