@@ -94,8 +94,6 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// While stores move to slots one after another, some of what they share is used by few of them.
-#![cfg_attr(not(all(feature = "axum", feature = "file", feature = "mysql")), allow(dead_code, unused_imports))]
 
 mod assurance;
 mod audit;

@@ -1,7 +1,9 @@
 //! Transactions on stores that decide in this process, inside a transaction or under a lock of their own: SQLite, the
 //! directory of files, and MariaDB, whose rows are locked meanwhile. What they rely on is compared, then written, in the same step.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::sync::Arc;
+#[cfg(any(feature = "file", feature = "sqlite"))]
+use std::{future::poll_fn, task::Poll};
 
 use crate::{
     Data, Digest, Json, Partition, RecentChanges, Record, SessionId, Timestamp,
@@ -277,6 +279,7 @@ fn merged(data: &Data, change: &DataChange, most: usize) -> Option<Data> {
 }
 
 /// Hands in all of them before it waits for the first: they share a transaction.
+#[cfg(any(feature = "file", feature = "sqlite"))]
 pub(super) async fn in_turn<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut waiting: Vec<_> = futures.map(Box::pin).collect();
     let mut done: Vec<Option<T>> = waiting.iter().map(|_| None).collect();

@@ -15,13 +15,12 @@
 
 mod copy;
 mod key;
-mod place;
 mod users;
 
 use std::sync::Arc;
 
 pub use self::copy::{Copied, Progress, Tally, copy};
-pub(super) use self::{key::AdoptableKey, place::After, users::has_users};
+pub(super) use self::key::AdoptableKey;
 use crate::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{BoxFuture, Cursor, Loaded, Page, Tombstone},

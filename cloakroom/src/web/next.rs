@@ -59,6 +59,7 @@ impl Next {
     }
 
     /// The one parameter of a query, if it is there once and leads nowhere else.
+    #[cfg(any(test, feature = "actix", feature = "axum"))]
     pub(super) fn of_query(query: Option<&str>) -> Option<Self> {
         let mut values = query?.split('&').filter_map(|pair| {
             let (name, value) = pair.split_once('=')?;
@@ -128,6 +129,7 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
     (decoded.len() < text.len()).then_some(decoded)
 }
 
+#[cfg(any(test, feature = "actix", feature = "axum"))]
 fn decoded(text: &str) -> Vec<u8> {
     decode(text.as_bytes()).unwrap_or_else(|| text.into())
 }

@@ -70,6 +70,7 @@ impl Namespace {
         Ok(Self(name.to_owned()))
     }
 
+    #[cfg(feature = "postgres")]
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

@@ -62,7 +62,9 @@ impl Transaction {
     /// How many bytes it has, about, but rather too many than too few.
     pub(super) fn weight(&self) -> usize {
         let write = |write: &Write| match write {
-            Write::Create(record) | Write::Head(record) | Write::Import(Slot::Open(record)) => record.data.size() + 1024,
+            Write::Create(record) | Write::Head(record) | Write::Import(Slot::Open(record)) => {
+                record.data.size() + 1024
+            }
             Write::Data { change, .. } => {
                 let set = change.set.iter().map(|(key, value)| entry_size(key, value.as_str()) + 2);
                 set.sum::<usize>() + change.remove.iter().map(|key| key.len() + 2).sum::<usize>()
@@ -210,9 +212,7 @@ impl<C: Commit> Commits<C> {
         pieces.iter().flat_map(|piece| piece.work().keys()).for_each(|key| *counts.entry(key).or_default() += 1);
         let (plain, others): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|piece| {
             let flight = piece.work();
-            !flight.again
-                && self.0.may_be_together(&flight.transaction)
-                && flight.keys().all(|key| counts[&key] == 1)
+            !flight.again && self.0.may_be_together(&flight.transaction) && flight.keys().all(|key| counts[&key] == 1)
         });
         let mut lease = Some(lease);
         for (pieces, are_plain) in [(plain, true), (others, false)] {

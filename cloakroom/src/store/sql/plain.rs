@@ -1,10 +1,6 @@
 //! Transactions that happen often, taken apart: what each relies on, as a plain statement can say it.
 
-use super::{
-    flight::session_of,
-    rows::now,
-    values,
-};
+use super::{flight::session_of, rows::now, values};
 use crate::{
     Ended, Record, SessionId,
     store::{

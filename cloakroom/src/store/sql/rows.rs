@@ -10,7 +10,7 @@ use crate::{
     store::{
         LastSignIn,
         head::{self, Beside},
-        slots::{Columns, KEPT_IDS, Slot, UserSlot},
+        slots::{Columns, Slot, UserSlot},
     },
 };
 
@@ -87,7 +87,10 @@ fn recent_ids(recent: &[u8], version: u64) -> impl Iterator<Item = u64> {
 }
 
 /// The ids of the latest changes, as [`recent_ids`] reads them.
+#[cfg(feature = "mysql")]
 pub(super) fn recent_column(changes: &RecentChanges, version: u64) -> Vec<u8> {
+    use crate::store::slots::KEPT_IDS;
+
     let mut ids = [0; KEPT_IDS];
     for (back, id) in (1..=KEPT_IDS as u64).zip(changes.ids().iter().rev()) {
         let place = usize::try_from(version.wrapping_sub(back) % KEPT_IDS as u64).unwrap_or(0);
@@ -141,16 +144,15 @@ pub(super) fn replaced() -> Error {
 
 /// Bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a string takes everything");
-        hex
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "mysql"))]
 mod tests {
     use super::*;
+    use crate::store::slots::KEPT_IDS;
 
     #[test]
     fn the_latest_ids_stand_where_their_version_says() {

@@ -7,23 +7,8 @@ use tokio::task::JoinSet;
 use super::Imported;
 use crate::{
     Error, Result,
-    store::{Directory, PutUser, Store, StoredUser},
+    store::{PutUser, Store, StoredUser},
 };
-
-/// Whether the directory has any entry.
-pub(in crate::store) async fn has_users<S: Directory + Sync + ?Sized>(store: &S) -> Result<bool> {
-    let mut after = None;
-    loop {
-        let page = store.users(after.as_ref(), 1).await?;
-        if !page.items.is_empty() {
-            return Ok(true);
-        }
-        after = page.next;
-        if after.is_none() {
-            return Ok(false);
-        }
-    }
-}
 
 /// Puts users into the target as they are, many at the same time.
 pub(super) async fn put(to: &Arc<dyn Store>, users: Vec<StoredUser>) -> Result<Vec<Imported>> {

@@ -9,9 +9,7 @@ use cloakroom::{
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};
 
-use super::{
-    NOW, address, begin, is_here, private, private::Kind, private_address, set, start, with_parameter,
-};
+use super::{NOW, address, begin, is_here, private, private::Kind, private_address, set, start, with_parameter};
 
 /// Sessions and users enough that reading all of a table is never the cheaper plan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -19,8 +19,7 @@ use crate::{
             flight::{Commit, State, user_lock},
             plain::{Plain, Relied, Start, Update},
             pool::Pool,
-            rows,
-            values,
+            rows, values,
         },
         transfer::AdoptableKey,
     },
@@ -92,15 +91,18 @@ impl Commit for Sender {
 /// What became of a plain one. A change of data is done where the slot has its mark, whenever that came about.
 fn plain_state(transaction: &Transaction, answer: &Answer) -> Result<State> {
     // Before it there may be rows that were locked.
-    let Some(row) = answer.rows.last().filter(|row| rows::SqlRow::int(*row, 0).is_ok_and(|mark| mark == Some(1))) else { return Ok(State::Left) };
+    let Some(row) = answer.rows.last().filter(|row| rows::SqlRow::int(*row, 0).is_ok_and(|mark| mark == Some(1)))
+    else {
+        return Ok(State::Left);
+    };
     let answers = match &transaction.writes[..] {
         [Write::Data { id, known, .. }] => {
             let Slot::Open(record) = rows::slot(row, 1, *id)? else { return Ok(State::Left) };
             if !record.recent_changes.contains(transaction.id) {
                 return Ok(State::Left);
             }
-            let is_known =
-                known.is_some_and(|known| (known.version + 1, known.revision) == (record.info.version, record.revision));
+            let is_known = known
+                .is_some_and(|known| (known.version + 1, known.revision) == (record.info.version, record.revision));
             let seen = record.info.last_seen_at;
             vec![if is_known { Committed::AsKnown { seen } } else { Committed::Record(record) }]
         }

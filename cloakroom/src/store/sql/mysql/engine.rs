@@ -32,7 +32,10 @@ pub(super) struct Server {
 /// What is sent.
 pub(super) enum Statement {
     /// A prepared statement, in which each `?` stands for a value.
-    Prepared { text: Arc<str>, args: Vec<Arg> },
+    Prepared {
+        text: Arc<str>,
+        args: Vec<Arg>,
+    },
     /// Statements with their values in them.
     Text(Arc<str>),
     Transact(Transact),

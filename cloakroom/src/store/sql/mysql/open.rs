@@ -85,9 +85,9 @@ async fn open_on(connection: &mut MySqlConnection, server: &Server) -> Result<Op
     let key = meta(connection, namespace, "partition_key").await?;
     Ok(match key.and_then(|key| key.try_into().ok()) {
         Some(key) => Opened::Ready(PartitionKey::from_bytes(key)),
-        None => Opened::Unusable(format!(
-            "the table {namespace}_meta has lost its partition key: restore it from a backup"
-        )),
+        None => {
+            Opened::Unusable(format!("the table {namespace}_meta has lost its partition key: restore it from a backup"))
+        }
     })
 }
 
@@ -190,8 +190,7 @@ async fn migrate(connection: &mut MySqlConnection, namespace: &Namespace) -> Res
     let get = format!("SELECT GET_LOCK({lock}, {PATIENCE_SECONDS})");
     let wait = format!("SET max_statement_time = {}", PATIENCE_SECONDS + 5);
     sqlx::raw_sql(AssertSqlSafe(wait)).execute(&mut *connection).await?;
-    let got: Option<i64> =
-        sqlx::raw_sql(AssertSqlSafe(get)).fetch_one(&mut *connection).await?.try_get_unchecked(0)?;
+    let got: Option<i64> = sqlx::raw_sql(AssertSqlSafe(get)).fetch_one(&mut *connection).await?.try_get_unchecked(0)?;
     if got != Some(1) {
         return Err(SqlError::PoolTimedOut);
     }

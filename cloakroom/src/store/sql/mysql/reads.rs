@@ -7,7 +7,7 @@ use sqlx::mysql::MySqlRow;
 use super::{
     MysqlStore,
     engine::{Answer, Arg, Server, Statement},
-    text::{HEAD, SLOT, USER, bytes, ids, lives, literal, own},
+    text::{HEAD, SLOT, USER, bytes, ids, literal, lives, own},
     transact::tried,
 };
 use crate::{
@@ -88,12 +88,13 @@ impl MysqlStore {
         );
         for (place, ask) in asks.iter().enumerate() {
             let select = match ask {
-                Ask::Session(id) => format!("SELECT {place},id,{SLOT} FROM {name}_slot WHERE id={}", super::text::id(*id)),
+                Ask::Session(id) => {
+                    format!("SELECT {place},id,{SLOT} FROM {name}_slot WHERE id={}", super::text::id(*id))
+                }
                 Ask::Head(id) => format!("SELECT {place},id,{HEAD} FROM {name}_slot WHERE id={}", super::text::id(*id)),
-                Ask::User(user) => format!(
-                    "SELECT {place},'',{USER} FROM {name}_account WHERE user_id={}",
-                    literal(user.as_bytes())
-                ),
+                Ask::User(user) => {
+                    format!("SELECT {place},'',{USER} FROM {name}_account WHERE user_id={}", literal(user.as_bytes()))
+                }
                 Ask::HeadsOf(user, limit) => format!(
                     "SELECT {place},id,{HEAD} FROM {name}_slot WHERE user_id={} AND ended_at IS NULL \
                      ORDER BY created_at DESC,id DESC LIMIT {limit}",

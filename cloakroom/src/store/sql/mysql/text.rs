@@ -9,7 +9,7 @@ use crate::{
         slots::{Columns, LogEntry, Slot},
         sql::{
             address::Namespace,
-            rows::{ends_column, idle_column, recent_column},
+            rows::{ends_column, hex, idle_column, recent_column},
             values,
         },
     },
@@ -44,15 +44,7 @@ pub(super) fn literal(text: &[u8]) -> String {
 }
 
 pub(super) fn bytes(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut text = String::with_capacity(3 + 2 * bytes.len());
-    text.push_str("X'");
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text.push('\'');
-    text
+    format!("X'{}'", hex(bytes))
 }
 
 pub(super) fn id(id: SessionId) -> String {
@@ -159,8 +151,8 @@ mod tests {
     fn texts_mean_themselves_in_every_mode() {
         assert_eq!(literal(b"it's"), "'it''s'");
         assert_eq!(literal("☂ \u{1e}".as_bytes()), "'☂ \u{1e}'");
-        assert_eq!(literal(b"a\\'"), "X'615C27'");
-        assert_eq!(literal(b"\0\xff"), "X'00FF'");
+        assert_eq!(literal(b"a\\'"), "X'615c27'");
+        assert_eq!(literal(b"\0\xff"), "X'00ff'");
         assert_eq!(literal(b""), "''");
     }
 }

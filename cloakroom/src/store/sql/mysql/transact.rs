@@ -1,19 +1,14 @@
 //! Transactions of any kind, several in one of the server's: their rows are locked and read, what becomes of them is
 //! decided here, and what was decided is written. Two round trips, with the locks held over one.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, Error as SqlError, MySqlConnection};
 
 use super::{
     engine::Server,
     locked::{Found, kind},
-    text::{bytes, id, ids, lives, literal},
+    text::{bytes, id, ids, literal, lives},
 };
 use crate::{
     Error, PartitionKey,
@@ -76,10 +71,7 @@ impl Transact {
             text.push(';');
         };
         // Whoever gives the tables another key waits, and then finds what was committed under this one.
-        push(format_args!(
-            "SELECT {},value FROM {name}_meta WHERE name='partition_key' LOCK IN SHARE MODE",
-            kind::KEY
-        ));
+        push(format_args!("SELECT {},value FROM {name}_meta WHERE name='partition_key' LOCK IN SHARE MODE", kind::KEY));
         if !locks.is_empty() {
             let numbers = locks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
             push(format_args!(
@@ -133,9 +125,10 @@ impl Transact {
                 }
             }
             if self.again && !transaction.log.is_empty() {
-                let entries = transaction.log.iter().map(|logged| {
-                    format!("(session={} AND id={})", id(logged.entry.session), logged.id.cast_signed())
-                });
+                let entries = transaction
+                    .log
+                    .iter()
+                    .map(|logged| format!("(session={} AND id={})", id(logged.entry.session), logged.id.cast_signed()));
                 let entries = entries.collect::<Vec<_>>().join(" OR ");
                 push(format_args!("SELECT {},session,id FROM {name}_audit WHERE {entries}", kind::LOGGED));
             }
@@ -175,8 +168,7 @@ impl Transact {
     }
 
     fn is_held(&self, transaction: &Transaction, found: &Found) -> bool {
-        self.wait
-            || self.locks(transaction).is_subset(&found.locks) && transaction.sessions().all(|id| found.holds(id))
+        self.wait || self.locks(transaction).is_subset(&found.locks) && transaction.sessions().all(|id| found.holds(id))
     }
 }
 
@@ -187,9 +179,7 @@ pub(super) fn counted(user: &str, now: i64) -> String {
 
 /// Which session was started with an idempotency key: of two the later one.
 pub(super) fn tried(partition: &str, key: &str) -> String {
-    format!(
-        "idempotency={key} AND ended_at IS NULL AND LEFT(id,2)={partition} ORDER BY placed DESC LIMIT 1"
-    )
+    format!("idempotency={key} AND ended_at IS NULL AND LEFT(id,2)={partition} ORDER BY placed DESC LIMIT 1")
 }
 
 /// As few texts as go into packets of so many bytes.
