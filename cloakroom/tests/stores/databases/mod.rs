@@ -571,9 +571,10 @@ async fn postgresql_session_on_a_pool_that_the_application_lends() {
     pool.close().await;
     assert!(matches!(store.load(id, NOW).await, Err(Error::Unavailable { .. })), "it closed its pool");
 
-    let url = service("CLOAKROOM_TEST_MARIADB_URL");
-    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
-    let store = MysqlStore::from_pool_in(pool, "test_lent_pool").await.unwrap();
+    let address = self::address(Kind::MariaDb);
+    let (url, prefix) = address.split_once("?prefix=").unwrap();
+    let pool = sqlx::MySqlPool::connect(url).await.unwrap();
+    let store = MysqlStore::from_pool_in(pool, prefix).await.unwrap();
     let id = begin(&store, "anna").await;
     assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
 }
