@@ -67,7 +67,7 @@ fn check_owner(path: &Path) -> Result<()> {
     // Where nothing is, or what is there cannot be looked at, opening it says what there is to say.
     let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
     let (owner, user) = (Account(metadata.uid()), account::effective());
-    if owner == user {
+    if owner == user || (user != Account(0) && !may_write(path)) {
         return Ok(());
     }
     let message = format!(
@@ -77,6 +77,13 @@ fn check_owner(path: &Path) -> Result<()> {
         owner.for_sudo(),
     );
     Err(Error::Store { message, source: None })
+}
+
+/// Whether this process could make files at a store, or beside it.
+#[cfg(unix)]
+fn may_write(path: &Path) -> bool {
+    let may = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    may(path) || (!path.is_dir() && path.parent().is_some_and(may))
 }
 
 /// Refuses to have the superuser make a store in the directory of another account, which could not use it.

@@ -17,6 +17,8 @@ mod forward_auth;
 mod impersonation;
 mod kill9;
 mod leases;
+#[cfg(target_os = "linux")]
+mod local_stores;
 mod operations;
 mod secrets;
 mod settings;

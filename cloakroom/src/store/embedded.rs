@@ -278,6 +278,13 @@ fn merged(data: &Data, change: &DataChange, most: usize) -> Option<Data> {
     data.change(*remove_all, remove, set, most).is_ok().then_some(data)
 }
 
+/// Whether a transaction takes no room on the disk for long: it ends sessions, or settles something about users.
+pub(super) fn frees(transaction: &Transaction) -> bool {
+    let of_endings =
+        |write: &Write| matches!(write, Write::End(_) | Write::User(..) | Write::SignedIn(..) | Write::Due(..));
+    !transaction.writes.is_empty() && transaction.writes.iter().all(of_endings)
+}
+
 /// Hands in all of them before it waits for the first: they share a transaction.
 #[cfg(any(feature = "file", feature = "sqlite"))]
 pub(super) async fn in_turn<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {

@@ -23,6 +23,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -91,14 +92,22 @@ impl Journal {
 
     /// Puts back the room for endings, as far as there is any.
     fn fill_reserve(&self) {
-        if self.limits.reserve > 0
-            && self.disk.length(layout::RESERVE).is_ok_and(|length| length < self.limits.reserve as u64)
-            && let Err(error) = self.disk.write(layout::RESERVE, &vec![b'.'; self.limits.reserve])
-        {
-            // A part of it would only take room from others.
-            let _ = self.disk.remove(layout::RESERVE);
+        if let Err(error) = self.have_reserve() {
             tracing::warn!(%error, "no room could be kept for ending sessions when the disk is full");
         }
+    }
+
+    fn have_reserve(&self) -> io::Result<()> {
+        let reserve = self.limits.reserve;
+        if reserve == 0 || self.disk.length(layout::RESERVE)? >= reserve as u64 {
+            return Ok(());
+        }
+        let written = self.disk.write(layout::RESERVE, &vec![b'.'; reserve]);
+        if written.is_err() {
+            // A part of it would only take room from others.
+            let _ = self.disk.remove(layout::RESERVE);
+        }
+        written
     }
 
     /// Gives the reserve to what must be written. Says whether there was any.
@@ -124,7 +133,7 @@ impl Journal {
         done
     }
 
-    /// Whether something could be written now.
+    /// Whether something could be written now, and the reserve is whole.
     pub(super) fn try_writing(&self) -> Result<(), Fault> {
         /// More than is left over on a disk that is full.
         const TRIED: usize = 16 << 10;
@@ -133,7 +142,8 @@ impl Journal {
         let file = layout::temporary(0);
         let written = self.disk.write(&file, &[b'.'; TRIED]).map_err(Fault::io(layout::TEMPORARY));
         let removed = self.disk.remove(&file).map_err(Fault::io(layout::TEMPORARY));
-        written.and(removed)
+        written.and(removed)?;
+        self.have_reserve().map_err(Fault::io(layout::RESERVE))
     }
 
     /// Reads what must fit together. Waits for changes that are being made.

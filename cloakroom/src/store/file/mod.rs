@@ -31,7 +31,7 @@ use crate::{
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
         embedded::{self, Tables},
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction, Write},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
         transfer::{AdoptableKey, holds_others},
     },
 };
@@ -156,7 +156,7 @@ impl SlotStore for FileStore {
             // Each by itself: one that cannot be done must not undo the others.
             let writes = transactions.iter().map(|transaction| {
                 let (key, transaction) = (self.key.clone(), transaction.clone());
-                self.write(frees(&transaction), move |view| {
+                self.write(embedded::frees(&transaction), move |view| {
                     embedded::commit(&Within::for_transaction(view, &key, &transaction), &transaction, again)
                 })
             });
@@ -268,11 +268,4 @@ fn find(within: Within<'_>, ask: &Ask) -> Result<Found, Fault> {
         Ask::HeadsOf(user, limit) => Found::Heads(lists::heads_of(within, user, *limit)?),
         Ask::Try(partition, key) => Found::Try(within.started_with(*partition, key)?),
     })
-}
-
-/// Whether a transaction takes no room on the disk for long: it ends sessions, or settles something about users.
-fn frees(transaction: &Transaction) -> bool {
-    let of_endings =
-        |write: &Write| matches!(write, Write::End(_) | Write::User(..) | Write::SignedIn(..) | Write::Due(..));
-    !transaction.writes.is_empty() && transaction.writes.iter().all(of_endings)
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "tls")]
 pub(crate) mod certificates;
+#[cfg(target_os = "linux")]
+pub(crate) mod disks;
 pub(crate) mod proxy;
 pub(crate) mod random;
 mod waiting;

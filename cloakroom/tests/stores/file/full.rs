@@ -1,11 +1,13 @@
 //! Disks that are full, and disks that cannot be written.
 
-use std::{fs, io::Write, path::Path, process::Command};
+use std::fs;
 
 use cloakroom::{
     Ending, Error, Reason,
     store::{Created, EndAnswer, Fence, FileStore, Loaded, Query, Refusal, Store, Which},
 };
+
+use crate::common::disks::{Mounted, fill, remount};
 
 use super::place::{NOW, Place, creation, live, record, sessions_of, set, started};
 
@@ -103,36 +105,4 @@ async fn a_directory_that_cannot_be_written_is_opened_and_read() {
     remount(&place.directory, "rw");
     store.ping().await.unwrap();
     set(&store, id, "a", "2").await.unwrap();
-}
-
-struct Mounted<'a>(&'a Path);
-
-impl<'a> Mounted<'a> {
-    fn new(at: &'a Path, size: &str) -> Option<Self> {
-        fs::create_dir(at).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(at).output();
-        let mounted = mount.is_ok_and(|output| output.status.success()).then_some(Self(at));
-        needs::is_met(mounted.is_some(), "this user may not mount a small disk");
-        mounted
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        // Busy until the store is gone, which lets go of its files when its thread ends.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
-}
-
-fn remount(at: &Path, options: &str) {
-    let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(at).status();
-    assert!(status.unwrap().success());
-}
-
-/// Takes all the room there is.
-fn fill(file: &Path) {
-    let mut file = fs::File::create(file).unwrap();
-    for size in [64 << 10, 4 << 10, 1] {
-        while file.write_all(&vec![b'x'; size]).is_ok() {}
-    }
 }

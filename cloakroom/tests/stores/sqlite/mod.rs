@@ -2,8 +2,12 @@
 
 mod doctor;
 mod forged;
+#[cfg(target_os = "linux")]
+mod full;
 mod keeping;
 mod opening;
+#[cfg(unix)]
+mod restoring;
 mod surviving;
 
 use std::{fs, path::PathBuf, sync::Arc};

@@ -25,7 +25,7 @@ async fn on_a_disk_that_fills(room: usize) -> (MemoryDisk, crate::PartitionKey, 
 async fn write(writer: &Writer, key: &crate::PartitionKey, transaction: Transaction) -> Result<(), Fault> {
     let key = key.clone();
     writer
-        .write(super::super::frees(&transaction), move |view| {
+        .write(embedded::frees(&transaction), move |view| {
             embedded::commit(&Within::for_transaction(view, &key, &transaction), &transaction, false)
         })
         .await

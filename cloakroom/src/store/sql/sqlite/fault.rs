@@ -1,6 +1,6 @@
 //! What goes wrong inside, and what it means outside.
 
-use std::{path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use rusqlite::ErrorCode;
 
@@ -14,6 +14,10 @@ pub(super) enum Fault {
     Damaged(SessionId, Arc<str>),
     /// The file that was opened is not where it was.
     Replaced,
+    /// It was opened as one that nobody writes, and somebody does.
+    Written,
+    /// Nothing can be written beside the file.
+    Unwritable(Arc<std::io::Error>),
     /// Work of ours panicked, which is a mistake of ours; whatever it wrote was undone.
     Panicked,
 }
@@ -33,8 +37,26 @@ impl Fault {
         matches!(self.code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
 
+    /// Whether there was no room on the disk, for the log or for the memory that processes share.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => {
+                let extended = error.sqlite_error().map(|error| error.extended_code);
+                matches!(self.code(), Some(ErrorCode::DiskFull))
+                    || extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+            }
+            Self::Unwritable(error) => matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+            _ => false,
+        }
+    }
+
+    /// Whether this process may read the file at most.
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self.code(), Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen))
+    }
+
     pub(super) fn into_error(self, file: &Path) -> Error {
-        let code = self.code();
+        let (code, is_full) = (self.code(), self.is_full());
         let file = file.display();
         let error = match self {
             Self::Sqlite(error) => error,
@@ -50,6 +72,27 @@ impl Fault {
                 );
                 return Error::Unavailable { message, source: None };
             }
+            Self::Written => {
+                let message = format!(
+                    "another program has begun to write {file}, which this one opened without being allowed to write: \
+                     restart this one"
+                );
+                return Error::Unavailable { message, source: None };
+            }
+            Self::Unwritable(error) if is_full => {
+                return Error::unavailable(
+                    format_args!("the disk is full, {file} cannot grow: nothing was written; free some space"),
+                    error,
+                );
+            }
+            Self::Unwritable(error) => {
+                return Error::store(
+                    format_args!(
+                        "nothing can be written beside {file}: let this process write to it and to its directory"
+                    ),
+                    error,
+                );
+            }
             Self::Panicked => {
                 let message = format!("the work on {file} panicked and was undone: please report this as a bug");
                 return Error::Store { message, source: None };
@@ -60,7 +103,7 @@ impl Fault {
                 format_args!("another process holds {file} locked; try again, and find out which if it stays so"),
                 error,
             ),
-            Some(ErrorCode::DiskFull) => Error::unavailable(
+            Some(_) if is_full => Error::unavailable(
                 format_args!("the disk is full, {file} cannot grow: nothing was written; free some space"),
                 error,
             ),
@@ -94,7 +137,7 @@ impl Fault {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code(),
-            Self::Damaged(..) | Self::Replaced | Self::Panicked => None,
+            Self::Damaged(..) | Self::Replaced | Self::Written | Self::Unwritable(_) | Self::Panicked => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sessions in one SQLite file.
 
+mod beside;
 mod examine;
 mod fault;
 mod lists;
@@ -21,6 +22,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::{
+    beside::Beside,
     fault::Fault,
     lists::After,
     open::Opened,
@@ -43,8 +45,11 @@ use crate::{
 /// was told to keep (`synchronous=FULL`). Changes that arrive together are committed together, so the wait for the
 /// disk is shared. Several processes may open the file at once.
 ///
+/// On a full disk the file is opened and read, and sessions are used and ended as ever, with the room of a file of 512 KiB that
+/// is kept beside it (`FILE-reserve`). A file that cannot be written is opened to be read.
+///
 /// Dropping the store waits until what was accepted is done and brings the write-ahead log home: then the file alone holds
-/// everything. A file that is deleted or replaced while it is open is noticed at the next call, which is
+/// everything. A log (`FILE-wal`) that was left by another file, which a backup took the place of, is refused. A file that is deleted or replaced while it is open is noticed at the next call, which is
 /// [`Error::Unavailable`].
 ///
 /// A process must not open the file by itself while the store is open, not even to read it: closing a file drops the
@@ -52,8 +57,32 @@ use crate::{
 pub struct SqliteStore {
     file: Arc<Path>,
     key: AdoptableKey,
-    identity: Identity,
+    /// What lies beside it, unless it can only be read.
+    beside: Option<Beside>,
+    opened: OpenedFile,
     threads: Threads,
+}
+
+/// The file as it was opened.
+#[derive(Clone, Debug)]
+struct OpenedFile {
+    path: Arc<Path>,
+    identity: Identity,
+    /// Whether it was opened as one that nobody writes.
+    immutable: bool,
+}
+
+impl OpenedFile {
+    /// Whether it still lies there: what is written into a file that is no longer there would be gone later.
+    fn check(&self) -> Result<(), Fault> {
+        if !self.identity.is_at(&self.path) {
+            return Err(Fault::Replaced);
+        }
+        if self.immutable && Beside::of(&self.path).has_log() {
+            return Err(Fault::Written);
+        }
+        Ok(())
+    }
 }
 
 impl SqliteStore {
@@ -65,9 +94,9 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUrl`] if that names no file; [`Error::Store`] if the file cannot be created, is
-    /// read-only or damaged, belongs to something else or to a newer version; [`Error::Unavailable`] if another process
-    /// holds it locked.
+    /// [`Error::StoreUrl`] if that names no file; [`Error::Store`] if the file cannot be created or read, is damaged, belongs
+    /// to something else or to a newer version, or if the log beside it is another's; [`Error::Unavailable`] if another
+    /// process holds it locked.
     pub async fn open(file: impl AsRef<Path>) -> Result<Self> {
         Self::open_with_busy_timeout(file, Self::BUSY_TIMEOUT).await
     }
@@ -84,12 +113,14 @@ impl SqliteStore {
             // Nobody to hear the answer is no failure: the file is closed again.
             .spawn(move || drop(answer.send(open::open(&place, readers(), busy_timeout))))
             .map_err(no_thread)?;
-        let Opened { writer, readers, key, identity } = opened.await.map_err(|_| stopped(&file))??;
+        let Opened { writer, readers, key, identity, beside, immutable } =
+            opened.await.map_err(|_| stopped(&file))??;
         Ok(Self {
-            threads: Threads::start(writer, readers).map_err(no_thread)?,
+            threads: Threads::start(writer, readers, beside.clone()).map_err(no_thread)?,
+            opened: OpenedFile { path: Arc::clone(&file), identity, immutable },
             file,
             key: AdoptableKey::new(key),
-            identity,
+            beside,
         })
     }
 
@@ -103,20 +134,28 @@ impl SqliteStore {
 
     async fn write<T: Send + 'static>(
         &self,
+        work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        self.write_on_a_full_disk(false, work).await
+    }
+
+    /// What `frees` room is done on a full disk, too.
+    async fn write_on_a_full_disk<T: Send + 'static>(
+        &self,
+        frees: bool,
         mut work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
-        let (identity, file) = (self.identity, Arc::clone(&self.file));
-        // What is written into a file that is no longer there would be gone later.
-        let work = move |db: &Connection| if identity.is_at(&file) { work(db) } else { Err(Fault::Replaced) };
-        self.answer(self.threads.write(work).await)
+        let opened = self.opened.clone();
+        let work = move |db: &Connection| opened.check().and_then(|()| work(db));
+        self.answer(self.threads.write(frees, work).await)
     }
 
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
-        let (identity, file) = (self.identity, Arc::clone(&self.file));
-        let work = move |db: &Connection| if identity.is_at(&file) { work(db) } else { Err(Fault::Replaced) };
+        let opened = self.opened.clone();
+        let work = move |db: &Connection| opened.check().and_then(|()| work(db));
         self.answer(self.threads.read(work).await)
     }
 
@@ -163,7 +202,8 @@ impl SlotStore for SqliteStore {
             // Each by itself: one that cannot be done must not undo the others.
             let writes = transactions.iter().map(|transaction| {
                 let transaction = transaction.clone();
-                self.write(move |db| embedded::commit(&Within(db), &transaction, again))
+                let frees = embedded::frees(&transaction);
+                self.write_on_a_full_disk(frees, move |db| embedded::commit(&Within(db), &transaction, again))
             });
             let mut outcomes = Vec::with_capacity(transactions.len());
             for outcome in embedded::in_turn(writes).await {
@@ -175,7 +215,10 @@ impl SlotStore for SqliteStore {
 
     fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
         let touches = touches.to_vec();
-        Box::pin(self.write(move |db| touches.iter().map(|touch| Within(db).touch(touch, now)).collect()))
+        let touch = move |db: &Connection| {
+            touches.iter().map(|touch| Within(db).touch(touch, now)).collect::<Result<Vec<_>, Fault>>()
+        };
+        Box::pin(self.write_on_a_full_disk(true, touch))
     }
 
     fn list<'a>(
@@ -198,7 +241,7 @@ impl SlotStore for SqliteStore {
             let mut left = forget.limit;
             while left > 0 {
                 let portion = left.min(PORTION);
-                if !self.write(move |db| lists::forget(db, &forget, portion)).await? {
+                if !self.write_on_a_full_disk(true, move |db| lists::forget(db, &forget, portion)).await? {
                     return Ok(false);
                 }
                 left -= portion;
@@ -223,9 +266,11 @@ impl SlotStore for SqliteStore {
     /// Writes nothing, and asks the disk whether it could.
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
         Box::pin(async move {
-            let prove = |db: &Connection| {
+            let beside = self.beside.clone();
+            let prove = move |db: &Connection| {
                 db.execute("UPDATE meta SET value = value WHERE name = 'partition_key'", [])?;
-                Ok(())
+                // In the log there may be room that was taken before.
+                beside.as_ref().map_or(Ok(()), Beside::try_writing)
             };
             self.write(prove).await?;
             Ok(None)

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
-use super::fault::Fault;
+use super::{beside::Beside, fault::Fault};
 use crate::{
     Error, PartitionKey, Result,
     store::{
@@ -26,6 +26,10 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     pub(super) key: PartitionKey,
     pub(super) identity: Identity,
+    /// What lies beside it, unless it can only be read.
+    pub(super) beside: Option<Beside>,
+    /// Whether it was opened as one that nobody writes.
+    pub(super) immutable: bool,
 }
 
 const ADDRESS: Address = Address { scheme: "sqlite", names: "file", example: "sessions.db" };
@@ -41,26 +45,118 @@ pub(super) fn file_named(address: &Path) -> Result<PathBuf> {
     ADDRESS.path(address)
 }
 
-/// Opens `file` and creates it if there is none. Blocks, for at most `patience` when others hold it locked.
+/// Opens `file` and creates it if there is none. Blocks, for at most `patience` when others hold it locked. One that cannot
+/// be written is opened to be read.
 pub(super) fn open(file: &Path, readers: usize, patience: Duration) -> Result<Opened> {
     make_file(file)?;
-    let fault = |fault: Fault| fault.into_error(file);
-    let mut writer = connect(file, patience).map_err(fault)?;
-    if writer.is_readonly(MAIN_DB).map_err(|error| fault(error.into()))? {
-        return Err(unusable(file, "is read-only: let this process write to it and to its directory"));
+    let beside = Beside::of(file);
+    beside.check_log()?;
+    let opened = match to_write(file, &beside, readers, patience) {
+        // What makes the log readable takes room, too.
+        Err(Refused::Fault(fault)) if fault.is_full() && beside.use_reserve() => {
+            to_write(file, &beside, readers, patience)
+        }
+        opened => opened,
+    };
+    match opened {
+        Err(Refused::Fault(fault)) if fault.is_read_only() => match to_read(file, &beside, readers, patience) {
+            Err(Refused::Fault(_)) => Err(fault.into_error(file)),
+            opened => opened.map_err(|refused| refused.into_error(file)),
+        },
+        opened => {
+            let opened = opened.map_err(|refused| refused.into_error(file))?;
+            beside.fill_reserve();
+            Ok(opened)
+        }
+    }
+}
+
+/// Why a file is not opened.
+enum Refused {
+    Fault(Fault),
+    Error(Error),
+}
+
+impl Refused {
+    fn into_error(self, file: &Path) -> Error {
+        match self {
+            Self::Fault(fault) => fault.into_error(file),
+            Self::Error(error) => error,
+        }
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn to_write(file: &Path, beside: &Beside, readers: usize, patience: Duration) -> Result<Opened, Refused> {
+    let mut writer = connect(file, Access::Write, patience)?;
+    if writer.is_readonly(MAIN_DB)? {
+        return to_read(file, beside, readers, patience);
     }
     // A file that belongs to somebody else must be left exactly as it is, so look before changing anything.
-    let version = version(&mut writer).map_err(fault)?.check(file)?;
+    let version = version(&mut writer)?.check(file)?;
     use_wal(&writer, file, patience)?;
     if version < LATEST {
         migrate(&mut writer, file)?;
     }
-    let readers = (0..readers).map(|_| connect_reader(file, patience)).collect::<Result<_, _>>().map_err(fault)?;
-    let key = partition_key(&writer).map_err(fault)?;
+    opened(file, writer, Access::Write, readers, patience, Some(beside.clone()))
+}
+
+/// Opens a file that this process may not write, or whose directory.
+fn to_read(file: &Path, beside: &Beside, readers: usize, patience: Duration) -> Result<Opened, Refused> {
+    let look = |access| {
+        let mut db = connect(file, access, patience)?;
+        Ok::<_, Fault>((version(&mut db)?, db))
+    };
+    let (header, db, access) = match look(Access::Read) {
+        // SQLite cannot make what processes share. Where there is no log, nobody writes the file, and there is nothing to share.
+        Err(fault) if fault.is_read_only() && !beside.has_log() => {
+            let (header, db) = look(Access::Immutable)?;
+            (header, db, Access::Immutable)
+        }
+        looked => {
+            let (header, db) = looked?;
+            (header, db, Access::Read)
+        }
+    };
+    if header.check(file)? < LATEST {
+        let problem =
+            "is read-only: let this process write to it and to its directory, once at least, to make its tables";
+        return Err(unusable(file, problem).into());
+    }
+    opened(file, db, access, readers, patience, None)
+}
+
+fn opened(
+    file: &Path,
+    writer: Connection,
+    access: Access,
+    readers: usize,
+    patience: Duration,
+    beside: Option<Beside>,
+) -> Result<Opened, Refused> {
+    let readers = (0..readers).map(|_| connect_reader(file, access, patience)).collect::<Result<_, _>>()?;
+    let key = partition_key(&writer)?;
     let key = key.ok_or_else(|| unusable(file, "has lost its partition key: restore it from a backup"))?;
     let identity = Identity::of(file)
         .map_err(|error| Error::store(format_args!("{} cannot be looked at", file.display()), error))?;
-    Ok(Opened { writer, readers, key, identity })
+    Ok(Opened { writer, readers, key, identity, beside, immutable: access == Access::Immutable })
 }
 
 /// Which version is there. Blocks, makes and changes nothing.
@@ -70,8 +166,14 @@ pub(super) fn schema(file: &Path, patience: Duration) -> Result<Schema> {
         return Ok(Schema { found: None, latest });
     }
     make_file(file)?;
-    let mut db = connect(file, patience).map_err(|fault| fault.into_error(file))?;
-    let header = version(&mut db).map_err(|fault| fault.into_error(file))?;
+    let beside = Beside::of(file);
+    beside.check_log()?;
+    let look = |access| version(&mut connect(file, access, patience)?);
+    let header = match look(Access::Write) {
+        Err(fault) if fault.is_read_only() && !beside.has_log() => look(Access::Immutable),
+        header => header,
+    };
+    let header = header.map_err(|fault| fault.into_error(file))?;
     let found = match header {
         Header { application: APPLICATION, version, .. } => u32::try_from(version).ok(),
         _ => header.check(file).map(|_| None)?,
@@ -116,8 +218,27 @@ fn make_file(file: &Path) -> Result<()> {
     }
 }
 
-fn connect(file: &Path, patience: Duration) -> Result<Connection, Fault> {
-    let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+/// How a connection may use the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+    /// It only reads, and nobody writes.
+    Immutable,
+}
+
+fn connect(file: &Path, access: Access, patience: Duration) -> Result<Connection, Fault> {
+    let mode = match access {
+        Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Access::Immutable => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+    };
+    let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = if access == Access::Immutable {
+        Connection::open_with_flags(immutable_address(file), flags)?
+    } else {
+        Connection::open_with_flags(file, flags)?
+    };
     db.busy_timeout(patience)?;
     db.set_prepared_statement_cache_capacity(64);
     // What was committed is on the disk before anyone hears of it.
@@ -125,11 +246,18 @@ fn connect(file: &Path, patience: Duration) -> Result<Connection, Fault> {
     // Ids are random, so is the page each of them needs.
     db.pragma_update(None, "cache_size", "-16384")?;
     db.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // The thread that writes has the file take in the log, and notes it.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(db)
 }
 
-fn connect_reader(file: &Path, patience: Duration) -> Result<Connection, Fault> {
-    let db = connect(file, patience)?;
+fn immutable_address(file: &Path) -> String {
+    let path = file.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("file:{path}?immutable=1")
+}
+
+fn connect_reader(file: &Path, access: Access, patience: Duration) -> Result<Connection, Fault> {
+    let db = connect(file, access, patience)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
@@ -176,35 +304,35 @@ fn header(db: &Connection) -> Result<Header, Fault> {
 }
 
 /// Lets readers and a writer go on beside each other. SQLite does not wait by itself for the lock this takes.
-fn use_wal(db: &Connection, file: &Path, patience: Duration) -> Result<()> {
+fn use_wal(db: &Connection, file: &Path, patience: Duration) -> Result<(), Refused> {
     let deadline = Instant::now() + patience;
     loop {
         let mode = db.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
         match mode.map_err(Fault::from) {
             Ok(mode) if mode == "wal" => return Ok(()),
-            Ok(_) => return Err(unusable(file, "lies where SQLite cannot share memory: move it to a local disk")),
+            Ok(_) => {
+                return Err(unusable(file, "lies where SQLite cannot share memory: move it to a local disk").into());
+            }
             Err(fault) if fault.is_locked() && Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-            Err(fault) => return Err(fault.into_error(file)),
+            Err(fault) => return Err(fault.into()),
         }
     }
 }
 
-fn migrate(db: &mut Connection, file: &Path) -> Result<()> {
-    let fault = |error: rusqlite::Error| Fault::from(error).into_error(file);
-    let change = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(fault)?;
+fn migrate(db: &mut Connection, file: &Path) -> Result<(), Refused> {
+    let change = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Another process may have been faster.
-    let from = header(&change).map_err(|fault| fault.into_error(file))?.check(file)?;
+    let from = header(&change)?.check(file)?;
     for (version, migration) in (1..).zip(MIGRATIONS).skip_while(|(version, _)| *version <= from) {
-        change.execute_batch(migration).map_err(fault)?;
-        change.pragma_update(None, "user_version", version).map_err(fault)?;
+        change.execute_batch(migration)?;
+        change.pragma_update(None, "user_version", version)?;
     }
     if from == 0 {
         let key = PartitionKey::generate()?;
-        change.pragma_update(None, "application_id", APPLICATION).map_err(fault)?;
-        let insert = "INSERT INTO meta (name, value) VALUES (?1, ?2)";
-        change.execute(insert, (PARTITION_KEY, key.as_bytes())).map_err(fault)?;
+        change.pragma_update(None, "application_id", APPLICATION)?;
+        change.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", (PARTITION_KEY, key.as_bytes()))?;
     }
-    change.commit().map_err(fault)
+    Ok(change.commit()?)
 }
 
 fn partition_key(db: &Connection) -> Result<Option<PartitionKey>, Fault> {

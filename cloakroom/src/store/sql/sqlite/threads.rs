@@ -14,7 +14,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::fault::Fault;
+use super::{beside::Beside, fault::Fault};
 
 /// Hands work to the threads.
 #[derive(Debug)]
@@ -35,7 +35,11 @@ struct Queues {
 pub(super) struct Stopped;
 
 impl Threads {
-    pub(super) fn start(write_with: Connection, read_with: Vec<Connection>) -> io::Result<Self> {
+    pub(super) fn start(
+        write_with: Connection,
+        read_with: Vec<Connection>,
+        beside: Option<Beside>,
+    ) -> io::Result<Self> {
         let (writes, to_write) = mpsc::channel(QUEUE);
         let (reads, to_read) = mpsc::channel(QUEUE);
         let to_read = Arc::new(Mutex::new(to_read));
@@ -45,7 +49,7 @@ impl Threads {
             running.push(spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?);
         }
         // The last one: it brings the log home when no reader holds it any more.
-        running.push(spawn("cloakroom-sqlite-write", move || write_all(&write_with, to_write))?);
+        running.push(spawn("cloakroom-sqlite-write", move || write_all(&write_with, beside.as_ref(), to_write))?);
         Ok(Self { queues: Some(Queues { writes, reads }), running })
     }
 
@@ -54,13 +58,14 @@ impl Threads {
     }
 
     /// Runs `work` in a write transaction, perhaps again if the transaction had to be repeated, and answers
-    /// when it is on the disk.
+    /// when it is on the disk. What `frees` room may use the reserve.
     pub(super) async fn write<T: Send + 'static>(
         &self,
+        frees: bool,
         work: impl FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<Result<T, Fault>, Stopped> {
         let (answer, answered) = oneshot::channel();
-        let task = WriteTask { work, outcome: None, answer };
+        let task = WriteTask { work, frees, outcome: None, answer };
         self.queues()?.writes.send(Box::new(task)).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
@@ -115,7 +120,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Panicked))
 }
 
-fn write_all(db: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
+fn write_all(db: &Connection, beside: Option<&Beside>, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
     while let Some(first) = waiting.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH
@@ -123,11 +128,13 @@ fn write_all(db: &Connection, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
         {
             batch.push(next);
         }
-        write_batch(db, batch);
+        write_batch(db, beside, batch);
+        if let Some(beside) = beside {
+            beside.take_in_if_long(db);
+        }
     }
     // The file alone is the store. Where another process still reads, that one does it later.
-    let home = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    if let Err(error) = home {
+    if let Some(Err(error)) = beside.map(|beside| beside.take_in(db, "TRUNCATE")) {
         tracing::warn!(%error, "the write-ahead log could not be brought home; it lies beside the file and belongs to it");
     }
 }
@@ -145,13 +152,13 @@ impl Drop for Threads {
 
 /// Runs and answers all of a batch. If their common transaction is lost, each gets one of its own, so that one write
 /// that cannot be done does not fail the others.
-fn write_batch(db: &Connection, mut batch: Vec<Box<dyn Write>>) {
+fn write_batch(db: &Connection, beside: Option<&Beside>, mut batch: Vec<Box<dyn Write>>) {
     match commit_together(db, &mut batch) {
         Ok(()) => {}
-        Err(lost) if batch.len() == 1 || lost.is_locked() => fail_all(&mut batch, &lost),
+        Err(lost) if lost.is_locked() || (batch.len() == 1 && !lost.is_full()) => fail_all(&mut batch, &lost),
         Err(lost) => {
             tracing::debug!(writes = batch.len(), "a group of writes was undone and is repeated one by one: {lost:?}");
-            commit_each(db, &mut batch);
+            commit_each(db, beside, &mut batch);
         }
     }
     for write in batch {
@@ -159,9 +166,19 @@ fn write_batch(db: &Connection, mut batch: Vec<Box<dyn Write>>) {
     }
 }
 
-fn commit_each(db: &Connection, batch: &mut [Box<dyn Write>]) {
+fn commit_each(db: &Connection, beside: Option<&Beside>, batch: &mut [Box<dyn Write>]) {
     for at in 0..batch.len() {
-        match commit_together(db, &mut batch[at..=at]) {
+        let mut done = commit_together(db, &mut batch[at..=at]);
+        if let (Err(lost), Some(beside)) = (&done, beside.filter(|_| batch[at].frees()))
+            && lost.is_full()
+        {
+            beside.use_reserve();
+            done = commit_together(db, &mut batch[at..=at]);
+            // Takes no more room than before, if it can; otherwise the log goes on.
+            let _ = beside.take_in(db, "TRUNCATE");
+            beside.fill_reserve();
+        }
+        match done {
             Ok(()) => {}
             // One wait for a locked database is enough for all of them.
             Err(lost) if lost.is_locked() => return fail_all(&mut batch[at..], &lost),
@@ -189,8 +206,8 @@ fn commit_together(db: &Connection, writes: &mut [Box<dyn Write>]) -> Result<(),
 fn run_one(db: &Connection, write: &mut dyn Write) -> Result<(), Fault> {
     run(db, "SAVEPOINT one")?;
     if let Err(fault) = write.run(db) {
-        // A full disk or a failing one may have undone the whole transaction already.
-        if db.is_autocommit() {
+        // A full disk or a failing one may have undone the whole transaction already. For a full one there is a reserve.
+        if db.is_autocommit() || fault.is_full() {
             return Err(fault);
         }
         run(db, "ROLLBACK TO one")?;
@@ -212,6 +229,8 @@ fn run(db: &Connection, statement: &str) -> Result<(), Fault> {
 trait Write: Send {
     /// Does the work and keeps the outcome, in place of that of an earlier run.
     fn run(&mut self, db: &Connection) -> Result<(), Fault>;
+    /// Whether it makes room on the disk, or takes none for long.
+    fn frees(&self) -> bool;
     /// Keeps the failure as its outcome.
     fn fail(&mut self, fault: &Fault);
     /// Tells who waits.
@@ -220,6 +239,7 @@ trait Write: Send {
 
 struct WriteTask<W, T> {
     work: W,
+    frees: bool,
     outcome: Option<Result<T, Fault>>,
     answer: oneshot::Sender<Result<T, Fault>>,
 }
@@ -234,6 +254,10 @@ where
         let done = outcome.as_ref().map(|_| ()).map_err(Fault::clone);
         self.outcome = Some(outcome);
         done
+    }
+
+    fn frees(&self) -> bool {
+        self.frees
     }
 
     fn fail(&mut self, fault: &Fault) {
