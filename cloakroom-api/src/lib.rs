@@ -21,6 +21,8 @@ pub mod schema;
 mod users;
 mod values;
 
+pub use schemars;
+
 pub use answers::{
     Client, Cookie, Counted, Ended, HandedOver, Health, Job, JobState, Jobs, Listed, Locked, Reaped, Renewed, Resumed,
     ResumedMany, ResumedOne, Revoked, Rotated, Session, Shown, Started, Unlocked,

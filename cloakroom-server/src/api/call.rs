@@ -6,7 +6,10 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
 };
-use cloakroom_api::Nothing;
+use cloakroom_api::{
+    Nothing,
+    schemars::{JsonSchema, Schema, SchemaGenerator},
+};
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 
@@ -37,6 +40,9 @@ pub(super) struct NoBody;
 /// What can be made of a body.
 pub(super) trait FromBody: Sized {
     fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem>;
+
+    /// What it looks like, for the OpenAPI document; `None` where there is none.
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
 }
 
 impl FromBody for NoBody {
@@ -47,14 +53,22 @@ impl FromBody for NoBody {
         let detail = "This call takes no body; nothing was done. Its parameters belong in the query.";
         Err(Problem::new(Code::UnexpectedBody, detail))
     }
+
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
 }
 
-impl<T: DeserializeOwned> FromBody for T {
+impl<T: DeserializeOwned + JsonSchema> FromBody for T {
     fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
         if !body.is_empty() {
             check_type(headers)?;
         }
         strict::body(body)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<T>())
     }
 }
 
