@@ -254,7 +254,7 @@ pub struct Lock {
     pub lease_seconds: Option<u64>,
     /// How long another holder is waited for. Default 0.
     #[serde(skip_serializing_if = "is_default")]
-    #[schemars(range(max = 30))]
+    #[schemars(range(max = 10))]
     pub wait_seconds: u64,
 }
 

@@ -130,21 +130,19 @@ impl Edit {
         self.deadlines == Deadlines::default() && !self.remove_all && self.remove.is_empty() && !self.sets_something()
     }
 
-    fn sets_something(&self) -> bool {
+    /// Whether a session would begin with it.
+    pub(super) fn sets_something(&self) -> bool {
         !self.set.is_empty() || !self.add.is_empty()
     }
 
-    /// What a session starts with that has nothing to be changed yet; `None` where nothing is set.
-    pub(super) fn first_data(&self) -> Result<Option<Data>, Problem> {
-        if !self.sets_something() {
-            return Ok(None);
-        }
+    /// What a session starts with that has nothing to be changed yet.
+    pub(super) fn first_data(&self) -> Result<Data, Problem> {
         let sums = self.add.iter().map(|(key, addend)| {
             let total = sum(&zero(), addend).map_err(|why| no_sum(key, why))?;
             Ok((Arc::clone(key), total))
         });
         let set = self.set.iter().cloned().map(Ok);
-        set.chain(sums).collect::<Result<Vec<_>, Problem>>().map(|entries| Some(entries.into_iter().collect()))
+        Ok(set.chain(sums).collect::<Result<Vec<_>, Problem>>()?.into_iter().collect())
     }
 
     /// Makes the change. Starts from `record`, where it was loaded already.

@@ -39,6 +39,18 @@ pub(crate) fn token(text: &TokenText) -> Result<Token, Problem> {
     text.token().ok_or_else(Problem::unknown_session)
 }
 
+/// Refuses what the library would when it acts: a dry run must not say that all is well.
+pub(crate) fn check_text(field: &str, text: Option<&str>, may_be_empty: bool) -> Result<(), Problem> {
+    const MOST: usize = 256;
+    let problem = match text {
+        Some("") if !may_be_empty => "it is empty; leave it out instead".to_owned(),
+        Some(text) if text.len() > MOST => format!("it has {} bytes, the limit is {MOST}", text.len()),
+        Some(text) if text.chars().any(char::is_control) => "it contains a control character".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(Problem::field(Code::InvalidField, field, format!("{field}: {problem}")))
+}
+
 /// The entries that a request gives, values byte for byte as they came; `field` is what it calls them.
 ///
 /// More than a session may hold is refused, before any of it is kept; so is a key that comes twice: which of its values

@@ -16,7 +16,7 @@ use super::{
 
 /// The longest that a lock is held without being renewed, and waited for, in seconds.
 pub(super) const MOST_LEASE: u64 = 3600;
-pub(super) const MOST_WAIT: u64 = 30;
+pub(super) const MOST_WAIT: u64 = 10;
 
 pub(super) async fn lock(
     PathId(id): PathId,

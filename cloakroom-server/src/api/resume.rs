@@ -30,6 +30,10 @@ pub(super) async fn resume(
     let (token, touch, client) = (token.clone(), touch.unwrap_or(true), client.clone());
     let edit = Edit::read(given!(request), &app.sessions, attempt.as_ref())?;
     let Some(text) = token else {
+        if !edit.sets_something() {
+            let detail = "token: it is missing; a visitor without one gets a session once something is set";
+            return Err(Problem::field(Code::MissingField, "token", detail));
+        }
         guard::require(caller.as_ref(), Scope::Write)?;
         let visitor = Visitor { key: start::idempotency_key(attempt.as_ref(), &headers), client, attempt };
         let work = app.work.clone();
@@ -71,11 +75,7 @@ async fn first(app: &App, edit: &Edit, visitor: Visitor) -> Result<Response, Pro
             return Err(Problem::field(Code::InvalidField, field, detail));
         }
     }
-    let Some(data) = edit.first_data()? else {
-        let detail = "token: it is missing; a visitor without one gets a session once something is set";
-        return Err(Problem::field(Code::MissingField, "token", detail));
-    };
-    let mut start = Start::anonymous().data(data).client(start::client(visitor.client));
+    let mut start = Start::anonymous().data(edit.first_data()?).client(start::client(visitor.client));
     if let Some(key) = visitor.key {
         start = start.idempotency_key(key);
     }

@@ -11,7 +11,7 @@ use cloakroom_api::{Nothing, Revoke, Revoked};
 
 use super::{
     call::Call,
-    json::ok,
+    json::{check_text, ok},
     operation::Operation,
     problem::{Code, Problem},
 };
@@ -32,6 +32,7 @@ pub(super) async fn revoke(
     Call { app, body: request, .. }: Call<Nothing, Revoke>,
 ) -> Result<Response, Problem> {
     check(&request)?;
+    check_text("note", request.note.as_deref(), true)?;
     let ending = Ending { reason: reason(&request)?, by: None, note: request.note.clone() };
     let query = query(&request, app.sessions.now());
     let except = request.except.0;

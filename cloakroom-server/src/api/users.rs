@@ -18,7 +18,7 @@ use http::request::Parts;
 
 use super::{
     call::Call,
-    json::ok,
+    json::{check_text, ok},
     operation::Operation,
     problem::{Code, Problem},
     revoke::{preview, revoked},
@@ -111,6 +111,7 @@ pub(super) async fn clear_sessions(
     Extension(operation): Extension<Arc<Operation>>,
     Call { app, body: request, .. }: Call<Nothing, ClearSessions>,
 ) -> Result<Response, Problem> {
+    check_text("by", request.by.as_deref(), false)?;
     let mut clear = Clear::of(user).force(request.force);
     if let Some(current) = request.keep {
         clear = clear.keep(current);

@@ -79,14 +79,14 @@ fn a_lock_is_waited_for_when_that_is_asked() {
     let (_, id) = server.start_session("{}");
     post(&server, &id, "lock", &json!({"lease_seconds": 3600})).expect(200);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| post(&server, &id, "lock", &json!({"wait_seconds": 30})).expect(200).at("/lock"));
+        let waiting = scope.spawn(|| post(&server, &id, "lock", &json!({"wait_seconds": 10})).expect(200).at("/lock"));
         assert_eq!(post(&server, &id, "unlock", &json!({"lock": 1})).expect(200).at("/released"), true);
         assert_eq!(waiting.join().unwrap(), 2);
     });
     for (body, field) in [
         (json!({"lease_seconds": 0}), "lease_seconds"),
         (json!({"lease_seconds": 3601}), "lease_seconds"),
-        (json!({"wait_seconds": 31}), "wait_seconds"),
+        (json!({"wait_seconds": 11}), "wait_seconds"),
     ] {
         assert_eq!(post(&server, &id, "lock", &body).expect_problem(422, "invalid_field").at("/field"), field);
     }

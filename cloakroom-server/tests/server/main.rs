@@ -19,6 +19,7 @@ mod kill9;
 mod leases;
 #[cfg(target_os = "linux")]
 mod local_stores;
+mod openapi;
 mod operations;
 mod secrets;
 mod settings;

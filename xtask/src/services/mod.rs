@@ -34,6 +34,7 @@ use run_directory::RunDirectory;
 pub(crate) const ALL: &[&dyn Service] = &[
     &tools::Valgrind,
     &tools::Chromium,
+    &tools::Schemathesis,
     &postgres::Postgres,
     &mariadb::MariaDb,
     &redis::Redis,

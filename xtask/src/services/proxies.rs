@@ -163,7 +163,7 @@ fn runs(program: &Path) -> bool {
 }
 
 /// The Python whose pip downloads.
-fn pip() -> Result<PathBuf> {
+pub(super) fn pip() -> Result<PathBuf> {
     let python = find_program("python3", []).context("python3 is not here")?;
     match command::output(Command::new(&python).args(["-m", "pip", "--version"])) {
         Some(_) => Ok(python),

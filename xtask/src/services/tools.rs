@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Instance, Place, Service};
+use super::{Instance, Place, Service, proxies::pip};
 use crate::command::{self, find_program};
 
 /// Counts instructions, which do not vary as times do.
@@ -19,6 +19,11 @@ pub(crate) struct Chromium;
 
 /// What steers the browser, and what looks for pages that not everyone can use.
 const MODULES: [(&str, &str); 2] = [("playwright-core", "1.65.1"), ("axe-core", "4.14.1")];
+
+/// Makes requests of an OpenAPI document, and looks whether the answers are those that it says.
+pub(crate) struct Schemathesis;
+
+const SCHEMATHESIS: &str = "4.32.5";
 
 impl Service for Valgrind {
     fn name(&self) -> &'static str {
@@ -82,6 +87,57 @@ impl Service for Chromium {
         let values = values.into_iter().map(|path| path.to_string_lossy().into_owned()).collect();
         Ok(Instance { values, processes: Vec::new() })
     }
+}
+
+impl Service for Schemathesis {
+    fn name(&self) -> &'static str {
+        "schemathesis"
+    }
+
+    fn variables(&self) -> &'static [&'static str] {
+        &["CLOAKROOM_TEST_SCHEMATHESIS"]
+    }
+
+    fn used_by_tests(&self) -> bool {
+        true
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &["python3-pip"]
+    }
+
+    fn find(&self) -> Result<()> {
+        pip().map(drop)
+    }
+
+    fn start(&self, place: &Place) -> Result<Instance> {
+        let modules = schemathesis(&place.tools)?;
+        Ok(Instance { values: vec![modules.to_string_lossy().into_owned()], processes: Vec::new() })
+    }
+}
+
+/// The directory for Python to find it in. It is downloaded once.
+fn schemathesis(tools: &Path) -> Result<PathBuf> {
+    let home = tools.join(format!("schemathesis-{SCHEMATHESIS}"));
+    fs::create_dir_all(&home)?;
+    let lock = File::create(home.join("lock"))?;
+    lock.lock().context("cannot lock the directory of tools")?;
+    let python = pip()?;
+    let runs = || {
+        let mut version = Command::new(&python);
+        command::output(version.env("PYTHONPATH", &home).args(["-m", "schemathesis.cli", "--version"])).is_some()
+    };
+    if !runs() {
+        let mut install = Command::new(&python);
+        install.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--upgrade"]);
+        install.args(["--disable-pip-version-check", "--root-user-action=ignore", "--target"]).arg(&home);
+        install.arg(format!("schemathesis=={SCHEMATHESIS}")).stdout(Stdio::null());
+        command::run(&mut install).context("cannot download schemathesis")?;
+    }
+    if !runs() {
+        bail!("schemathesis does not run on this machine");
+    }
+    Ok(home)
 }
 
 fn browser() -> Result<PathBuf> {
