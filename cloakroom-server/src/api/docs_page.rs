@@ -76,7 +76,8 @@ fn operations(document: &Value) -> Vec<(&str, String, &Value)> {
         })
         .collect();
     all.sort_by_key(|(path, _, operation)| {
-        (operation["tags"][0] == "server", operation["tags"][0].to_string(), path.len())
+        let tag = operation["tags"][0].as_str().unwrap_or_default();
+        (tag == "server", tag != "sessions", tag.to_owned(), path.len())
     });
     all
 }
@@ -105,7 +106,7 @@ fn call(html: &mut String, document: &Value, path: &str, method: &str, operation
                     "<dt><code>{}</code> <i>{place}, {}</i></dt><dd>{}</dd>",
                     Text(parameter["name"].as_str().unwrap_or_default()),
                     Kind(&parameter["schema"]),
-                    Text(parameter["description"].as_str().unwrap_or_default())
+                    Prose(parameter["description"].as_str().unwrap_or_default())
                 ),
             );
         }
@@ -137,7 +138,7 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 /// The fields of an object, or what else a type is.
 fn about(html: &mut String, schema: &Value) {
     if let Some(description) = schema["description"].as_str() {
-        push(html, format_args!("<p>{}</p>", Text(description)));
+        push(html, format_args!("<p>{}</p>", Prose(description)));
     }
     let Some(fields) = schema["properties"].as_object() else {
         push(html, format_args!("<p>{}</p>", Kind(schema)));
@@ -153,7 +154,7 @@ fn about(html: &mut String, schema: &Value) {
                 "<dt><code>{}</code>{mark} <i>{}</i></dt><dd>{}</dd>",
                 Text(name),
                 Kind(field),
-                Text(field["description"].as_str().unwrap_or_default())
+                Prose(field["description"].as_str().unwrap_or_default())
             ),
         );
     }
@@ -214,6 +215,19 @@ struct Literal<'a>(&'a Value);
 impl std::fmt::Display for Literal<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "<code>{}</code>", Text(&self.0.to_string()))
+    }
+}
+
+/// Text with `code` in it.
+struct Prose<'a>(&'a str);
+
+impl std::fmt::Display for Prose<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(prose) = self;
+        prose.split('`').enumerate().try_for_each(|(n, part)| match n % 2 {
+            0 => write!(f, "{}", Text(part)),
+            _ => write!(f, "<code>{}</code>", Text(part)),
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use self::{failure::Failure, target::Target};
 use crate::{output, percent, redact};
 
 mod audit;
+mod change;
 mod clear_sessions;
 mod copy;
 mod doctor;
@@ -55,6 +56,8 @@ enum Command {
     Start(start::Start),
     /// Show one session, or how it ended
     Show(show::Show),
+    /// Change a session's data, touch it, or move its deadlines
+    Change(change::Change),
     /// List living sessions
     List(list::List),
     /// End sessions: by id, or all that match
@@ -112,6 +115,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Start(start) => start.run(),
             Command::Show(show) => show.run(),
+            Command::Change(change) => change.run(),
             Command::List(list) => list.run(),
             Command::Revoke(revoke) => revoke.run(),
             Command::ClearSessions(clear) => clear.run(),

@@ -7,7 +7,11 @@ use cloakroom_server::{ApiKey, ApiKeys, Scope, Server, keys};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, TestServer, agent, send};
+use crate::common::{
+    Answer, TestServer, agent,
+    binary::{Directory, Done},
+    send,
+};
 
 fn resume(server: &TestServer, body: &Value) -> Answer {
     server.post("/v1/sessions/resume", &body.to_string())
@@ -220,8 +224,10 @@ fn a_key_that_may_read_alone_resumes_and_changes_nothing() {
         let mut body = change.clone();
         body["token"] = token.clone().into();
         assert_eq!(read(body).expect_problem(403, "scope_missing").at("/scope"), "write");
-        read(change).expect_problem(403, "scope_missing");
     }
+    read(json!({"set": {"a": 1}})).expect_problem(403, "scope_missing");
+    read(json!({"add": {"a": 1}})).expect_problem(403, "scope_missing");
+    assert_eq!(server.get("/v1/sessions/count").at("/count"), 1, "none was started");
     let written = json!({"token": token, "set": {"a": 1}}).to_string();
     server.call(&server.write, Method::POST, "/v1/sessions/resume", &written).expect(200);
 }
@@ -308,4 +314,27 @@ fn a_count_says_whether_it_is_exact() {
         assert_eq!(counted.json(), json!({"count": count, "exact": true}), "{query}");
     }
     server.get("/v1/sessions/count?users=anna").expect_problem(422, "invalid_parameter");
+}
+
+#[test]
+fn the_command_line_changes_a_session() {
+    let directory = Directory::new();
+    let server = directory.serve(&[]);
+    let id = server.call(Method::POST, "/v1/sessions", r#"{"user":"anna","data":{"n":1,"gone":1}}"#).expect(201);
+    let id = id.text_of("/session/id");
+    let change = |arguments: &[&str]| {
+        let key = directory.path("cloakroom.key");
+        let all = [&["change", &id, "--server", &server.url, "--json"], arguments].concat();
+        let output = directory.command(&all).env("CLOAKROOM_API_KEY_FILE", key).output().unwrap();
+        Done::of(output)
+    };
+    let changed =
+        change(&["--set", r#"theme="dark""#, "--add", "n=2", "--remove", "gone", "--idle", "2h", "--ends-at", "never"]);
+    let session: Value = serde_json::from_str(&changed.expect(0).out).unwrap();
+    assert_eq!(session["session"]["data"], json!({"n": 3, "theme": "dark"}));
+    assert_eq!((&session["session"]["idle_seconds"], &session["session"]["ends_at"]), (&json!(7200), &Value::Null));
+    change(&["--touch"]).expect(0);
+    assert!(change(&[]).expect(2).err.contains("--touch"), "nothing to do is said");
+    assert!(change(&["--set", "theme=dark"]).expect(2).err.contains("not JSON"));
+    assert!(change(&["--ends-at", "tomorrow"]).expect(2).err.contains("never"));
 }

@@ -54,6 +54,7 @@ impl Sample {
         vec![
             (vec!["start", "--user", "ben"], "", true),
             (vec!["show", id], "", true),
+            (vec!["change", id, "--touch", "--set", "a=1"], "", true),
             (vec!["list"], "", true),
             (vec!["users", "set", "ben", "--full-name", "Ben"], "", true),
             (vec!["users", "show", "anna"], "", true),
