@@ -10,7 +10,7 @@ pub const KEYS: [&str; 10] =
 pub const READ_KEY: &str = "last_page";
 
 /// The one that is written.
-pub(crate) const WRITTEN_KEY: &str = "visits";
+pub const WRITTEN_KEY: &str = "visits";
 
 /// Bytes of the keys and of the values as JSON.
 pub const PAYLOAD_BYTES: usize = {
