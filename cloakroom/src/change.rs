@@ -37,6 +37,9 @@ pub struct Change {
     pub lease: Option<u64>,
     /// How large the data may be afterwards: bytes of all keys and values. A record that is over it already may shrink.
     pub max_data_bytes: usize,
+    /// The record it was decided from, if the caller keeps it. Where that is all that is to be known, a store behind a network
+    /// need not answer with the whole session. A store that shares its records changes in place what nobody keeps.
+    pub known: Option<Arc<Record>>,
 }
 
 /// Fields of a session that can change while it lives. `None` leaves a field alone; the inner `None` empties it.
@@ -99,6 +102,7 @@ impl Change {
             if_version: None,
             lease: None,
             max_data_bytes,
+            known: None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     },
     store::{
         Updated,
-        slots::{Committed, DataChange, Expect, Outcome, Slot, SlotStore, Transaction, Write},
+        slots::{Committed, DataChange, Expect, Known, Outcome, Slot, SlotStore, Transaction, Write},
     },
 };
 
@@ -37,7 +37,7 @@ pub(super) async fn update<S: SlotStore + ?Sized>(
     }
     let transaction = changing_data(id, change, now);
     let slot = match commit(slots, &transaction).await? {
-        Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
+        Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers, change)?)),
         Outcome::Conflict(slot) => slot,
     };
     Box::pin(update_after(slots, transaction, slot, change)).await
@@ -63,7 +63,7 @@ async fn update_after<S: SlotStore + ?Sized>(
         // By now it would do.
         attempts.get_or_insert_with(|| Attempts::at_session(id)).again().await?;
         match commit(slots, &transaction).await? {
-            Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
+            Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers, change)?)),
             Outcome::Conflict(slot) => found = slot,
         }
     }
@@ -88,7 +88,7 @@ async fn update_with_head<S: SlotStore + ?Sized>(
             Ok(record) => record,
             Err(answer @ Updated::Applied(_)) => return Ok(answer),
             Err(answer) => {
-                return unless_applied_before(slots, id, changing_data(id, change, now), revision, answer).await;
+                return unless_applied_before(slots, id, change, now, revision, answer).await;
             }
         };
         let mut transaction = changing_data(id, change, now).relying_on([Expect::Head(id, revision)]);
@@ -99,7 +99,7 @@ async fn update_with_head<S: SlotStore + ?Sized>(
         let head = writes_head.then(|| Record { revision: random_id(), ..decided });
         transaction.writes.extend(head.map(|head| Write::Head(Arc::new(head))));
         match commit(slots, &transaction).await? {
-            Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers)?)),
+            Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers, change)?)),
             Outcome::Conflict(fresh) => slot = fresh,
         }
         attempts.again().await?;
@@ -111,14 +111,15 @@ async fn update_with_head<S: SlotStore + ?Sized>(
 async fn unless_applied_before<S: SlotStore + ?Sized>(
     slots: &S,
     id: SessionId,
-    transaction: Transaction,
+    change: &Change,
+    now: Timestamp,
     revision: u64,
     answer: Updated,
 ) -> Result<Updated> {
     // Nothing can be so any more: only an earlier try is found.
     let never = [revision, revision.wrapping_add(1)].map(|revision| Expect::Head(id, revision));
-    Ok(match commit(slots, &transaction.relying_on(never)).await? {
-        Outcome::Committed(answers) => Updated::Applied(changed(answers)?),
+    Ok(match commit(slots, &changing_data(id, change, now).relying_on(never)).await? {
+        Outcome::Committed(answers) => Updated::Applied(changed(answers, change)?),
         Outcome::Conflict(_) => answer,
     })
 }
@@ -149,14 +150,29 @@ fn changing_data(id: SessionId, change: &Change, now: Timestamp) -> Transaction 
     relies_on.push(Expect::DataAtMost(id, change.max_data_bytes));
     relies_on.extend(change.relied_on.iter().map(|(key, value)| Expect::Value(id, Arc::clone(key), value.clone())));
     let data = DataChange { remove_all: change.remove_all, remove: change.remove.clone(), set: change.set.clone() };
-    let writes = vec![Write::Data { id, change: data, known: None }];
+    let known = known(change, id).map(|record| Known { version: record.info.version, revision: record.revision });
+    let writes = vec![Write::Data { id, change: data, known }];
     Transaction { id: change.id, now, relies_on, writes, log: Vec::new() }
 }
 
+/// What the caller knows, if it is of this session and the change leaves its head alone.
+fn known(change: &Change, id: SessionId) -> Option<&Arc<Record>> {
+    change.known.as_ref().filter(|record| record.info.id == id && change.fields == Fields::default())
+}
+
 /// The record as it is after a change of data.
-fn changed(answers: Vec<Committed>) -> Result<Arc<Record>> {
-    match answers.into_iter().next() {
-        Some(Committed::Record(record)) => Ok(record),
+fn changed(answers: Vec<Committed>, change: &Change) -> Result<Arc<Record>> {
+    match (answers.into_iter().next(), &change.known) {
+        (Some(Committed::Record(record)), _) => Ok(record),
+        (Some(Committed::AsKnown { seen }), Some(known)) => {
+            let mut record = Record::clone(known);
+            // The store has found that they are not too many.
+            let _ = record.data.change(change.remove_all, &change.remove, &change.set, usize::MAX);
+            record.info.version += 1;
+            record.info.last_seen_at = seen;
+            record.recent_changes.push(change.id);
+            Ok(Arc::new(record))
+        }
         _ => Err(unasked()),
     }
 }

@@ -131,7 +131,7 @@ impl Sessions {
         let turns = self.0.lanes.of(id);
         let mut lane = None;
         for attempt in 0..MAX_ATTEMPTS {
-            let change = decide(&record)?;
+            let mut change = decide(&record)?;
             if change.is_empty() {
                 return Ok(record);
             }
@@ -139,8 +139,11 @@ impl Sessions {
             if lane.is_none() && change.can_conflict() && turns.try_lock().is_err() {
                 lane = Some(turns.lock().await);
             }
-            // A store that shares its records changes in place what nobody else holds.
-            drop(record);
+            if self.edits_in_place(id) {
+                drop(record);
+            } else {
+                Arc::make_mut(&mut change).known = Some(record);
+            }
             match self.apply(id, &change).await? {
                 Updated::Applied(record) => return Ok(record),
                 Updated::Conflict(fresh) => record = fresh,
@@ -155,6 +158,11 @@ impl Sessions {
             }
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })
+    }
+
+    /// Whether the store has its records in memory, and changes in place what nobody else holds.
+    fn edits_in_place(&self, id: SessionId) -> bool {
+        *self.0.edits.get_or_init(|| self.store().peek(id, self.now()).is_some())
     }
 
     /// Gives the holder of `token` a new one. The session, its id and its data stay.

@@ -119,6 +119,8 @@ impl Store for SealedStore {
             }
             let mut change = change.clone();
             change.max_data_bytes = change.max_data_bytes.saturating_add(Seals::size());
+            // What the caller knows has no seal.
+            change.known = None;
             if change.remove_all || Seals::covers(&change.fields) {
                 return self.update_with_seal(id, change, now).await;
             }

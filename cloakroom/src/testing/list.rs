@@ -26,6 +26,8 @@ macro_rules! __each_check {
             changes::i1_the_latest_changes_are_remembered,
             /// I1: a change can be held to one version.
             changes::i1_if_version_holds_a_change_to_one_version,
+            /// I1: a change that brings the record it was decided from is answered with what is stored, as any other.
+            changes::i1_what_the_caller_knows_changes_no_answer,
             /// I1: `remove_all` takes what is there when it is applied, not what its author saw.
             changes::i1_remove_all_takes_keys_that_others_added_and_leaves_what_it_sets,
             /// I1: setting and removing happen in one step, and the answer is what is stored.

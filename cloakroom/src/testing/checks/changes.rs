@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::fixtures::{NOW, anonymous, at, change, in_parallel, json, set};
+use super::fixtures::{NOW, anonymous, at, change, in_parallel, json, set, token_for};
 use crate::{
     Change, JsonRef, Record, SessionId,
     store::{Loaded, Store, Updated, slots::KEPT_IDS},
@@ -161,6 +161,44 @@ pub(super) async fn i1_if_version_holds_a_change_to_one_version(subject: &Subjec
     };
     assert_eq!(fresh.info.version, 1);
     assert_eq!(subject.apply(id, &on_version(1, "b")).await.data.len(), 2);
+}
+
+pub(super) async fn i1_what_the_caller_knows_changes_no_answer(subject: &Subject) {
+    let start = anonymous().data("a", "1").data("b", "1").data("c", "1");
+    let token = start.token.clone();
+    let id = subject.begin(start).await;
+    let known = subject.record(id, NOW).await;
+    let from = |known: &Arc<Record>, change: Change| Change { known: Some(Arc::clone(known)), ..change };
+
+    let mut first = from(&known, set("a", "2"));
+    first.remove("b");
+    first.set("d", json("4"));
+    let answered = subject.apply(id, &first).await;
+    assert_eq!(answered, subject.record(id, NOW).await);
+    assert_eq!((answered.info.version, answered.data.len()), (1, 3));
+
+    // What others changed since is in the answer: data, the head, when it was seen, and what an earlier try did.
+    let second = subject.apply(id, &from(&known, set("e", "5"))).await;
+    assert_eq!(second, subject.record(id, NOW).await);
+    assert_eq!(second.data.len(), 4);
+    subject.rotate(&token, &token_for(id), NOW).await;
+    let third = subject.apply(id, &from(&second, set("a", "3"))).await;
+    assert_eq!(third, subject.record(id, NOW).await);
+    assert_eq!(third.secrets.rotations, 1);
+    subject.touch(id, at(5), at(5)).await;
+    let fourth = subject.apply(id, &from(&third, set("a", "4"))).await;
+    assert_eq!((&fourth, fourth.info.last_seen_at), (&subject.record(id, NOW).await, at(5)));
+    assert_eq!(subject.apply(id, &first).await, fourth, "an earlier try did it");
+
+    // A record of another session tells nothing of this one.
+    let other = subject.begin(anonymous().data("z", "26")).await;
+    let other = subject.record(other, NOW).await;
+    let mut fields = from(&fourth, set("a", "5"));
+    fields.fields.full_name = Some(Some("Anna".into()));
+    for change in [from(&other, set("f", "6")), from(&fourth, set("f", "7")), fields] {
+        let answered = subject.apply(id, &change).await;
+        assert_eq!(answered, subject.record(id, NOW).await);
+    }
 }
 
 pub(super) async fn i1_remove_all_takes_keys_that_others_added_and_leaves_what_it_sets(subject: &Subject) {
