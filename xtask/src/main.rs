@@ -20,7 +20,7 @@ cargo xtask test [--yes|--no-install] [-- ARGS]   run every test; ARGS go to the
 cargo xtask services up [--yes] [NAME ...]        start services, print their variables, wait for Ctrl-C
 cargo xtask services down                         stop what a killed run left behind
 cargo xtask services list                         name the services
-cargo xtask bench [ARGS]                          run the benchmarks
+cargo xtask bench [http] [ARGS]                   run the benchmarks: in one process, or over HTTP on every store
 cargo xtask ci [--yes|--no-install]               formatting, lints, documentation, licences, then every test
 
 What is missing is installed on Debian and Ubuntu if you agree when you are asked. --yes and CI=true agree, --no-install

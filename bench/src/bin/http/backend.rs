@@ -32,15 +32,17 @@ impl Backend {
             StoreKind::Redis => Self::Redis(host(address).to_owned()),
             StoreKind::Postgres => {
                 let mut connection = PgConnection::connect(address).await.expect("PostgreSQL answers");
-                let id: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.expect("it tells");
+                let id: i32 =
+                    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.expect("it tells");
                 Self::Postgres(parent_of(id.cast_unsigned()).expect("PostgreSQL runs on this machine"))
             }
             StoreKind::Mysql => {
                 let mut connection = MySqlConnection::connect(address).await.expect("MariaDB answers");
-                let file: String = sqlx::query_scalar("SELECT CONCAT(IF(LEFT(@@pid_file, 1) = '/', '', @@datadir), @@pid_file)")
-                    .fetch_one(&mut connection)
-                    .await
-                    .expect("it tells");
+                let file: String =
+                    sqlx::query_scalar("SELECT CONCAT(IF(LEFT(@@pid_file, 1) = '/', '', @@datadir), @@pid_file)")
+                        .fetch_one(&mut connection)
+                        .await
+                        .expect("it tells");
                 Self::Mysql(std::fs::read_to_string(file).ok().and_then(|id| id.trim().parse().ok()))
             }
         };

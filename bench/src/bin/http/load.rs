@@ -17,6 +17,9 @@ use super::{
     options::{Options, Request},
 };
 
+/// To start a session.
+const TRIES: usize = 20;
+
 /// Connections to one subject, and the cookies of its sessions.
 pub(crate) struct Load {
     connections: Vec<Client>,
@@ -54,7 +57,14 @@ impl Load {
                 let mut own = Vec::with_capacity(each);
                 for session in 0..each {
                     let line = format!("POST /start/{}", number * each + session);
-                    let answer = connection.ask(&line, "").await;
+                    let mut answer = connection.ask(&line, "").await;
+                    // A store may be too busy with the others.
+                    for _ in 0..TRIES {
+                        if answer.status == 200 {
+                            break;
+                        }
+                        answer = connection.ask(&line, "").await;
+                    }
                     assert_eq!(answer.status, 200, "a session does not start: {}", answer.body);
                     own.push(answer.cookie.unwrap_or_else(|| "__Host-session=none".into()));
                 }

@@ -71,7 +71,9 @@ async fn compare(options: &Options, store: StoreKind, address: &str) {
             Some((acknowledged, found)) if acknowledged != found => {
                 println!("\n{system} on {store}: of {acknowledged} answered increments {found} are there");
             }
-            Some((acknowledged, _)) => println!("\n{system} on {store}: all {acknowledged} answered increments are there"),
+            Some((acknowledged, _)) => {
+                println!("\n{system} on {store}: all {acknowledged} answered increments are there")
+            }
             None => {}
         }
         drop(subject);
@@ -94,9 +96,9 @@ async fn measure(
     load.run(request, meets, Duration::from_millis(200)).await;
     let (own, of_backend) = (subject.cpu(), backend.cpu().await);
     let mut run = load.run(request, meets, time).await;
-    run.own_cpu = subject.cpu() - own;
+    run.own_cpu = subject.cpu().saturating_sub(own);
     run.backend_cpu = match (of_backend, backend.cpu().await) {
-        (Some(before), Some(after)) => Some(after - before),
+        (Some(before), Some(after)) => Some(after.saturating_sub(before)),
         _ => None,
     };
     run

@@ -160,7 +160,9 @@ impl StoreKind {
         let id = std::process::id();
         match self {
             Self::Memory => Some("memory:".into()),
-            Self::Sqlite => Some(format!("sqlite:{}", env::temp_dir().join(format!("cloakroom-bench-{id}.db")).display())),
+            Self::Sqlite => {
+                Some(format!("sqlite:{}", env::temp_dir().join(format!("cloakroom-bench-{id}.db")).display()))
+            }
             // A database that nothing else is likely to use.
             Self::Redis => Some(format!("{}/15", env::var(self.variable()).ok()?)),
             Self::Postgres | Self::Mysql => env::var(self.variable()).ok(),

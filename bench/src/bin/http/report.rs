@@ -38,13 +38,16 @@ impl Cell {
 pub(crate) fn line(system: &str, request: Request, meets: bool, cell: &Cell) -> String {
     let request = if meets { format!("{request}, meeting") } else { request.to_string() };
     format!(
-        "| {request} | {system} | {} | {} ms | {} ms | {} | {} µs | {} µs | {} |",
+        "| {request} | {system} | {} | {} ms | {} ms | {} | {} µs | {} | {} |",
         cell.range(|run| Some(rate(run)), 0),
         cell.range(|run| Some(millis(run.latencies.within(500))), 2),
         cell.range(|run| Some(millis(run.latencies.within(990))), 2),
         cell.range(|run| Some(spread(run)), 1),
         cell.range(|run| Some(micros_each(run.own_cpu, run)), 1),
-        cell.range(|run| Some(micros_each(run.backend_cpu?, run)), 1),
+        match cell.range(|run| Some(micros_each(run.backend_cpu?, run)), 1) {
+            none if none.is_empty() => none,
+            micros => micros + " µs",
+        },
         cell.0.iter().map(|run| run.failed).sum::<u64>(),
     )
 }
