@@ -60,13 +60,8 @@ async fn a_server_that_is_slow_to_connect_is_not_stormed() {
     assert!(opened <= 13, "{opened} connections");
 }
 
-/// Connections that something on the way has forgotten, which nothing says.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn connections_that_were_dropped_in_silence_cost_seconds() {
-    if !is_here(Kind::Postgres) {
-        return;
-    }
-    let address = address(Kind::Postgres);
+pub(super) async fn connections_that_were_dropped_in_silence_cost_seconds(kind: Kind) {
+    let address = address(kind);
     let proxy = Proxy::start(host_of(&address)).await;
     let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
     let id = begin(&*store, "anna").await;

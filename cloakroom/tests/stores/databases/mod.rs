@@ -5,6 +5,7 @@ mod doctor;
 #[cfg(feature = "tls")]
 mod encrypted;
 mod load;
+mod mariadb_settings;
 mod opening;
 mod pgbouncer;
 mod plans;
@@ -31,6 +32,7 @@ use cloakroom::{
         Rotated, Rotation, Store, Touch, Updated, Which,
     },
 };
+use connections::connections_that_were_dropped_in_silence_cost_seconds;
 use doctor::{
     a_sound_database_is_found_so, a_table_that_was_changed_is_named_and_left_alone,
     an_account_with_few_rights_gets_notes, i4_rows_that_do_not_fit_together_are_mended,
@@ -107,6 +109,8 @@ on_both! {
     it_is_repaired_while_others_work;
     /// The clock of a node is compared with the server's.
     i5_a_node_whose_clock_is_off_knows_it;
+    /// Connections that something on the way has forgotten, which nothing says.
+    connections_that_were_dropped_in_silence_cost_seconds;
 }
 
 fn variable(kind: Kind) -> &'static str {

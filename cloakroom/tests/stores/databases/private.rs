@@ -191,7 +191,7 @@ impl Drop for PrivateServer {
 const MARIADB_SETUP: &str = "\
 CREATE DATABASE IF NOT EXISTS cloakroom;\n\
 CREATE USER IF NOT EXISTS 'cloakroom'@'127.0.0.1' IDENTIFIED BY 'cloakroom';\n\
-GRANT ALL ON *.* TO 'cloakroom'@'127.0.0.1';\n";
+GRANT ALL ON *.* TO 'cloakroom'@'127.0.0.1' WITH GRANT OPTION;\n";
 
 impl Kind {
     fn server(self) -> &'static str {

@@ -120,12 +120,8 @@ impl MysqlStore {
         let sender = Sender { pool: Arc::clone(&pool), key: Arc::clone(&key) };
         // A slot keeps the ids of twice as many changes as one batch may have of a session, so that all of them are
         // recognised when the answer is lost and they are sent again.
-        let limits = Limits {
-            batches: pool.max().clamp(1, 4),
-            pieces: 128,
-            bytes: (256 * 1024).min(pool.engine().packet() / 4),
-            of_one_key: 8,
-        };
+        // However many bytes a batch has, it is written in packets that are as large as may be.
+        let limits = Limits { batches: pool.max().clamp(1, 4), pieces: 128, bytes: 256 * 1024, of_one_key: 8 };
         Ok(Self {
             key,
             commits: Batcher::new(Arc::new(Commits(sender)), limits),
