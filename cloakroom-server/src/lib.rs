@@ -31,6 +31,7 @@ mod output;
 mod percent;
 mod policy;
 mod private;
+mod record_keys;
 mod redact;
 mod server;
 mod stores;

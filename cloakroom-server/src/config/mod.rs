@@ -20,6 +20,7 @@ use crate::{
     assertion::{self, AssertionKeyError, AssertionKeys},
     keys::{self, ApiKey, ApiKeys, KeyError, PrivateFileError, Scope},
     policy::Policies,
+    record_keys::{self, RecordKeyError},
     redact, stores,
 };
 
@@ -131,6 +132,14 @@ settings! {
     /// this machine]
     #[arg(long, env = "CLOAKROOM_ASSERTION_KEYS", value_name = "FILE")]
     assertion_keys: PathBuf;
+    /// A file with the keys that seal records against writers to the database, one a line as 64 hexadecimal digits, the first to
+    /// write with [default: none, and rows are believed]
+    #[arg(long, env = "CLOAKROOM_RECORD_MAC_KEYS", value_name = "FILE")]
+    record_mac_keys: PathBuf;
+    /// A file with the keys that encrypt records, one a line as 64 hexadecimal digits, the first to write with [default: none, and
+    /// nothing is encrypted]
+    #[arg(long, env = "CLOAKROOM_ENCRYPTION_KEYS", value_name = "FILE")]
+    encryption_keys: PathBuf;
     /// A file with an API key of scope admin, beside those in the settings file; read again on SIGHUP
     #[arg(long, env = "CLOAKROOM_API_KEY_FILE", value_name = "FILE")]
     api_key_file: PathBuf;
@@ -208,6 +217,8 @@ pub(crate) enum ConfigError {
     #[error(transparent)]
     AssertionKey(#[from] AssertionKeyError),
     #[error(transparent)]
+    RecordKey(#[from] RecordKeyError),
+    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("the settings tls_certificate and tls_key go together: give both, or neither for plain HTTP")]
     HalfTls,
@@ -241,7 +252,7 @@ impl Settings {
     /// what they are together.
     pub(crate) fn check(&self, key: Option<&str>) -> Result<(), ConfigError> {
         let store = MemoryStore::new().map_err(ConfigError::Sessions)?;
-        let built = self.builder(Sessions::builder(Arc::new(store)).without_upkeep()).build();
+        let built = self.builder(Sessions::builder(Arc::new(store)).without_upkeep())?.build();
         built.map_err(|source| self.together(source))?;
         if let Some(file) = &self.assertion_keys {
             AssertionKeys::read(file)?;
@@ -329,10 +340,10 @@ impl Settings {
     /// Opens the store and serves sessions from it.
     pub(crate) async fn sessions(&self) -> Result<Sessions, ConfigError> {
         let store = stores::open_to_serve(self.store()).await.map_err(ConfigError::Sessions)?;
-        self.builder(Sessions::builder(store)).build().map_err(|source| self.together(source))
+        self.builder(Sessions::builder(store))?.build().map_err(|source| self.together(source))
     }
 
-    fn builder(&self, builder: Builder) -> Builder {
+    fn builder(&self, builder: Builder) -> Result<Builder, ConfigError> {
         let read_only = self.read_only == Some(true);
         let mut builder = builder.stored_users().lifetimes(self.lifetimes()).cookie(self.cookie()).read_only(read_only);
         if self.only_known_users == Some(true) {
@@ -347,7 +358,13 @@ impl Settings {
         if let Some(limit) = self.limit() {
             builder = builder.limit(limit);
         }
-        builder
+        if let Some(file) = &self.record_mac_keys {
+            builder = builder.record_mac_keys(record_keys::read(file)?);
+        }
+        if let Some(file) = &self.encryption_keys {
+            builder = builder.encryption_keys(record_keys::read(file)?);
+        }
+        Ok(builder)
     }
 
     fn together(&self, source: cloakroom::Error) -> ConfigError {

@@ -34,6 +34,8 @@ fn mistakes_are_told_with_their_line_before_anything_is_bound_or_made() {
         ("store = 'postgres://db/x'", "no API key is configured"),
         ("[[keys]]\nname = 'shop'\nscope = 'root'\nsha256 = ''", "line 4"),
         ("api_key_file = 'none'", "none cannot be read"),
+        ("record_mac_keys = 'none'", "none cannot be read"),
+        ("encryption_keys = 'none'", "none cannot be read"),
     ] {
         fs::write(directory.path("cloakroom.toml"), format!("{listen}{line}\n")).unwrap();
         let refused = directory.run(&["serve"]).expect(2);

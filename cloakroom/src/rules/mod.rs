@@ -9,8 +9,8 @@ use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
-        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
-        Transfer, Updated, Which, slots::SlotStore,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Sealable, Store, StoredUser,
+        Touch, Transfer, Updated, Which, slots::SlotStore,
     },
 };
 
@@ -32,7 +32,7 @@ mod users;
 pub(crate) use attempts::jitter;
 
 #[deny(clippy::missing_trait_methods)]
-impl<S: SlotStore + ?Sized> Store for S {
+impl<S: SlotStore + Sealable + ?Sized> Store for S {
     fn partition_key(&self) -> &PartitionKey {
         SlotStore::partition_key(self)
     }

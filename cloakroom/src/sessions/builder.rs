@@ -15,8 +15,7 @@ use super::{
 use crate::{
     Boot, Clock, Data, Error, Record, Result, SessionInfo, SystemClock, Users,
     boot::BootCache,
-    seal::Seals,
-    store::{Limit, SealedStore, Store},
+    store::{Limit, RecordKeys, Store},
     web::CookieConfig,
 };
 
@@ -27,7 +26,7 @@ pub struct Builder {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: Config,
-    mac_keys: MacKeys,
+    record_keys: Rings,
     #[cfg(feature = "geoip")]
     country_database: Option<std::path::PathBuf>,
     boot: Boot,
@@ -63,7 +62,7 @@ impl Builder {
             store,
             clock: Arc::new(SystemClock),
             config,
-            mac_keys: MacKeys::default(),
+            record_keys: Rings::default(),
             #[cfg(feature = "geoip")]
             country_database: None,
             boot: Boot::new(),
@@ -184,33 +183,50 @@ impl Builder {
         self
     }
 
-    /// Seals every record with a MAC under this key, 32 random bytes that are kept away from the database, so that
-    /// who can write to the database cannot make a session of their choice. Default: no seals, and rows are believed.
+    /// Seals the head of every record with a MAC under the first of these keys, each 32 random bytes that are kept away from
+    /// the database, so that who can write to the database cannot make a session of their choice. Default: no seals, and rows
+    /// are believed.
     ///
-    /// What is covered: the id, the user, their type, who acts as them and where they return to, or on whose behalf
-    /// somebody looks, when the session started, when and how the person authenticated, its level, when it ends, how long it may go unused, and whether it is remembered.
-    /// Secrets are kept as digests under the key too, bound to their session. A record whose seal does not hold is
-    /// logged as an error and answered like one that does not exist. Nothing ends or deletes it.
+    /// What is covered is all of the head: whose session it is, who impersonates, when and how the person authenticated, when it
+    /// started and ends and how long it may go unused, its secrets, its lock and where it was started from, all bound to
+    /// its id. Secrets are kept as digests under the key too. A record whose seal does not hold, or whose columns say something
+    /// else than its head, is logged as an error and answered like one that does not exist. It still counts for its user's
+    /// limit, and ends by the reaper, a sign-in that evicts it and whoever ends all sessions of its user.
     ///
-    /// What a writer to the database can still do: end sessions and delete them; change data, full names and where a
-    /// session came from; move when it was last seen, which delays its idle timeout but never its end; put back
-    /// what was there before *of the same session*, such as a secret that was replaced, a user type that was taken
-    /// away, or all of a session that ended before its time; lift limits and a user's disabling; make up
-    /// tombstones and audit entries. Lists ([`Sessions::find`], [`Sessions::list`]) and limits take rows as they are.
+    /// What a writer to the database can still do: end sessions and delete them; change data (but see
+    /// [`encryption_keys`](Self::encryption_keys)); move when a session was last seen, which delays its idle timeout but never its
+    /// end; put back what was there before *of the same session*, such as a secret that was replaced, a user type that was taken
+    /// away, or all of a session that ended before its time; change the directory of users, lift limits and a user's disabling;
+    /// make up tombstones and audit entries.
     ///
-    /// Setting, changing or dropping the key signs everybody out whose session was not sealed with it: see
-    /// [`earlier_record_mac_keys`](Self::earlier_record_mac_keys). All nodes need the same keys. Removing all values of a
-    /// session, and changing a covered field, costs one more load.
-    pub fn record_mac_key(mut self, key: [u8; 32]) -> Self {
-        self.mac_keys.current = Some(key);
+    /// The first key makes seals, all of them check: [`docs/security.md`] says how to change keys without signing anybody
+    /// out. Sessions that were sealed with none of them, or not at all, are signed out. All nodes need the same keys.
+    ///
+    /// [`docs/security.md`]: https://github.com/cloakroom-rs/cloakroom/blob/main/docs/security.md#keys-for-records
+    pub fn record_mac_keys(mut self, keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        self.record_keys.mac = keys.into_iter().collect();
         self
     }
 
-    /// Keys that sealed records before the current one and still count: a node that changes its key names the old one here
-    /// until all sessions of then have ended. To change it on several nodes without signing anybody out, first give
-    /// the new key to all as an earlier one. A key that became known belongs nowhere. Default: none.
-    pub fn earlier_record_mac_keys(mut self, keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
-        self.mac_keys.earlier = keys.into_iter().collect();
+    /// Encrypts the head of every record and every value of its data under the first of these keys, each 32 random bytes that are
+    /// kept away from the database, so that who reads the database, a copy or a log of it sees neither. Default: nothing is
+    /// encrypted.
+    ///
+    /// It is AES-256 in SIV mode, which authenticates too: all that is said of [`record_mac_keys`](Self::record_mac_keys) holds,
+    /// and a value that was changed, or moved to another key or session, makes its session one that does not exist. With both,
+    /// heads are encrypted and secrets kept as digests under the MAC key.
+    ///
+    /// What stays readable, because a store must find or compare it: ids, users, when sessions started, were used and end, how
+    /// long they may go unused, who impersonates, addresses and device names, digests of idempotency keys; the names of keys and
+    /// how long values are, and that a value is the one that this key of this session had before; how sessions ended; the
+    /// directory of users and the audit log.
+    ///
+    /// Limits on the size of data count what was set, not what is stored, which is about a third more. A change that sets several
+    /// values, or sets and removes some, looks at the session first: one round trip more.
+    ///
+    /// The first key encrypts, all of them decrypt. Sessions from before encryption, or under a key that is gone, are signed out.
+    pub fn encryption_keys(mut self, keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        self.record_keys.encryption = keys.into_iter().collect();
         self
     }
 
@@ -325,11 +341,9 @@ impl Builder {
             let problem = "there is no directory that could know them: give one with users or stored_users";
             return Err(Error::InvalidArgument { what: "only_known_users", problem: problem.into() });
         }
-        let seals = self.mac_keys.seals()?;
-        let store = match &seals {
-            Some(seals) => Arc::new(SealedStore::new(self.store, Arc::clone(seals))),
-            None => self.store,
-        };
+        let Rings { mac, encryption } = self.record_keys;
+        let keys = RecordKeys::default().mac(mac)?.encryption(encryption)?;
+        let store = if keys.is_empty() { self.store } else { self.store.sealed(&keys)? };
         let users = match self.users {
             Directory::None => None,
             Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),
@@ -340,7 +354,7 @@ impl Builder {
             store,
             clock: self.clock,
             config: self.config,
-            seals,
+            macs: keys.macs().cloned(),
             touches: Arc::default(),
             clock_offset: clock_offset::LastOffset::default(),
             watchers: watch::Watchers::default(),
@@ -410,26 +424,15 @@ enum Directory {
     Given(Arc<dyn Users>),
 }
 
+/// Keys for records, the first of each to write with.
 #[derive(Clone, Default)]
-struct MacKeys {
-    current: Option<[u8; 32]>,
-    earlier: Vec<[u8; 32]>,
+struct Rings {
+    mac: Vec<[u8; 32]>,
+    encryption: Vec<[u8; 32]>,
 }
 
-impl MacKeys {
-    fn seals(&self) -> Result<Option<Arc<Seals>>> {
-        let problem = match self.current {
-            None if self.earlier.is_empty() => return Ok(None),
-            None => "earlier keys are of use beside a current one only",
-            Some(current) if current == [0; 32] => "it is all zeros: make one of 32 random bytes",
-            Some(current) => return Ok(Some(Arc::new(Seals::new(&current, &self.earlier)))),
-        };
-        Err(Error::InvalidArgument { what: "record MAC key", problem: problem.into() })
-    }
-}
-
-impl fmt::Debug for MacKeys {
+impl fmt::Debug for Rings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MacKeys(hidden)")
+        f.write_str("Rings(hidden)")
     }
 }

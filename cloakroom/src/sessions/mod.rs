@@ -18,7 +18,7 @@ use self::builder::{AfterStart, Config};
 use crate::{
     Boot, Clock, Ended, Error, Result, Timestamp, audit,
     boot::BootCache,
-    seal::Seals,
+    seal::MacKeys,
     store::{self, Store},
     web::CookieConfig,
 };
@@ -89,8 +89,8 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: Config,
-    /// Those of the store's records, if it seals them.
-    seals: Option<Arc<Seals>>,
+    /// Those of the store's records, if there are any.
+    macs: Option<MacKeys>,
     touches: Arc<upkeep::Touches>,
     clock_offset: clock_offset::LastOffset,
     watchers: watch::Watchers,

@@ -146,7 +146,7 @@ impl Sessions {
     }
 
     pub(crate) fn present(&self, token: &Token, secrets: &Secrets, now: Timestamp) -> Presented {
-        if self.0.seals.is_none() {
+        if self.0.macs.is_none() {
             return secrets.present(&token.digest(), now);
         }
         let mut meanings = self.digests(token).map(|digest| secrets.present(&digest, now));
@@ -161,7 +161,7 @@ impl Sessions {
 
     /// What is kept of a token's secret.
     pub(super) fn digest(&self, token: &Token) -> Digest {
-        self.0.seals.as_ref().map_or_else(|| token.digest(), |seals| seals.digest(token))
+        self.0.macs.as_ref().map_or_else(|| token.digest(), |macs| macs.digest(token))
     }
 
     /// The secret beneath a session's CSRF tokens.
@@ -172,18 +172,18 @@ impl Sessions {
     /// The secrets that a session's CSRF tokens may have been made with: one, or one for each record MAC key. Who has no
     /// such key can still not compute them from an id: the store's own key is needed.
     pub(crate) fn csrf_secrets(&self, id: SessionId) -> impl Iterator<Item = Digest> {
-        let seals = self.0.seals.as_ref();
+        let macs = self.0.macs.as_ref();
         // No user's name holds the NUL, so no user's partition is computed from the same text.
         let plain = || self.store().partition_key().keyed_digest(&[b"csrf\0", &id.as_bytes()[..]].concat());
-        let plain = seals.is_none().then(plain);
-        plain.into_iter().chain(seals.into_iter().flat_map(move |seals| seals.csrf_secrets(id)))
+        let plain = macs.is_none().then(plain);
+        plain.into_iter().chain(macs.into_iter().flat_map(move |macs| macs.csrf_secrets(id)))
     }
 
     /// What may be kept of a token's secret: one digest, or one for each key that makes them.
     pub(super) fn digests(&self, token: &Token) -> impl Iterator<Item = Digest> {
-        let seals = self.0.seals.as_ref();
-        let plain = seals.is_none().then(|| token.digest());
-        plain.into_iter().chain(seals.into_iter().flat_map(|seals| seals.digests(token)))
+        let macs = self.0.macs.as_ref();
+        let plain = macs.is_none().then(|| token.digest());
+        plain.into_iter().chain(macs.into_iter().flat_map(|macs| macs.digests(token)))
     }
 }
 

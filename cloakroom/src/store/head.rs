@@ -70,7 +70,8 @@ pub fn decode(head: &str, beside: Beside, columns: impl FnOnce() -> Result<Colum
     Ok(record)
 }
 
-fn sealed(id: SessionId, head: &str, columns: Columns) -> Record {
+/// A session of which only the columns are known, and the head as it is stored.
+pub(crate) fn sealed(id: SessionId, head: &str, columns: Columns) -> Record {
     let Columns { user, created_at, idle, ends_at, impersonated_by, ip, device, idempotency, due_at: _ } = columns;
     let info = SessionInfo {
         last_seen_at: created_at,

@@ -21,6 +21,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
+pub use crate::seal::RecordKeys;
 use crate::{AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp};
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -63,7 +64,7 @@ pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
 pub use schema::{Schema, schema};
-pub(crate) use sealed::SealedStore;
+pub use sealed::{Sealable, SealedStore};
 #[cfg(feature = "mysql")]
 pub use sql::MysqlStore;
 #[cfg(feature = "postgres")]
@@ -99,7 +100,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// rotation that makes a record where there is none; a load that answers `Live` after an [`end`](Self::end) returned; an
 /// admission counted outside the transaction that creates; an index that misses a living session of a user. So no
 /// method has a default body.
-pub trait Store: Directory + Examine + Locks + Transfer + fmt::Debug + Send + Sync + 'static {
+pub trait Store: Directory + Examine + Locks + Sealable + Transfer + fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 

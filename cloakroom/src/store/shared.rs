@@ -6,8 +6,8 @@ use crate::{
     AuditEntry, Change, Ending, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
-        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
-        Transfer, Updated, Which,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, RecordKeys, Rotated, Rotation, Sealable, Store,
+        StoredUser, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -135,5 +135,11 @@ impl<S: Store + ?Sized> Transfer for Arc<S> {
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         (**self).adopt_partition_key(key)
+    }
+}
+
+impl<S: Store + ?Sized> Sealable for Arc<S> {
+    fn sealed(self: Arc<Self>, keys: &RecordKeys) -> Result<Arc<dyn Store>> {
+        Arc::clone(&*self).sealed(keys)
     }
 }

@@ -126,6 +126,57 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>>;
 }
 
+/// Methods of a store that hand on to another one, for those that have nothing to do with what it adds.
+macro_rules! forward {
+    ($inner:ident: $($method:ident)+) => { $($crate::store::slots::forward!(@ $inner $method);)+ };
+    (@ $inner:ident partition_key) => {
+        fn partition_key(&self) -> &$crate::PartitionKey {
+            $crate::store::slots::SlotStore::partition_key(&*self.$inner)
+        }
+    };
+    (@ $inner:ident spans_groups) => {
+        fn spans_groups(&self) -> bool {
+            self.$inner.spans_groups()
+        }
+    };
+    (@ $inner:ident touch) => {
+        fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
+            $crate::store::slots::SlotStore::touch(&*self.$inner, touches, now)
+        }
+    };
+    (@ $inner:ident forget) => {
+        fn forget<'a>(&'a self, forget: &'a Forget) -> BoxFuture<'a, Result<bool>> {
+            self.$inner.forget(forget)
+        }
+    };
+    (@ $inner:ident audit) => {
+        fn audit<'a>(
+            &'a self,
+            query: &'a AuditQuery,
+            after: Option<&'a Cursor>,
+            limit: usize,
+        ) -> BoxFuture<'a, Result<Page<Logged>>> {
+            $crate::store::slots::SlotStore::audit(&*self.$inner, query, after, limit)
+        }
+    };
+    (@ $inner:ident ping) => {
+        fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+            $crate::store::slots::SlotStore::ping(&*self.$inner)
+        }
+    };
+    (@ $inner:ident examine) => {
+        fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
+            $crate::store::slots::SlotStore::examine(&*self.$inner, now, repair)
+        }
+    };
+    (@ $inner:ident adopt_partition_key) => {
+        fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
+            $crate::store::slots::SlotStore::adopt_partition_key(&*self.$inner, key)
+        }
+    };
+}
+pub(crate) use forward;
+
 /// A session's slot that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {

@@ -14,8 +14,8 @@ use crate::{
     AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
     store::{
         AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
-        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, Rotated, Rotation, Store, StoredUser, Touch,
-        Transfer, Updated, Which,
+        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, RecordKeys, Rotated, Rotation, Sealable, Store,
+        StoredUser, Touch, Transfer, Updated, Which,
     },
 };
 
@@ -450,6 +450,14 @@ impl<S: Store> Examine for SpyStore<S> {
 }
 
 /// Moving a store is no request's work: it is neither counted nor held.
+impl<S: Store> Sealable for SpyStore<S> {
+    /// An error: what it counts is what the store is asked, so the store within is to be sealed.
+    fn sealed(self: Arc<Self>, _: &RecordKeys) -> Result<Arc<dyn Store>> {
+        let problem = "it counts what a store is asked: seal the store within".into();
+        Err(Error::InvalidArgument { what: "SpyStore", problem })
+    }
+}
+
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Transfer for SpyStore<S> {
     fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {

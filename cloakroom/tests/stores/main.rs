@@ -11,6 +11,8 @@ mod races;
 #[cfg(feature = "redis")]
 mod redis;
 mod rules;
+#[cfg(feature = "sqlite")]
+mod sealed;
 mod simulation;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -294,12 +294,9 @@ async fn f2_generate_csrf_token_every_sign_in_makes_the_old_ones_worthless_and_r
 #[tokio::test]
 async fn f2_record_mac_keys_make_the_secret_and_earlier_ones_still_count() {
     let store = Arc::new(MemoryStore::new().unwrap());
-    let world = |current, earlier: &[[u8; 32]]| {
-        world_on(store.clone(), |builder| {
-            builder.record_mac_key(current).earlier_record_mac_keys(earlier.iter().copied())
-        })
-    };
-    let (old, new, other) = (world([1; 32], &[]), world([2; 32], &[[1; 32]]), world([3; 32], &[[2; 32], [1; 32]]));
+    let world =
+        |ring: &[u8]| world_on(store.clone(), |builder| builder.record_mac_keys(ring.iter().map(|byte| [*byte; 32])));
+    let (old, new, other) = (world(&[1]), world(&[2, 1]), world(&[3, 2, 1]));
     let started = old.sessions.start(SignIn::new("anna")).await.unwrap();
     let token = async |world: &World| {
         let session = Session::resume(&world.sessions, &started.token).await.unwrap();

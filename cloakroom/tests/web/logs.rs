@@ -167,16 +167,16 @@ async fn o1_t10_a_forged_row_is_logged_as_an_error_that_names_it() {
     let create = Create { record: Record::clone(&record), limit: None, replaces: None, by: None, note: None };
     let other = Arc::new(MemoryStore::new().unwrap());
     other.create(&create, world.sessions.now()).await.unwrap();
-    let world = world_on(other, |builder| builder.record_mac_key([7; 32]));
+    let world = world_on(other, |builder| builder.record_mac_keys([[7; 32]]));
     assert!(matches!(world.sessions.resume(&token).await.unwrap(), Found::Unknown));
     log.expect(&["ERROR", "forged", &token.id().to_string()], &[&token]);
 }
 
 #[tokio::test]
-async fn o1_a_whole_life_under_a_mac_key_logs_no_secret_either() {
+async fn o1_a_whole_life_under_keys_for_records_logs_no_secret_either() {
     let log = Log::default();
     let _listening = log.listen();
-    let world = world_with(|builder| builder.record_mac_key([0xab; 32]));
+    let world = world_with(|builder| builder.record_mac_keys([[0xab; 32]]).encryption_keys([[0xcd; 32]]));
     let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
     let RotatedToken::Rotated { token: next, record } = world.sessions.rotate(&token).await.unwrap() else {
         panic!("nobody else rotates")

@@ -21,7 +21,7 @@ use std::{
 
 use cloakroom::{
     SessionId,
-    store::{self, AuditQuery, SqliteStore, Store},
+    store::{self, AuditQuery, RecordKeys, SqliteStore, Store},
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,8 @@ use crate::common::{again, is_there, namespace, proxy::Proxy, random::Random, se
 #[derive(Clone, Copy)]
 enum Place {
     Sqlite,
+    /// Encrypted, by nodes that are in the middle of changing keys.
+    Encrypted,
     File,
     /// A server at the address in this variable; the parameter that gives a test tables or keys of its own, and whether
     /// a proxy may stand in between.
@@ -77,6 +79,7 @@ races! {
     i3_sixteen_processes_break_no_promise_on_valkey: VALKEY;
     i3_sixteen_processes_break_no_promise_on_sqlite: Place::Sqlite;
     i3_sixteen_processes_break_no_promise_on_files: Place::File;
+    i3_sixteen_processes_break_no_promise_on_an_encrypted_store: Place::Encrypted;
 }
 
 #[test]
@@ -103,6 +106,7 @@ struct Task {
     node: u32,
     steps: u32,
     steady: Vec<SessionId>,
+    encrypted: bool,
     fault: Option<Fault>,
 }
 
@@ -122,7 +126,7 @@ impl Task {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let recorder = Recorder::open(&self.history, self.node);
-            let store = open(&self.address, self.fault, self.node).await;
+            let store = open(&self.address, self.encrypted, self.fault, self.node).await;
             let random = Random::new(self.node.into());
             let node = Node { store, recorder, random, number: self.node, steady: self.steady };
             Arc::new(node).work(self.steps).await;
@@ -130,10 +134,18 @@ impl Task {
     }
 }
 
-async fn open(address: &str, fault: Option<Fault>, seed: u32) -> Arc<dyn Store> {
-    let Some(fault) = fault else { return store::open(address).await.unwrap() };
-    let store = SqliteStore::open(address.strip_prefix("sqlite:").unwrap()).await.unwrap();
-    Arc::new(Faulty::new(store, fault, seed.into()))
+async fn open(address: &str, encrypted: bool, fault: Option<Fault>, node: u32) -> Arc<dyn Store> {
+    if let Some(fault) = fault {
+        let store = SqliteStore::open(address.strip_prefix("sqlite:").unwrap()).await.unwrap();
+        return Arc::new(Faulty::new(store, fault, node.into()));
+    }
+    let store = store::open(address).await.unwrap();
+    if !encrypted {
+        return store;
+    }
+    let mut ring = [[1; 32], [2; 32]];
+    ring.rotate_left(node as usize % 2);
+    store.sealed(&RecordKeys::default().encryption(ring).unwrap()).unwrap()
 }
 
 /// How much is done. With a fault less is enough.
@@ -159,6 +171,7 @@ fn race(place: Place, fault: Option<Fault>, test: &str) -> Vec<String> {
         None => Size { processes: 16, steps: 160, cut_off: 4, killed: 2 },
         Some(_) => Size { processes: 8, steps: 60, cut_off: 0, killed: 0 },
     };
+    let encrypted = matches!(place, Place::Encrypted);
     let directory = tempfile::tempdir().unwrap();
     let address = place.address(directory.path());
     let history = directory.path().join("history");
@@ -166,7 +179,7 @@ fn race(place: Place, fault: Option<Fault>, test: &str) -> Vec<String> {
     let _entered = runtime.enter();
     let proxy = place.proxied().then(|| runtime.block_on(Proxy::start(host_of(&address).to_owned())));
     let first = runtime.block_on(async {
-        let store = open(&address, None, 0).await;
+        let store = open(&address, encrypted, None, 0).await;
         let recorder = Recorder::open(&history, 0);
         let mut node = Node { store, recorder, random: Random::new(0), number: 0, steady: Vec::new() };
         for _ in 0..4 {
@@ -182,7 +195,7 @@ fn race(place: Place, fault: Option<Fault>, test: &str) -> Vec<String> {
                 None => address.clone(),
             };
             let (history, steady) = (history.clone(), first.steady.clone());
-            Task { address, history, node, steps: size.steps, steady, fault }.start(test)
+            Task { address, history, node, steps: size.steps, steady, encrypted, fault }.start(test)
         })
         .collect();
     disturb(&mut children, &size, &history, proxy.as_ref());
@@ -246,7 +259,7 @@ async fn look(node: &Node, history: &Path, cut_off: Range<u32>) -> After {
 impl Place {
     fn is_here(self) -> bool {
         match self {
-            Self::Sqlite | Self::File => true,
+            Self::Sqlite | Self::Encrypted | Self::File => true,
             Self::Server { variable, .. } => is_there(variable),
         }
     }
@@ -257,7 +270,7 @@ impl Place {
 
     fn address(self, directory: &Path) -> String {
         match self {
-            Self::Sqlite => format!("sqlite:{}", directory.join("sessions.db").display()),
+            Self::Sqlite | Self::Encrypted => format!("sqlite:{}", directory.join("sessions.db").display()),
             Self::File => format!("file:{}", directory.join("sessions").display()),
             Self::Server { variable, space, .. } => {
                 let address = with_parameter(&service(variable), space, &namespace(directory));
