@@ -248,3 +248,48 @@ fn the_version_names_the_commit_and_pages_are_made_for_shells_and_man() {
         assert!(directory.path("pages").join(page).exists(), "{page}");
     }
 }
+
+/// Keys for records come from private files, and change without signing anybody out.
+#[test]
+fn s3_t10_records_are_sealed_with_keys_from_private_files_that_can_be_changed() {
+    let directory = Directory::new();
+    let (old, new) = ("0a".repeat(32), "0b".repeat(32));
+    for setting in ["--record-mac-keys", "--encryption-keys"] {
+        let database = format!("sqlite:{}.db", &setting[2..]);
+        let arguments = ["--store", &database, setting, "keys"];
+        directory.write_private("keys", &format!("# since autumn\n{old}\n"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+
+            let mode = |mode| fs::set_permissions(directory.path("keys"), fs::Permissions::from_mode(mode)).unwrap();
+            mode(0o644);
+            let refused = directory.run(&[&["serve", "--listen", "127.0.0.1:0"], &arguments[..]].concat()).expect(2);
+            assert!(refused.err.contains("chmod 600 keys"), "{refused:?}");
+            mode(0o600);
+        }
+        let server = directory.serve(&arguments);
+        let body = r#"{"user":"anna","data":{"card":"four-one-one-one"}}"#;
+        let started = server.call(Method::POST, "/v1/sessions", body).expect(201);
+        let (path, resume) = (
+            format!("/v1/sessions/{}", started.text_of("/session/id")),
+            format!(r#"{{"token":"{}"}}"#, started.text_of("/token")),
+        );
+        server.terminate();
+        let bytes = fs::read(directory.path(&database[7..])).unwrap();
+        let readable = bytes.windows(16).any(|window| window == b"four-one-one-one");
+        assert_eq!(readable, setting == "--record-mac-keys", "{setting}");
+
+        for (ring, is_there) in [(format!("{new}\n{old}"), true), (new.clone(), false)] {
+            directory.write_private("keys", &ring);
+            let server = directory.serve(&arguments);
+            let resumed = server.call(Method::POST, "/v1/sessions/resume", &resume);
+            assert_eq!(resumed.status == 200, is_there, "{setting}: {}", resumed.text);
+            server.call(Method::GET, &path, "").expect(if is_there { 200 } else { 404 });
+            server.terminate();
+        }
+        directory.write_private("keys", "secret");
+        let refused = directory.run(&[&["serve", "--listen", "127.0.0.1:0"], &arguments[..]].concat()).expect(2);
+        assert!(refused.err.contains("keys, line 1") && !refused.err.contains("secret"), "{refused:?}");
+    }
+}
