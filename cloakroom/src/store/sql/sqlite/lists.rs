@@ -89,9 +89,20 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
                 }
                 Ok(cut(page, limit, |slot| place(slot).cursor()))
             } else {
-                let slots = db.slots(tables::AFTER_ID, params![after.id(), at_most(SCANNED)], false)?;
-                let unfinished = slots.last().filter(|_| slots.len() == SCANNED).map(id_cursor);
-                let shown: Vec<_> = slots.into_iter().filter(|slot| shows(query, *now, slot)).collect();
+                let (mut behind, mut shown, mut scanned) = (after.id().to_vec(), Vec::new(), 0);
+                // Where most match, little more is read than the page holds.
+                let mut portion = limit.saturating_add(1).min(SCANNED);
+                let unfinished = loop {
+                    let slots = db.slots(tables::AFTER_ID, params![behind, at_most(portion)], false)?;
+                    scanned += slots.len();
+                    let last = slots.last().filter(|_| slots.len() == portion).map(Slot::id);
+                    shown.extend(slots.into_iter().filter(|slot| shows(query, *now, slot)));
+                    match last {
+                        Some(last) if shown.len() <= limit && scanned < SCANNED => behind = last.as_bytes().to_vec(),
+                        last => break last.map(|last| Cursor::new(last.to_string())),
+                    }
+                    portion = (portion * 2).min(SCANNED - scanned);
+                };
                 let page = cut(shown, limit, id_cursor);
                 // The scan ended before the table did: the next page goes on from there.
                 Ok(Page { next: page.next.or(unfinished), items: page.items })
