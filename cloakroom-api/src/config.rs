@@ -1,6 +1,6 @@
 //! How a server is set up.
 
-use cloakroom::store::WhenFull;
+use cloakroom::WhenFull;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

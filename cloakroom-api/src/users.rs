@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use cloakroom::{Network, SessionId, Timestamp, store::WhenFull};
+use cloakroom::{Network, SessionId, Timestamp, WhenFull};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

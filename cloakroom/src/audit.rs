@@ -7,7 +7,12 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use crate::{Ended, Reason, Record, SessionId, SessionInfo, Timestamp};
+use crate::{
+    clock::Timestamp,
+    ended::{Ended, Reason},
+    record::{Record, SessionInfo},
+    token::SessionId,
+};
 
 /// One line of the audit log. Serialised, an object with these fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -16,7 +16,12 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::{Error, Json, Result, Session, Timestamp};
+use crate::{
+    clock::Timestamp,
+    data::Json,
+    error::{Error, Result},
+    session::Session,
+};
 
 type Problem = Box<dyn StdError + Send + Sync>;
 type Asked = Pin<Box<dyn Future<Output = Result<Json, Problem>> + Send>>;
@@ -257,7 +262,7 @@ impl Session {
             full_name: info.as_ref().and_then(|info| info.full_name.as_deref()),
             user_type: info.as_ref().and_then(|info| info.user_type.as_deref()),
             impersonated_by: info.as_ref().and_then(|info| info.impersonated_by.as_deref()),
-            expires_at: info.as_ref().and_then(crate::SessionInfo::expires_at),
+            expires_at: info.as_ref().and_then(crate::record::SessionInfo::expires_at),
             read_only: self.sessions().is_read_only(),
         };
         let document = Document { facts, values, from_cache, failed };

@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{Json, Record, SessionInfo, Timestamp, data::entry_size};
+use crate::{
+    clock::Timestamp,
+    data::{Json, entry_size},
+    record::{Record, SessionInfo},
+};
 
 /// What one request did to a record.
 ///

@@ -8,7 +8,10 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{Digest, Error, Result};
+use crate::{
+    error::{Error, Result},
+    token::Digest,
+};
 
 /// A session's CSRF token, as a page or a script gets it: 86 characters of base64url, different each time.
 ///

@@ -15,7 +15,7 @@ use serde::Serialize;
 #[cfg(any(feature = "file", feature = "sqlite"))]
 use serde_json::value::RawValue;
 
-use crate::Error;
+use crate::error::Error;
 
 mod block;
 mod json;

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-use crate::{SessionId, Timestamp};
+use crate::{clock::Timestamp, token::SessionId};
 
 /// The tombstone of a session: kept for a while after the end, so that the next request learns why.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Assurance, Ended, store::Refusal};
+use crate::{admission::Refusal, assurance::Assurance, ended::Ended};
 
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -174,7 +174,7 @@ pub enum ImpersonationRefusal {
     #[error("there is no such user")]
     UnknownUser,
     /// It would last no time, or longer than allowed.
-    #[error("it must last some time, and at most {} (h:m:s)", crate::format_period(*most))]
+    #[error("it must last some time, and at most {} (h:m:s)", crate::period::format_period(*most))]
     TooLong {
         /// How long it may last.
         most: Duration,

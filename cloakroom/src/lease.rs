@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::Timestamp;
+use crate::clock::Timestamp;
 
 /// The state of a session's lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

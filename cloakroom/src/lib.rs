@@ -95,20 +95,24 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod admission;
 mod assurance;
 mod audit;
 mod boot;
 mod change;
 mod client;
 mod clock;
+pub mod cookie;
 mod csrf;
 mod data;
 mod ended;
 mod error;
+mod future;
 mod lease;
 mod network;
+mod period;
 mod record;
-mod rules;
+pub mod rules;
 mod seal;
 mod secrets;
 mod session;
@@ -117,9 +121,11 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+pub mod transfer;
 mod users;
 pub mod web;
 
+pub use admission::{Limit, Refusal, WhenFull};
 pub use assurance::Assurance;
 pub use audit::{AuditEntry, Event, ParseEventError};
 pub use boot::Boot;
@@ -132,13 +138,14 @@ pub use ended::{Ended, Ending, ParseReasonError, Reason};
 pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
 pub use network::{Network, ParseNetworkError};
+pub use period::{format_period, parse_period};
 pub use record::{Client, Extra, RecentChanges, Record, SessionInfo};
+pub use rules::{EndAnswer, Gone, Updated};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
     AuditSink, Builder, Clear, ClockOffset, Deadlines, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Person,
     Returned, Rotate, RotatedToken, Sessions, Settings, SignIn, Start, Started, StoredUsers, TakeLock, TracingSink,
-    format_period, parse_period,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ClientIp;
+use crate::client::ClientIp;
 
 /// One address, or all that begin with the same bits, as CIDR writes them (RFC 4632, RFC 4291).
 ///

@@ -2,7 +2,16 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use crate::{Assurance, Data, Digest, Ended, Lease, Reason, Secrets, SessionId, Timestamp, client::canonical};
+use crate::{
+    assurance::Assurance,
+    client::canonical,
+    clock::Timestamp,
+    data::Data,
+    ended::{Ended, Reason},
+    lease::Lease,
+    secrets::Secrets,
+    token::{Digest, SessionId},
+};
 
 /// Everything stored about one session.
 ///
@@ -235,7 +244,7 @@ impl RecentChanges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Partition;
+    use crate::token::Partition;
 
     fn info() -> SessionInfo {
         SessionInfo {

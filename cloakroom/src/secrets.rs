@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{Digest, Timestamp};
+use crate::{clock::Timestamp, token::Digest};
 
 /// Digests of a session's current secret and of the last few before it.
 ///

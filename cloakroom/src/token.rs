@@ -22,7 +22,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::Error;
+use crate::error::Error;
 
 /// Which sessions live together: all sessions of one signed-in user share the partition derived from that user, so
 /// that limits stay atomic on a clustered or partitioned backend. Anonymous sessions are spread at random.

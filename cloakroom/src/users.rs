@@ -8,8 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Network, Result,
-    store::{BoxFuture, WhenFull},
+    admission::WhenFull,
+    error::{Error, Result},
+    future::BoxFuture,
+    network::Network,
 };
 
 /// A directory of users. Asked at every sign-in and resume, through a [cache](crate::Builder::users_cache).
@@ -21,7 +23,7 @@ use crate::{
 /// struct Staff;
 ///
 /// impl Users for Staff {
-///     fn find<'a>(&'a self, user: &'a str) -> store::BoxFuture<'a, Result<Option<User>>> {
+///     fn find<'a>(&'a self, user: &'a str) -> future::BoxFuture<'a, Result<Option<User>>> {
 ///         Box::pin(async move {
 ///             let user = (user == "anna").then(|| User { full_name: Some("Anna Berg".into()), ..User::default() });
 ///             Ok(user)

@@ -8,6 +8,8 @@ mod bench;
 mod ci;
 mod command;
 #[cfg(test)]
+mod direction;
+#[cfg(test)]
 mod documents;
 mod services;
 mod test;

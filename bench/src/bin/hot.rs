@@ -6,7 +6,8 @@ use std::{env, hint::black_box, sync::Arc};
 
 use cloakroom::{
     Change, Ending, Found, Json, Reason, Session, Sessions, Start, Started, Token,
-    store::{Loaded, MemoryStore, Query, Store},
+    rules::{Loaded, Rules},
+    store::{MemoryStore, Query, Store},
     web::CookieConfig,
 };
 use cloakroom_bench::{READ_KEY, Route, Subject, data_of, drive, just_read, sent_back, user_of};
@@ -38,9 +39,9 @@ async fn run(operation: &str, repetitions: usize, stored: usize) {
         }
         "load" => {
             let Shop { sessions, tokens } = shop(stored).await;
-            let now = sessions.now();
+            let (rules, now) = (Rules::new(Arc::clone(sessions.store())), sessions.now());
             for token in tokens.iter().cycle().take(repetitions) {
-                assert!(matches!(sessions.store().peek(token.id(), now), Some(Loaded::Live(_))));
+                assert!(matches!(rules.peek(token.id(), now), Some(Loaded::Live(_))));
             }
         }
         "resume" => {

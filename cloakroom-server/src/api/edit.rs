@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use cloakroom::{
     Change, Data, Deadlines, Error, Found, Json, JsonRef, Record, SessionId, Sessions,
-    store::{Gone, Updated},
+    rules::{Gone, Updated},
 };
 use cloakroom_api::{AtMost, Entries};
 

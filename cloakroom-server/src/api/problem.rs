@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use cloakroom::{Ended, Error, store::Refusal};
+use cloakroom::{Ended, Error, Refusal};
 pub(crate) use cloakroom_api::Code;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, ser::SerializeMap};

@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{Extension, response::Response};
 use cloakroom::{
-    ClientIp, Ending, Reason, SessionId, Sessions, Timestamp,
-    store::{Cursor, EndAnswer, Query},
+    ClientIp, EndAnswer, Ending, Reason, SessionId, Sessions, Timestamp,
+    store::{Cursor, Query},
 };
 use cloakroom_api::{Nothing, Revoke, Revoked};
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::{Extension, response::Response};
 use cloakroom::{
     ClientIp, Ending, Error, Found, ParseReasonError, Reason, Record, Rotate, RotatedToken, Token,
-    store::{Cursor, EndAnswer, Query},
+    rules::EndAnswer,
+    store::{Cursor, Query},
 };
 use cloakroom_api::{self as wire, ClientFacts, Counted, EndSession, ListSessions, Nothing};
 

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::response::Response;
-use cloakroom::{Client, ClientIp, Data, Ended, Found, Json, JsonRef, Reason, Record, Start, Started, store::Limit};
+use cloakroom::{Client, ClientIp, Data, Ended, Found, Json, JsonRef, Limit, Reason, Record, Start, Started};
 use cloakroom_api::{self as wire, ClientFacts, End, Level, Nothing, TokenText};
 use http::{HeaderMap, StatusCode};
 

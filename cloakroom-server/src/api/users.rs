@@ -7,10 +7,7 @@ use axum::{
     extract::{FromRequestParts, Path},
     response::Response,
 };
-use cloakroom::{
-    Clear, DirectoryEntry, Ending, Reason, User, UserPatch,
-    store::{Cursor, EndAnswer},
-};
+use cloakroom::{Clear, DirectoryEntry, Ending, Reason, User, UserPatch, rules::EndAnswer, store::Cursor};
 use cloakroom_api::{
     self as wire, ClearSessions, Deleted, ListUsers, ListedUsers, Nothing, PatchUser, PatchedUser, ShownUser,
 };

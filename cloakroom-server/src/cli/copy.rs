@@ -9,7 +9,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use cloakroom::{
     PartitionKey,
-    store::{self, Copied, Item, Store, Tally},
+    store::Store,
+    transfer::{self, Copied, Tally},
 };
 use serde::Serialize;
 
@@ -96,7 +97,7 @@ impl Copy {
         let before = state.items;
         let mut shown = Shown::new(before);
         let mut failed = None;
-        let copied = store::copy(&from, &to, state.reached(), |progress| {
+        let copied = transfer::copy(&from, &to, state.reached(), |progress| {
             let items = before + total(&progress.copied);
             shown.tell(items);
             if let Some(reached) = &progress.reached {
@@ -116,38 +117,14 @@ impl Copy {
     async fn count(&self) -> Result<(), Failure> {
         let from = self.source().await?;
         let to = stores::schema(&self.to).await?;
-        let mut counted = Copied::default();
-        let mut after = None;
-        loop {
-            let page = from.export(after.as_ref(), 500).await?;
-            for item in &page.items {
-                match item {
-                    Item::Session(_) => counted.sessions.added += 1,
-                    Item::Ended(_) => counted.tombstones.added += 1,
-                    Item::Fence(_) => counted.fences.added += 1,
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        let mut after = None;
-        loop {
-            let page = from.users(after.as_ref(), 500).await?;
-            counted.users.added += page.items.len() as u64;
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        let Copied { sessions, tombstones, fences, users } = counted;
+        let counted = transfer::count(&from).await?;
+        let Copied { sessions, tombstones, fences, users, entries } = counted;
         if self.json {
             self.print(&counted, false)?;
         } else {
             let target = if to.found.is_some() { "which is there" } else { "which would be made" };
             output::line(&format!(
-                "{} sessions, {} tombstones, {} fences and {} users would go to {}, {target}",
+                "{} sessions, {} tombstones, {} fences, {} users and {entries} log entries would go to {}, {target}",
                 sessions.total(),
                 tombstones.total(),
                 fences.total(),
@@ -159,7 +136,7 @@ impl Copy {
     }
 
     fn print(&self, copied: &Copied, resumed: bool) -> Result<(), Failure> {
-        let Copied { sessions, tombstones, fences, users } = copied;
+        let Copied { sessions, tombstones, fences, users, entries } = copied;
         if self.json {
             let result = Report {
                 from: redact::address(&self.from),
@@ -170,6 +147,7 @@ impl Copy {
                 tombstones: tombstones.into(),
                 fences: fences.into(),
                 users: users.into(),
+                log_entries: *entries,
             };
             return Ok(output::json(&serde_json::to_string(&result)?)?);
         }
@@ -180,6 +158,7 @@ impl Copy {
                 "{name:<11} {added} copied, {updated} brought up to date, {unchanged} were the same, {kept} are newer there"
             ))?;
         }
+        output::line(&format!("{:<11} {entries} are there", "log entries"))?;
         Ok(())
     }
 }
@@ -195,6 +174,8 @@ struct Report {
     tombstones: Counts,
     fences: Counts,
     users: Counts,
+    /// Entries of the audit log that the target has now.
+    log_entries: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -213,8 +194,8 @@ impl From<&Tally> for Counts {
 }
 
 fn total(copied: &Copied) -> u64 {
-    let Copied { sessions, tombstones, fences, users } = copied;
-    sessions.total() + tombstones.total() + fences.total() + users.total()
+    let Copied { sessions, tombstones, fences, users, entries } = copied;
+    sessions.total() + tombstones.total() + fences.total() + users.total() + entries
 }
 
 /// Tells stores apart, and nothing about their keys.

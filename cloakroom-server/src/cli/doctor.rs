@@ -103,7 +103,7 @@ impl Doctor {
             Ok(offset) => findings.push(clock(offset)),
             Err(error) => findings.push(Finding::error("usable", told(&error))),
         }
-        findings.extend(sessions.store().examine(sessions.now(), self.repair).await?);
+        findings.extend(sessions.examine(self.repair).await?);
         Ok(findings)
     }
 }

@@ -9,9 +9,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use cloakroom::{
-    Assurance, Builder, Lifetimes, Sessions, TrustedProxies,
-    store::{Limit, MemoryStore, WhenFull},
-    web::CookieConfig,
+    Assurance, Builder, Lifetimes, Limit, Sessions, TrustedProxies, WhenFull, store::MemoryStore, web::CookieConfig,
 };
 use serde::Deserialize;
 

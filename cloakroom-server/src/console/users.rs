@@ -7,10 +7,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use cloakroom::{
-    DirectoryEntry, Reason, Timestamp, User,
-    store::{Cursor, WhenFull},
-};
+use cloakroom::{DirectoryEntry, Reason, Timestamp, User, WhenFull, store::Cursor};
 use http::Method;
 use maud::{Markup, html};
 use serde_json::{Value, json};

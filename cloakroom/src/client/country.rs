@@ -4,7 +4,10 @@ use std::{fmt, fs, net::IpAddr, path::Path, sync::Arc};
 
 use maxminddb::{Reader, path};
 
-use crate::{ClientIp, Error, Result};
+use crate::{
+    client::ClientIp,
+    error::{Error, Result},
+};
 
 /// An open database, all of it in memory.
 pub(crate) struct Countries(Reader<Vec<u8>>);

@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::{ClientIp, Error, Network, Result};
+use crate::{
+    client::ClientIp,
+    error::{Error, Result},
+    network::Network,
+};
 
 /// The proxies whose word is taken for whom they pass on: each adds the address it was called from to `X-Forwarded-For` or
 /// `Forwarded` (RFC 7239).

@@ -7,42 +7,56 @@ use std::{
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{Error, Result, SessionId, change::random_id};
+use crate::{
+    change::random_id,
+    error::{Error, Result},
+    token::SessionId,
+};
 
 /// So often is a thing decided; then it is the caller's turn to try again.
 const MOST: u32 = 32;
 
-/// Turns of those who met two conflicts. Within one process they wait for each other, and so all but those who come
-/// meanwhile are in nobody's way.
-static TURNS: [Mutex<()>; 256] = [const { Mutex::const_new(()) }; 256];
+/// Callers that met two conflicts take turns on what they changed: within one process they wait for each other, and only
+/// those that come meanwhile are in the way.
+pub(super) struct Turns([Mutex<()>; 256]);
 
-/// The attempts at one thing. Whoever has a turn must not wait for another one.
-pub(super) struct Attempts {
-    made: u32,
-    place: usize,
-    turn: Option<MutexGuard<'static, ()>>,
-}
-
-impl Attempts {
-    pub(super) fn at_session(id: SessionId) -> Self {
-        Self { made: 0, place: usize::from(id.as_bytes()[SessionId::LEN - 1]), turn: None }
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self([const { Mutex::const_new(()) }; 256])
     }
 
-    pub(super) fn at_user(user: &str) -> Self {
+    pub(super) fn at_session(&self, id: SessionId) -> Attempts<'_> {
+        self.attempts(id.as_bytes()[SessionId::LEN - 1])
+    }
+
+    pub(super) fn at_user(&self, user: &str) -> Attempts<'_> {
         let mut hasher = DefaultHasher::new();
         user.hash(&mut hasher);
-        Self { made: 0, place: usize::from(hasher.finish().to_be_bytes()[0]), turn: None }
+        self.attempts(hasher.finish().to_be_bytes()[0])
     }
 
+    fn attempts(&self, place: u8) -> Attempts<'_> {
+        Attempts { made: 0, at: &self.0[usize::from(place)], turn: None }
+    }
+}
+
+/// The attempts at one thing. A caller that has a turn must not wait for another one.
+pub(super) struct Attempts<'a> {
+    made: u32,
+    at: &'a Mutex<()>,
+    turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl Attempts<'_> {
     /// How many attempts failed.
     pub(super) fn made(&self) -> u32 {
         self.made
     }
 
-    /// Waits until nobody else in this process tries the same.
+    /// Waits until no other caller in this process tries the same.
     pub(super) async fn queue(&mut self) {
         if self.turn.is_none() {
-            self.turn = Some(TURNS[self.place % TURNS.len()].lock().await);
+            self.turn = Some(self.at.lock().await);
         }
     }
 

@@ -3,27 +3,32 @@
 use std::sync::Arc;
 
 use crate::{
-    Digest, Ended, Ending, Partition, Reason, Record, Result, SessionId, SessionInfo, Timestamp,
+    admission::{Limit, Refusal, WhenFull},
     change::random_id,
-    record::Extra,
+    clock::Timestamp,
+    ended::{Ended, Ending, Reason},
+    error::Result,
+    record::{Extra, Record, SessionInfo},
+    rules::{Create, Created},
     rules::{
-        attempts::Attempts,
+        Rules,
         end::{self, Conclusion},
         look,
         transaction::commit,
         user_text::User,
     },
     store::{
-        Create, Created, LastSignIn, Limit, Refusal, WhenFull,
-        slots::{Ask, Expect, Outcome, Slot, SlotStore, Transaction, Write},
+        LastSignIn,
+        slots::{Ask, Expect, Outcome, Slot, Transaction, Write},
     },
+    token::{Digest, Partition, SessionId},
 };
 
-pub(super) async fn create<S: SlotStore + ?Sized>(slots: &S, create: &Create, now: Timestamp) -> Result<Created> {
-    let asked = Asked::by(slots, create);
+pub(super) async fn create(rules: &Rules, create: &Create, now: Timestamp) -> Result<Created> {
+    let asked = Asked::by(rules, create);
     let mut attempts = match &create.record.info.user {
-        Some(user) => Attempts::at_user(user),
-        None => Attempts::at_session(create.record.info.id),
+        Some(user) => rules.turns.at_user(user),
+        None => rules.turns.at_session(create.record.info.id),
     };
     if asked.limit.is_some() {
         // Each sign-in changes what the others count.
@@ -32,7 +37,7 @@ pub(super) async fn create<S: SlotStore + ?Sized>(slots: &S, create: &Create, no
     let (mut ended, elsewhere) = loop {
         // Most often nothing is settled about a user, and there was no earlier try.
         let guess = attempts.made() == 0 && asked.limit.is_none() && asked.replaces.is_none();
-        let seen = if guess { Some(Seen::default()) } else { Seen::look(slots, &asked, attempts.made() > 0).await? };
+        let seen = if guess { Some(Seen::default()) } else { Seen::look(rules, &asked, attempts.made() > 0).await? };
         let Some(seen) = seen else { return Ok(Created::Created { ended: Vec::new() }) };
         let (transaction, created) = match asked.admit(&seen, now) {
             Ok(evicted) => {
@@ -41,7 +46,7 @@ pub(super) async fn create<S: SlotStore + ?Sized>(slots: &S, create: &Create, no
             }
             Err(refusal) => (asked.refuse(&seen, refusal, now), Err(refusal)),
         };
-        match (commit(slots, &transaction).await?, created) {
+        match (commit(rules, &transaction).await?, created) {
             (Outcome::Conflict(_), _) => attempts.again().await?,
             (Outcome::Committed(_), Ok(ended)) => break (ended, asked.elsewhere),
             (Outcome::Committed(_), Err(refusal)) => return Ok(Created::Refused(refusal)),
@@ -49,8 +54,8 @@ pub(super) async fn create<S: SlotStore + ?Sized>(slots: &S, create: &Create, no
     };
     drop(attempts);
     if let Some(replaced) = elsewhere {
-        let answers = end::end(slots, &[replaced], &asked.ending(Reason::Replaced), now).await?;
-        ended.extend(answers.into_iter().filter_map(crate::store::EndAnswer::ended_now));
+        let answers = end::end(rules, &[replaced], &asked.ending(Reason::Replaced), now).await?;
+        ended.extend(answers.into_iter().filter_map(crate::rules::EndAnswer::ended_now));
     }
     Ok(Created::Created { ended })
 }
@@ -69,10 +74,10 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn by<S: SlotStore + ?Sized>(slots: &S, create: &'a Create) -> Self {
+    fn by(rules: &Rules, create: &'a Create) -> Self {
         let info = &create.record.info;
         let home = info.id.partition();
-        let together = |id: &SessionId| slots.spans_groups() || id.partition().group() == home.group();
+        let together = |id: &SessionId| rules.store.spans_groups() || id.partition().group() == home.group();
         Self {
             create,
             user: info.user.as_ref(),
@@ -173,7 +178,7 @@ impl<'a> Asked<'a> {
 #[derive(Default)]
 struct Seen {
     user: User,
-    /// The user's open slots, where there is a limit.
+    /// The user's open rules, where there is a limit.
     heads: Vec<Arc<Record>>,
     earlier_try: Option<SessionId>,
     /// The open slots of the replaced session and of the earlier try.
@@ -186,7 +191,7 @@ impl Seen {
 
     /// `None` if the session is there already: an earlier try of this very call succeeded. That is only looked at where
     /// something went wrong before.
-    async fn look<S: SlotStore + ?Sized>(slots: &S, asked: &Asked<'_>, again: bool) -> Result<Option<Self>> {
+    async fn look(rules: &Rules, asked: &Asked<'_>, again: bool) -> Result<Option<Self>> {
         let mut limit = Self::HEADS.max(asked.limit.map_or(0, |limit| limit.max as usize + 2));
         loop {
             let mut asks = Vec::new();
@@ -197,7 +202,7 @@ impl Seen {
             asks.extend(asked.replaces.map(Ask::Head));
             asks.extend(again.then_some(Ask::Head(asked.info().id)));
 
-            let mut answers = look::read(slots, asks).await?;
+            let mut answers = look::read(rules, asks).await?;
             let mut seen = Self::default();
             if asked.user.is_some() {
                 seen.user = User::of(answers.user()?)?;
@@ -219,19 +224,19 @@ impl Seen {
             if let Some(Slot::Open(record)) = replaced {
                 seen.uncounted.push(record);
             }
-            seen.find_earlier_try(slots).await?;
+            seen.find_earlier_try(rules).await?;
             return Ok(Some(seen));
         }
     }
 
-    async fn find_earlier_try<S: SlotStore + ?Sized>(&mut self, slots: &S) -> Result<()> {
+    async fn find_earlier_try(&mut self, rules: &Rules) -> Result<()> {
         let Some(id) = self.earlier_try.filter(|id| self.uncounted.iter().all(|other| other.info.id != *id)) else {
             return Ok(());
         };
         let listed = self.heads.iter().find(|record| record.info.id == id).cloned();
         let found = match listed {
             Some(record) => Some(record),
-            None => match look::head(slots, id).await? {
+            None => match look::head(rules, id).await? {
                 Some(Slot::Open(record)) => Some(record),
                 // It ended just now: the commit will notice.
                 Some(Slot::Ended(_)) | None => None,

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use crate::{
-    AuditEntry, Ended, Ending, Error, Record, Result, SessionId, Timestamp,
-    rules::{attempts::Attempts, look, look::unasked, transaction::commit},
-    store::{
-        EndAnswer,
-        slots::{Expect, Outcome, Slot, SlotStore, Transaction, Write},
-    },
+    audit::AuditEntry,
+    clock::Timestamp,
+    ended::{Ended, Ending},
+    error::{Error, Result},
+    record::Record,
+    rules::EndAnswer,
+    rules::{Rules, look, look::unasked, transaction::commit},
+    store::slots::{Expect, Outcome, Slot, Transaction, Write},
+    token::SessionId,
 };
 
 /// So many sessions end in one call of the store.
@@ -46,14 +49,9 @@ impl Conclusion {
     }
 }
 
-pub(super) async fn end<S: SlotStore + ?Sized>(
-    slots: &S,
-    ids: &[SessionId],
-    ending: &Ending,
-    now: Timestamp,
-) -> Result<Vec<EndAnswer>> {
+pub(super) async fn end(rules: &Rules, ids: &[SessionId], ending: &Ending, now: Timestamp) -> Result<Vec<EndAnswer>> {
     if let [id] = ids {
-        return Ok(vec![end_one(slots, *id, ending, now).await?]);
+        return Ok(vec![end_one(rules, *id, ending, now).await?]);
     }
     let mut answers = Vec::with_capacity(ids.len());
     let mut known: HashMap<SessionId, EndAnswer> = HashMap::new();
@@ -64,7 +62,7 @@ pub(super) async fn end<S: SlotStore + ?Sized>(
                 new.push(*id);
             }
         }
-        for answer in end_portion(slots, new, ending, now).await? {
+        for answer in end_portion(rules, new, ending, now).await? {
             known.insert(id_of(&answer), answer);
         }
         for id in portion {
@@ -79,14 +77,9 @@ pub(super) async fn end<S: SlotStore + ?Sized>(
     Ok(answers)
 }
 
-async fn end_one<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    ending: &Ending,
-    now: Timestamp,
-) -> Result<EndAnswer> {
-    let mut attempts = Attempts::at_session(id);
-    let mut slot = look::head(slots, id).await?;
+async fn end_one(rules: &Rules, id: SessionId, ending: &Ending, now: Timestamp) -> Result<EndAnswer> {
+    let mut attempts = rules.turns.at_session(id);
+    let mut slot = look::head(rules, id).await?;
     loop {
         let record = match slot {
             Some(Slot::Open(record)) => record,
@@ -97,7 +90,7 @@ async fn end_one<S: SlotStore + ?Sized>(
         let mut transaction = Transaction::new(now);
         conclusion.write(&record, &mut transaction);
         drop(record);
-        match commit(slots, &transaction).await? {
+        match commit(rules, &transaction).await? {
             Outcome::Committed(_) => return Ok(conclusion.answer()),
             Outcome::Conflict(fresh) => slot = fresh,
         }
@@ -113,20 +106,20 @@ fn id_of(answer: &EndAnswer) -> SessionId {
 }
 
 /// Different sessions, each in a transaction of its own. Answers in any order.
-async fn end_portion<S: SlotStore + ?Sized>(
-    slots: &S,
+async fn end_portion(
+    rules: &Rules,
     mut left: Vec<SessionId>,
     ending: &Ending,
     now: Timestamp,
 ) -> Result<Vec<EndAnswer>> {
     let mut answers = Vec::with_capacity(left.len());
     let Some(first) = left.first() else { return Ok(answers) };
-    let mut attempts = Attempts::at_session(*first);
+    let mut attempts = rules.turns.at_session(*first);
     loop {
         let mut open = Vec::with_capacity(left.len());
-        let found = match look::heads(slots, &left).await {
+        let found = match look::heads(rules, &left).await {
             Err(Error::Store { .. }) if left.len() > 1 => {
-                answers.extend(end_each(slots, &left, ending, now).await?);
+                answers.extend(end_each(rules, &left, ending, now).await?);
                 return Ok(answers);
             }
             found => found?,
@@ -138,7 +131,7 @@ async fn end_portion<S: SlotStore + ?Sized>(
                 None => answers.push(EndAnswer::Unknown(id)),
             }
         }
-        for (id, answer) in conclude(slots, open, ending, now).await? {
+        for (id, answer) in conclude(rules, open, ending, now).await? {
             match answer {
                 Some(conclusion) => answers.push(conclusion.answer()),
                 None => left.push(id),
@@ -153,15 +146,10 @@ async fn end_portion<S: SlotStore + ?Sized>(
 
 /// Ends sessions one by one, because one of them cannot be read: it must not keep the others alive. They end first, then
 /// it is the error.
-async fn end_each<S: SlotStore + ?Sized>(
-    slots: &S,
-    ids: &[SessionId],
-    ending: &Ending,
-    now: Timestamp,
-) -> Result<Vec<EndAnswer>> {
+async fn end_each(rules: &Rules, ids: &[SessionId], ending: &Ending, now: Timestamp) -> Result<Vec<EndAnswer>> {
     let mut answers = Ok(Vec::with_capacity(ids.len()));
     for id in ids {
-        match (end_one(slots, *id, ending, now).await, &mut answers) {
+        match (end_one(rules, *id, ending, now).await, &mut answers) {
             (Ok(answer), Ok(answers)) => answers.push(answer),
             (Err(error @ Error::Store { .. }), Ok(_)) => answers = Err(error),
             (Ok(_) | Err(Error::Store { .. }), Err(_)) => {}
@@ -172,8 +160,8 @@ async fn end_each<S: SlotStore + ?Sized>(
 }
 
 /// Ends the sessions of these open slots; `None` for each of which something else is so by now.
-pub(super) async fn conclude<S: SlotStore + ?Sized>(
-    slots: &S,
+pub(super) async fn conclude(
+    rules: &Rules,
     open: Vec<std::sync::Arc<Record>>,
     ending: &Ending,
     now: Timestamp,
@@ -190,7 +178,7 @@ pub(super) async fn conclude<S: SlotStore + ?Sized>(
             (conclusion, transaction)
         })
         .unzip();
-    let outcomes = slots.commit(&transactions, false).await?;
+    let outcomes = rules.store.commit(&transactions, false).await?;
     if outcomes.len() != conclusions.len() {
         return Err(unasked());
     }

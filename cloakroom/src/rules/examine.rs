@@ -6,36 +6,40 @@ use std::{
 };
 
 use crate::{
-    Error, Record, Result, SessionId, Timestamp,
     change::random_id,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::Record,
     rules::{
+        Rules,
         look::{self, unasked},
         transaction::commit,
     },
     store::{
         Cursor, Damage, Finding,
-        slots::{Ask, Expect, List, Listed, Outcome, Slot, SlotStore, Transaction, Write},
+        slots::{Ask, Expect, List, Listed, Outcome, Slot, Transaction, Write},
     },
+    token::SessionId,
 };
 
 /// So many slots are looked at together.
 const PAGE: usize = 500;
 
-pub(super) async fn examine<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
+pub(super) async fn examine(rules: &Rules, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
     // What the store mends need not be looked at twice, and slots that it cannot read cannot be looked at.
-    let mut findings = slots.examine(now, repair).await?;
-    findings.extend(match look_at_all(slots, now, repair).await {
+    let mut findings = rules.store.examine(now, repair).await?;
+    findings.extend(match look_at_all(rules, now, repair).await {
         Err(error @ Error::Store { .. }) => vec![Finding::error("sessions", format!("They cannot be read: {error}."))],
         looked_at => looked_at?,
     });
     Ok(findings)
 }
 
-async fn look_at_all<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
-    let mut examination = Examination { due: due(slots, now).await?, ..Examination::default() };
+async fn look_at_all(rules: &Rules, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
+    let mut examination = Examination { due: due(rules, now).await?, ..Examination::default() };
     let mut after: Option<Cursor> = None;
     loop {
-        let page = slots.list(&List::Everything, after.as_ref(), PAGE).await?;
+        let page = rules.store.list(&List::Everything, after.as_ref(), PAGE).await?;
         let mut open = Vec::new();
         for listed in page.items {
             match listed {
@@ -45,7 +49,7 @@ async fn look_at_all<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: b
             }
         }
         examination.open += open.len();
-        examination.look_at(slots, &open, now, repair).await?;
+        examination.look_at(rules, &open, now, repair).await?;
         after = page.next;
         if after.is_none() {
             break;
@@ -55,10 +59,10 @@ async fn look_at_all<S: SlotStore + ?Sized>(slots: &S, now: Timestamp, repair: b
 }
 
 /// Everything that is due.
-async fn due<S: SlotStore + ?Sized>(slots: &S, now: Timestamp) -> Result<HashSet<SessionId>> {
+async fn due(rules: &Rules, now: Timestamp) -> Result<HashSet<SessionId>> {
     let (mut due, mut after) = (HashSet::new(), None);
     loop {
-        let page = slots.list(&List::Due(now), after.as_ref(), PAGE).await?;
+        let page = rules.store.list(&List::Due(now), after.as_ref(), PAGE).await?;
         due.extend(page.items.into_iter().filter_map(|listed| match listed {
             Listed::Session(Slot::Open(record)) => Some(record.info.id),
             Listed::Session(Slot::Ended(_)) | Listed::User(..) => None,
@@ -82,37 +86,31 @@ struct Examination {
 }
 
 impl Examination {
-    async fn look_at<S: SlotStore + ?Sized>(
-        &mut self,
-        slots: &S,
-        open: &[Arc<Record>],
-        now: Timestamp,
-        repair: bool,
-    ) -> Result<()> {
+    async fn look_at(&mut self, rules: &Rules, open: &[Arc<Record>], now: Timestamp, repair: bool) -> Result<()> {
         let mut of_users: HashMap<&Arc<str>, Vec<&Arc<Record>>> = HashMap::new();
         for record in open {
             let info = &record.info;
-            if info.expiry(now).is_some() && !self.due.contains(&info.id) && still_open(slots, record).await? {
-                self.not_due.add(info.id, repair && rewrite(slots, record, now).await?);
+            if info.expiry(now).is_some() && !self.due.contains(&info.id) && still_open(rules, record).await? {
+                self.not_due.add(info.id, repair && rewrite(rules, record, now).await?);
             }
             let Some(user) = &info.user else { continue };
-            if slots.partition_key().partition_of(user) == info.id.partition() {
+            if rules.store.partition_key().partition_of(user) == info.id.partition() {
                 of_users.entry(user).or_default().push(record);
             } else {
                 self.misplaced.add(info.id, false);
             }
         }
         for (user, records) in of_users {
-            let listed = listed(slots, user).await?;
+            let listed = listed(rules, user).await?;
             for record in records {
-                if !listed.contains(&record.info.id) && still_open(slots, record).await? {
-                    self.unlisted.add(record.info.id, repair && rewrite(slots, record, now).await?);
+                if !listed.contains(&record.info.id) && still_open(rules, record).await? {
+                    self.unlisted.add(record.info.id, repair && rewrite(rules, record, now).await?);
                 }
             }
             for id in listed {
-                let there = look::head(slots, id).await?;
+                let there = look::head(rules, id).await?;
                 let is_theirs = matches!(&there, Some(Slot::Open(record)) if record.info.user.as_ref() == Some(user));
-                if !is_theirs && self::listed(slots, user).await?.contains(&id) {
+                if !is_theirs && self::listed(rules, user).await?.contains(&id) {
                     self.listed.add(id, false);
                 }
             }
@@ -159,10 +157,10 @@ impl Examination {
 }
 
 /// The list of a user's sessions.
-async fn listed<S: SlotStore + ?Sized>(slots: &S, user: &Arc<str>) -> Result<Vec<SessionId>> {
+async fn listed(rules: &Rules, user: &Arc<str>) -> Result<Vec<SessionId>> {
     let mut limit = 64;
     loop {
-        let heads = look::read(slots, [Ask::HeadsOf(Arc::clone(user), limit)]).await?.heads()?;
+        let heads = look::read(rules, [Ask::HeadsOf(Arc::clone(user), limit)]).await?.heads()?;
         if heads.len() < limit {
             return Ok(heads.into_iter().map(|record| record.info.id).collect());
         }
@@ -171,16 +169,16 @@ async fn listed<S: SlotStore + ?Sized>(slots: &S, user: &Arc<str>) -> Result<Vec
 }
 
 /// Whether it was not ended, or written anew, since it was looked at.
-async fn still_open<S: SlotStore + ?Sized>(slots: &S, record: &Record) -> Result<bool> {
-    let there = look::head(slots, record.info.id).await?;
+async fn still_open(rules: &Rules, record: &Record) -> Result<bool> {
+    let there = look::head(rules, record.info.id).await?;
     Ok(matches!(there, Some(Slot::Open(there)) if there.revision == record.revision))
 }
 
 /// Writes the head as it is, from which the store makes its columns and indexes anew. Says whether it did.
-async fn rewrite<S: SlotStore + ?Sized>(slots: &S, record: &Record, now: Timestamp) -> Result<bool> {
+async fn rewrite(rules: &Rules, record: &Record, now: Timestamp) -> Result<bool> {
     let head = Record { revision: random_id(), ..record.clone() };
     let transaction = Transaction::new(now)
         .relying_on([Expect::Head(record.info.id, record.revision)])
         .writing(Write::Head(Arc::new(head)));
-    Ok(matches!(commit(slots, &transaction).await?, Outcome::Committed(_)))
+    Ok(matches!(commit(rules, &transaction).await?, Outcome::Committed(_)))
 }

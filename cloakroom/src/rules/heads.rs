@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Event, Record, Result, SessionId, Timestamp,
+    audit::{AuditEntry, Event},
     change::random_id,
-    rules::{attempts::Attempts, look, transaction::commit},
-    store::{
-        Gone, Locked, Rotated, Rotation,
-        slots::{Expect, Outcome, SlotStore, Transaction, Write},
-    },
+    clock::Timestamp,
+    error::Result,
+    record::Record,
+    rules::{Gone, Locked, Rotated, Rotation},
+    rules::{Rules, look, transaction::commit},
+    store::slots::{Expect, Outcome, Transaction, Write},
+    token::SessionId,
 };
 
 /// What was decided about a head.
@@ -32,17 +34,17 @@ pub(super) enum Wants {
 }
 
 /// Changes the head of a session, if it lives, as `decide` says of the record as it is. Answers with the record too.
-pub(super) async fn change<S: SlotStore + ?Sized, T>(
-    slots: &S,
+pub(super) async fn change<T>(
+    rules: &Rules,
     id: SessionId,
     wants: Wants,
     now: Timestamp,
     mut decide: impl FnMut(&mut Record) -> Decided<T>,
 ) -> Result<Result<(T, Arc<Record>), Gone>> {
-    let mut attempts = Attempts::at_session(id);
+    let mut attempts = rules.turns.at_session(id);
     let mut slot = match wants {
-        Wants::Nothing => look::head(slots, id).await?,
-        Wants::Record | Wants::FreshData => look::session(slots, id).await?,
+        Wants::Nothing => look::head(rules, id).await?,
+        Wants::Record | Wants::FreshData => look::session(rules, id).await?,
     };
     loop {
         let record = match look::living(slot, now) {
@@ -67,9 +69,9 @@ pub(super) async fn change<S: SlotStore + ?Sized, T>(
         if let Some(entry) = log {
             transaction.log(entry);
         }
-        match commit(slots, &transaction).await? {
+        match commit(rules, &transaction).await? {
             Outcome::Committed(_) if wants == Wants::FreshData && !same_data => {
-                let fresh = look::living(look::session(slots, id).await?, now);
+                let fresh = look::living(look::session(rules, id).await?, now);
                 return Ok(fresh.map(|record| (answer, record)));
             }
             Outcome::Committed(_) => return Ok(Ok((answer, changed))),
@@ -79,13 +81,8 @@ pub(super) async fn change<S: SlotStore + ?Sized, T>(
     }
 }
 
-pub(super) async fn rotate<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    rotation: &Rotation,
-    now: Timestamp,
-) -> Result<Rotated> {
-    let rotated = change(slots, id, Wants::Record, now, |record| {
+pub(super) async fn rotate(rules: &Rules, id: SessionId, rotation: &Rotation, now: Timestamp) -> Result<Rotated> {
+    let rotated = change(rules, id, Wants::Record, now, |record| {
         let before = record.secrets.rotations;
         let answer = rotation.apply_to(&mut record.secrets, now);
         let write = record.secrets.rotations != before;
@@ -99,13 +96,8 @@ pub(super) async fn rotate<S: SlotStore + ?Sized>(
     })
 }
 
-pub(super) async fn lock<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    lease: Duration,
-    now: Timestamp,
-) -> Result<Locked> {
-    let locked = change(slots, id, Wants::FreshData, now, |record| {
+pub(super) async fn lock(rules: &Rules, id: SessionId, lease: Duration, now: Timestamp) -> Result<Locked> {
+    let locked = change(rules, id, Wants::FreshData, now, |record| {
         let taken = record.lease.take(lease, now);
         Decided { answer: taken, write: taken, log: None }
     });
@@ -116,14 +108,8 @@ pub(super) async fn lock<S: SlotStore + ?Sized>(
     })
 }
 
-pub(super) async fn renew<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    number: u64,
-    lease: Duration,
-    now: Timestamp,
-) -> Result<bool> {
-    let renewed = change(slots, id, Wants::Nothing, now, |record| {
+pub(super) async fn renew(rules: &Rules, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> Result<bool> {
+    let renewed = change(rules, id, Wants::Nothing, now, |record| {
         let before = record.lease;
         let held = record.lease.renew(number, lease, now);
         Decided { answer: held, write: record.lease != before, log: None }
@@ -131,13 +117,8 @@ pub(super) async fn renew<S: SlotStore + ?Sized>(
     Ok(renewed.await?.is_ok_and(|(held, _)| held))
 }
 
-pub(super) async fn unlock<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    number: u64,
-    now: Timestamp,
-) -> Result<bool> {
-    let released = change(slots, id, Wants::Nothing, now, |record| {
+pub(super) async fn unlock(rules: &Rules, id: SessionId, number: u64, now: Timestamp) -> Result<bool> {
+    let released = change(rules, id, Wants::Nothing, now, |record| {
         let held = record.lease.release(number, now);
         Decided { answer: held, write: held, log: None }
     });

@@ -1,47 +1,52 @@
-//! Looking at slots.
+//! Looking at rules.store.
 
 use std::sync::Arc;
 
 use crate::{
-    Error, Record, Result, SessionId, SessionInfo, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::{Record, SessionInfo},
+    rules::Rules,
+    rules::{Gone, Loaded, Tombstone},
     store::{
-        Cursor, Gone, Loaded, Page, Query, Tombstone,
-        slots::{Ask, EndedSlot, Found, List, Listed, Slot, SlotStore, UserSlot},
+        Cursor, Page, Query,
+        slots::{Ask, EndedSlot, Found, List, Listed, Slot, UserSlot},
     },
+    token::SessionId,
 };
 
 /// A session's slot with its data.
-pub(super) async fn session<S: SlotStore + ?Sized>(slots: &S, id: SessionId) -> Result<Option<Slot>> {
-    if let Some(slot) = slots.peek(id) {
+pub(super) async fn session(rules: &Rules, id: SessionId) -> Result<Option<Slot>> {
+    if let Some(slot) = rules.store.peek(id) {
         return Ok(slot);
     }
-    read(slots, [Ask::Session(id)]).await?.slot()
+    read(rules, [Ask::Session(id)]).await?.slot()
 }
 
 /// A session's slot, perhaps without its data.
-pub(super) async fn head<S: SlotStore + ?Sized>(slots: &S, id: SessionId) -> Result<Option<Slot>> {
-    if let Some(slot) = slots.peek(id) {
+pub(super) async fn head(rules: &Rules, id: SessionId) -> Result<Option<Slot>> {
+    if let Some(slot) = rules.store.peek(id) {
         return Ok(slot);
     }
-    read(slots, [Ask::Head(id)]).await?.slot()
+    read(rules, [Ask::Head(id)]).await?.slot()
 }
 
 /// Slots of sessions without data, in the order asked.
-pub(super) async fn heads<S: SlotStore + ?Sized>(slots: &S, ids: &[SessionId]) -> Result<Vec<Option<Slot>>> {
+pub(super) async fn heads(rules: &Rules, ids: &[SessionId]) -> Result<Vec<Option<Slot>>> {
     if let [id] = ids {
-        return Ok(vec![head(slots, *id).await?]);
+        return Ok(vec![head(rules, *id).await?]);
     }
-    let mut answers = read(slots, ids.iter().copied().map(Ask::Head).collect::<Vec<_>>()).await?;
+    let mut answers = read(rules, ids.iter().copied().map(Ask::Head).collect::<Vec<_>>()).await?;
     ids.iter().map(|_| answers.slot()).collect()
 }
 
-pub(super) async fn user<S: SlotStore + ?Sized>(slots: &S, user: &Arc<str>) -> Result<Option<UserSlot>> {
-    read(slots, [Ask::User(Arc::clone(user))]).await?.user()
+pub(super) async fn user(rules: &Rules, user: &Arc<str>) -> Result<Option<UserSlot>> {
+    read(rules, [Ask::User(Arc::clone(user))]).await?.user()
 }
 
 /// One trip for several questions; take the answers in the order asked.
-pub(super) async fn read<S: SlotStore + ?Sized>(slots: &S, asks: impl AsRef<[Ask]>) -> Result<Answers> {
-    Ok(Answers(slots.read(asks.as_ref()).await?.into_iter()))
+pub(super) async fn read(rules: &Rules, asks: impl AsRef<[Ask]>) -> Result<Answers> {
+    Ok(Answers(rules.store.read(asks.as_ref()).await?.into_iter()))
 }
 
 /// What was found, in the order asked.
@@ -124,14 +129,14 @@ fn ended(slot: &EndedSlot) -> Loaded {
 }
 
 /// Living sessions that match.
-pub(super) async fn find<S: SlotStore + ?Sized>(
-    slots: &S,
+pub(super) async fn find(
+    rules: &Rules,
     query: &Query,
     after: Option<&Cursor>,
     limit: usize,
     now: Timestamp,
 ) -> Result<Page<SessionInfo>> {
-    let page = slots.list(&List::Sessions(query.clone(), now), after, limit).await?;
+    let page = rules.store.list(&List::Sessions(query.clone(), now), after, limit).await?;
     let info = |listed| match listed {
         Listed::Session(Slot::Open(record)) => Ok(record.info.clone()),
         Listed::Session(Slot::Ended(_)) | Listed::User(..) => Err(unasked()),

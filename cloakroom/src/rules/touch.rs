@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use crate::{
-    Record, Result, SessionId, Timestamp,
     change::random_id,
+    clock::Timestamp,
+    error::Result,
+    record::Record,
+    rules::Touch,
     rules::{
+        Rules,
         heads::{self, Decided, Wants},
         look,
     },
-    store::{
-        Touch,
-        slots::{Expect, Outcome, SeenAt, SlotStore, Transaction, Write},
-    },
+    store::slots::{Expect, Outcome, SeenAt, Transaction, Write},
+    token::SessionId,
 };
 
-pub(super) async fn touch<S: SlotStore + ?Sized>(slots: &S, touches: &[Touch], now: Timestamp) -> Result<Vec<bool>> {
+pub(super) async fn touch(rules: &Rules, touches: &[Touch], now: Timestamp) -> Result<Vec<bool>> {
     if touches.is_empty() {
         return Ok(Vec::new());
     }
@@ -23,17 +25,17 @@ pub(super) async fn touch<S: SlotStore + ?Sized>(slots: &S, touches: &[Touch], n
     let graces: Vec<_> = graces.collect();
     if !graces.is_empty() {
         // Once after each rotation.
-        Box::pin(confirm(slots, &graces, now)).await?;
+        Box::pin(confirm(rules, &graces, now)).await?;
     }
     let seen: Vec<_> = touches.iter().map(|touch| SeenAt { id: touch.id, at: touch.seen_at }).collect();
-    slots.touch(&seen, now).await
+    rules.store.touch(&seen, now).await
 }
 
 /// Starts the graces of predecessors whose successor was presented.
-async fn confirm<S: SlotStore + ?Sized>(slots: &S, graces: &[(SessionId, Timestamp)], now: Timestamp) -> Result<()> {
+async fn confirm(rules: &Rules, graces: &[(SessionId, Timestamp)], now: Timestamp) -> Result<()> {
     let ids: Vec<_> = graces.iter().map(|(id, _)| *id).collect();
     let (mut transactions, mut written) = (Vec::new(), Vec::new());
-    for (slot, (id, grace_ends)) in look::heads(slots, &ids).await?.into_iter().zip(graces) {
+    for (slot, (id, grace_ends)) in look::heads(rules, &ids).await?.into_iter().zip(graces) {
         let Ok(record) = look::living(slot, now) else { continue };
         let mut head = (*record).clone();
         if head.secrets.confirm(*grace_ends) {
@@ -46,11 +48,11 @@ async fn confirm<S: SlotStore + ?Sized>(slots: &S, graces: &[(SessionId, Timesta
     if transactions.is_empty() {
         return Ok(());
     }
-    for (outcome, (id, grace_ends)) in slots.commit(&transactions, false).await?.into_iter().zip(written) {
+    for (outcome, (id, grace_ends)) in rules.store.commit(&transactions, false).await?.into_iter().zip(written) {
         if let Outcome::Conflict(_) = outcome {
             let confirm =
                 |record: &mut Record| Decided { answer: (), write: record.secrets.confirm(grace_ends), log: None };
-            drop(heads::change(slots, id, Wants::Nothing, now, confirm).await?);
+            drop(heads::change(rules, id, Wants::Nothing, now, confirm).await?);
         }
     }
     Ok(())

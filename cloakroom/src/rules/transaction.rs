@@ -1,10 +1,12 @@
 //! Making transactions, and committing them.
 
 use crate::{
-    AuditEntry, Result, Timestamp,
+    audit::AuditEntry,
     change::random_id,
-    rules::look::unasked,
-    store::slots::{Expect, LogEntry, Outcome, SlotStore, Transaction, Write},
+    clock::Timestamp,
+    error::Result,
+    rules::{Rules, look::unasked},
+    store::slots::{Expect, LogEntry, Outcome, Transaction, Write},
 };
 
 impl Transaction {
@@ -34,13 +36,13 @@ impl Transaction {
 }
 
 /// Commits one transaction.
-pub(super) async fn commit<S: SlotStore + ?Sized>(slots: &S, transaction: &Transaction) -> Result<Outcome> {
-    slots.commit(std::slice::from_ref(transaction), false).await?.pop().ok_or_else(unasked)
+pub(super) async fn commit(rules: &Rules, transaction: &Transaction) -> Result<Outcome> {
+    rules.store.commit(std::slice::from_ref(transaction), false).await?.pop().ok_or_else(unasked)
 }
 
 /// Appends an entry that tells of no change.
-pub(super) async fn log<S: SlotStore + ?Sized>(slots: &S, entry: &AuditEntry, now: Timestamp) -> Result<()> {
-    match commit(slots, &Transaction::new(now).telling(entry.clone())).await? {
+pub(super) async fn log(rules: &Rules, entry: &AuditEntry, now: Timestamp) -> Result<()> {
+    match commit(rules, &Transaction::new(now).telling(entry.clone())).await? {
         Outcome::Committed(_) => Ok(()),
         Outcome::Conflict(_) => Err(unasked()),
     }

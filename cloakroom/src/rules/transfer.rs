@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use crate::{
-    Data, Lease, RecentChanges, Record, Result, SessionInfo, Timestamp,
     change::random_id,
-    rules::{attempts::Attempts, look, look::unasked, transaction::commit, user_text::User, users},
+    clock::Timestamp,
+    data::Data,
+    error::Result,
+    lease::Lease,
+    record::{RecentChanges, Record, SessionInfo},
+    rules::{
+        Imported, Item, Loaded, Rules, Tombstone, UserFence, items::check_places, look, look::unasked,
+        transaction::commit, user_text::User, users,
+    },
     store::{
-        Cursor, Imported, Item, Loaded, Page, Tombstone, UserFence,
-        slots::{Ask, EndedSlot, Expect, List, Listed, Outcome, Slot, SlotStore, Transaction, Write},
-        transfer::check_places,
+        Cursor, Logged, Page,
+        slots::{Ask, EndedSlot, Expect, List, Listed, LogEntry, Outcome, Slot, Transaction, Write},
     },
 };
 
@@ -44,14 +50,10 @@ impl Pass {
     }
 }
 
-pub(super) async fn export<S: SlotStore + ?Sized>(
-    slots: &S,
-    after: Option<&Cursor>,
-    limit: usize,
-) -> Result<Page<Item>> {
+pub(super) async fn export(rules: &Rules, after: Option<&Cursor>, limit: usize) -> Result<Page<Item>> {
     let (pass, after) = Pass::parse(after)?;
     let what = if pass == Pass::Fences { List::Users } else { List::Everything };
-    let page = slots.list(&what, after.as_ref(), limit).await?;
+    let page = rules.store.list(&what, after.as_ref(), limit).await?;
     let mut items = Vec::with_capacity(page.items.len());
     for listed in page.items {
         items.extend(match (pass, listed) {
@@ -68,15 +70,15 @@ pub(super) async fn export<S: SlotStore + ?Sized>(
     Ok(Page { items, next: pass.cursor(page.next) })
 }
 
-pub(super) async fn import<S: SlotStore + ?Sized>(slots: &S, items: &[Item]) -> Result<Vec<Imported>> {
-    check_places(items, slots.partition_key())?;
+pub(super) async fn import(rules: &Rules, items: &[Item]) -> Result<Vec<Imported>> {
+    check_places(items, rules.store.partition_key())?;
     let ids: Vec<_> = items.iter().filter_map(Item::session_id).collect();
-    let mut found = look::read(slots, ids.into_iter().map(Ask::Session).collect::<Vec<_>>()).await?;
+    let mut found = look::read(rules, ids.into_iter().map(Ask::Session).collect::<Vec<_>>()).await?;
     let (mut imported, mut transactions, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for (place, item) in items.iter().enumerate() {
         let (answer, transaction) = match item {
             Item::Session(_) | Item::Ended(_) => decide(item, found.slot()?),
-            Item::Fence(fence) => (import_fence(slots, fence).await?, None),
+            Item::Fence(fence) => (import_fence(rules, fence).await?, None),
         };
         imported.push(answer);
         if let Some(transaction) = transaction {
@@ -87,23 +89,23 @@ pub(super) async fn import<S: SlotStore + ?Sized>(slots: &S, items: &[Item]) -> 
     if transactions.is_empty() {
         return Ok(imported);
     }
-    for (place, outcome) in places.into_iter().zip(slots.commit(&transactions, false).await?) {
+    for (place, outcome) in places.into_iter().zip(rules.store.commit(&transactions, false).await?) {
         if let Outcome::Conflict(_) = outcome {
-            imported[place] = import_again(slots, &items[place]).await?;
+            imported[place] = import_again(rules, &items[place]).await?;
         }
     }
     Ok(imported)
 }
 
 /// Something else is so since it was looked at.
-async fn import_again<S: SlotStore + ?Sized>(slots: &S, item: &Item) -> Result<Imported> {
+async fn import_again(rules: &Rules, item: &Item) -> Result<Imported> {
     let id = item.session_id().ok_or_else(unasked)?;
-    let mut attempts = Attempts::at_session(id);
+    let mut attempts = rules.turns.at_session(id);
     loop {
         attempts.again().await?;
-        let (imported, transaction) = decide(item, look::session(slots, id).await?);
+        let (imported, transaction) = decide(item, look::session(rules, id).await?);
         let Some(transaction) = transaction else { return Ok(imported) };
-        if let Outcome::Committed(_) = commit(slots, &transaction).await? {
+        if let Outcome::Committed(_) = commit(rules, &transaction).await? {
             return Ok(imported);
         }
     }
@@ -160,7 +162,7 @@ fn ended_slot(tombstone: &Tombstone) -> EndedSlot {
         methods: None,
         level: None,
         remember: false,
-        client: crate::Client::default(),
+        client: crate::record::Client::default(),
         impersonated_by: None,
         audit_user: None,
         version: 0,
@@ -179,8 +181,34 @@ fn ended_slot(tombstone: &Tombstone) -> EndedSlot {
     EndedSlot { record: Arc::new(record), ended: ended.clone(), transaction: random_id() }
 }
 
-async fn import_fence<S: SlotStore + ?Sized>(slots: &S, fence: &UserFence) -> Result<Imported> {
-    users::change(slots, &fence.user, Timestamp::EPOCH, |user| {
+pub(super) async fn import_log(rules: &Rules, entries: Vec<Logged>) -> Result<()> {
+    let mut transactions: Vec<Transaction> = Vec::new();
+    for Logged { id, entry, .. } in entries {
+        let new = LogEntry { id, entry };
+        let of_same = |other: &LogEntry| other.entry.session == new.entry.session;
+        // Entries of one session in one transaction, so that they keep their order.
+        let there = transactions.iter_mut().find(|transaction| transaction.log.first().is_some_and(of_same));
+        if let Some(transaction) = there {
+            transaction.log.push(new);
+        } else {
+            let mut transaction = Transaction::new(Timestamp::EPOCH);
+            transaction.log.push(new);
+            transactions.push(transaction);
+        }
+    }
+    if transactions.is_empty() {
+        return Ok(());
+    }
+    for outcome in rules.store.commit(&transactions, true).await? {
+        if let Outcome::Conflict(_) = outcome {
+            return Err(unasked());
+        }
+    }
+    Ok(())
+}
+
+async fn import_fence(rules: &Rules, fence: &UserFence) -> Result<Imported> {
+    users::change(rules, &fence.user, Timestamp::EPOCH, |user| {
         let (united, imported) = fence.united_with(user.fence(&fence.user).as_ref());
         user.disabled = united.disabled;
         user.ended_before = united.ended_before;

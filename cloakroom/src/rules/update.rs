@@ -3,30 +3,28 @@
 use std::sync::Arc;
 
 use crate::{
-    AuditEntry, Change, Event, Fields, Record, Result, SessionId, Timestamp,
-    change::{Applied, random_id},
+    audit::{AuditEntry, Event},
+    change::{Applied, Change, Fields, random_id},
+    clock::Timestamp,
+    error::Result,
+    record::Record,
+    rules::Updated,
     rules::{
+        Rules,
         attempts::Attempts,
         look::{self, living, unasked},
         transaction::commit,
     },
-    store::{
-        Updated,
-        slots::{Committed, DataChange, Expect, Known, Outcome, Slot, SlotStore, Transaction, Write},
-    },
+    store::slots::{Committed, DataChange, Expect, Known, Outcome, Slot, Transaction, Write},
+    token::SessionId,
 };
 
-pub(super) async fn update<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    change: &Change,
-    now: Timestamp,
-) -> Result<Updated> {
+pub(super) async fn update(rules: &Rules, id: SessionId, change: &Change, now: Timestamp) -> Result<Updated> {
     if change.lease.is_some() || change.fields != Fields::default() {
-        return Box::pin(update_with_head(slots, id, change, now)).await;
+        return Box::pin(update_with_head(rules, id, change, now)).await;
     }
     let mut applied = Applied::Now;
-    let edited = slots.edit(id, &mut |record| {
+    let edited = rules.store.edit(id, &mut |record| {
         if record.info.expiry(now).is_none() {
             applied = change.apply_to(Arc::make_mut(record), now);
         }
@@ -36,21 +34,21 @@ pub(super) async fn update<S: SlotStore + ?Sized>(
         return Ok(answer);
     }
     let transaction = changing_data(id, change, now);
-    let slot = match commit(slots, &transaction).await? {
+    let slot = match commit(rules, &transaction).await? {
         Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers, change)?)),
         Outcome::Conflict(slot) => slot,
     };
-    Box::pin(update_after(slots, transaction, slot, change)).await
+    Box::pin(update_after(rules, transaction, slot, change)).await
 }
 
 /// The change met something else than it relied on.
-async fn update_after<S: SlotStore + ?Sized>(
-    slots: &S,
+async fn update_after(
+    rules: &Rules,
     transaction: Transaction,
     mut found: Option<Slot>,
     change: &Change,
 ) -> Result<Updated> {
-    let mut attempts: Option<Attempts> = None;
+    let mut attempts: Option<Attempts<'_>> = None;
     loop {
         let record = match living(found, transaction.now) {
             Ok(record) => record,
@@ -61,8 +59,8 @@ async fn update_after<S: SlotStore + ?Sized>(
             return Ok(answer);
         }
         // By now it would do.
-        attempts.get_or_insert_with(|| Attempts::at_session(id)).again().await?;
-        match commit(slots, &transaction).await? {
+        attempts.get_or_insert_with(|| rules.turns.at_session(id)).again().await?;
+        match commit(rules, &transaction).await? {
             Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers, change)?)),
             Outcome::Conflict(slot) => found = slot,
         }
@@ -70,14 +68,9 @@ async fn update_after<S: SlotStore + ?Sized>(
 }
 
 /// A change that writes the head, or relies on the lease in it.
-async fn update_with_head<S: SlotStore + ?Sized>(
-    slots: &S,
-    id: SessionId,
-    change: &Change,
-    now: Timestamp,
-) -> Result<Updated> {
-    let mut attempts = Attempts::at_session(id);
-    let mut slot = look::session(slots, id).await?;
+async fn update_with_head(rules: &Rules, id: SessionId, change: &Change, now: Timestamp) -> Result<Updated> {
+    let mut attempts = rules.turns.at_session(id);
+    let mut slot = look::session(rules, id).await?;
     loop {
         let record = match living(slot, now) {
             Ok(record) => record,
@@ -88,7 +81,7 @@ async fn update_with_head<S: SlotStore + ?Sized>(
             Ok(record) => record,
             Err(answer @ Updated::Applied(_)) => return Ok(answer),
             Err(answer) => {
-                return unless_applied_before(slots, id, change, now, revision, answer).await;
+                return unless_applied_before(rules, id, change, now, revision, answer).await;
             }
         };
         let mut transaction = changing_data(id, change, now).relying_on([Expect::Head(id, revision)]);
@@ -98,7 +91,7 @@ async fn update_with_head<S: SlotStore + ?Sized>(
         }
         let head = writes_head.then(|| Record { revision: random_id(), ..decided });
         transaction.writes.extend(head.map(|head| Write::Head(Arc::new(head))));
-        match commit(slots, &transaction).await? {
+        match commit(rules, &transaction).await? {
             Outcome::Committed(answers) => return Ok(Updated::Applied(changed(answers, change)?)),
             Outcome::Conflict(fresh) => slot = fresh,
         }
@@ -108,8 +101,8 @@ async fn update_with_head<S: SlotStore + ?Sized>(
 
 /// The answer, unless an earlier try of the change had succeeded, which changed what it relied on. Stores need not show
 /// the latest changes when they are read.
-async fn unless_applied_before<S: SlotStore + ?Sized>(
-    slots: &S,
+async fn unless_applied_before(
+    rules: &Rules,
     id: SessionId,
     change: &Change,
     now: Timestamp,
@@ -118,7 +111,7 @@ async fn unless_applied_before<S: SlotStore + ?Sized>(
 ) -> Result<Updated> {
     // Nothing can be so any more: only an earlier try is found.
     let never = [revision, revision.wrapping_add(1)].map(|revision| Expect::Head(id, revision));
-    Ok(match commit(slots, &changing_data(id, change, now).relying_on(never)).await? {
+    Ok(match commit(rules, &changing_data(id, change, now).relying_on(never)).await? {
         Outcome::Committed(answers) => Updated::Applied(changed(answers, change)?),
         Outcome::Conflict(_) => answer,
     })

@@ -5,12 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ended, Ending, Error, Record, Result, SessionId, Timestamp,
     change::random_id,
+    clock::Timestamp,
+    ended::{Ended, Ending},
+    error::{Error, Result},
+    record::Record,
+    rules::Fence,
     store::{
-        Fence, LastSignIn,
+        LastSignIn,
         slots::{Expect, UserSlot, Write},
     },
+    token::SessionId,
 };
 
 /// Stands in a slot for a sign-in that there was not yet, because none at all would make the store forget one that came
@@ -183,7 +188,7 @@ pub(super) fn newest_first(mut ended: Vec<(Timestamp, Ended)>) -> Vec<Ended> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Reason;
+    use crate::ended::Reason;
 
     #[test]
     fn what_is_settled_comes_back_with_what_a_newer_version_wrote() {

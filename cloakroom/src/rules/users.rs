@@ -3,25 +3,22 @@
 use std::sync::Arc;
 
 use crate::{
-    Result, Timestamp,
-    rules::{attempts::Attempts, look, look::unasked, transaction::commit, user_text::User},
+    clock::Timestamp,
+    error::Result,
+    rules::{Rules, look, look::unasked, transaction::commit, user_text::User},
     store::{
         Cursor, Page, Put, PutUser, StoredUser,
-        slots::{List, Listed, Outcome, SlotStore, Transaction},
+        slots::{List, Listed, Outcome, Transaction},
     },
 };
 
-pub(super) async fn user<S: SlotStore + ?Sized>(slots: &S, user: &str) -> Result<Option<StoredUser>> {
+pub(super) async fn user(rules: &Rules, user: &str) -> Result<Option<StoredUser>> {
     let name = user.into();
-    Ok(User::of(look::user(slots, &name).await?)?.entry(&name))
+    Ok(User::of(look::user(rules, &name).await?)?.entry(&name))
 }
 
-pub(super) async fn list<S: SlotStore + ?Sized>(
-    slots: &S,
-    after: Option<&Cursor>,
-    limit: usize,
-) -> Result<Page<StoredUser>> {
-    let page = slots.list(&List::Users, after, limit).await?;
+pub(super) async fn list(rules: &Rules, after: Option<&Cursor>, limit: usize) -> Result<Page<StoredUser>> {
+    let page = rules.store.list(&List::Users, after, limit).await?;
     let mut items = Vec::with_capacity(page.items.len());
     for listed in page.items {
         let Listed::User(name, slot) = listed else { return Err(unasked()) };
@@ -30,8 +27,8 @@ pub(super) async fn list<S: SlotStore + ?Sized>(
     Ok(Page { items, next: page.next })
 }
 
-pub(super) async fn put<S: SlotStore + ?Sized>(slots: &S, put: &PutUser) -> Result<bool> {
-    change(slots, &put.user, Timestamp::EPOCH, |user| match put.decide(user.entry(&put.user).as_ref()) {
+pub(super) async fn put(rules: &Rules, put: &PutUser) -> Result<bool> {
+    change(rules, &put.user, Timestamp::EPOCH, |user| match put.decide(user.entry(&put.user).as_ref()) {
         Put::Refuse => (false, false),
         Put::Leave => (true, false),
         Put::Keep(entry) => {
@@ -48,27 +45,27 @@ pub(super) async fn put<S: SlotStore + ?Sized>(slots: &S, put: &PutUser) -> Resu
     .await
 }
 
-pub(super) async fn enable<S: SlotStore + ?Sized>(slots: &S, user: &str, now: Timestamp) -> Result<()> {
-    change(slots, &user.into(), now, |user| ((), std::mem::take(&mut user.disabled))).await
+pub(super) async fn enable(rules: &Rules, user: &str, now: Timestamp) -> Result<()> {
+    change(rules, &user.into(), now, |user| ((), std::mem::take(&mut user.disabled))).await
 }
 
 /// Changes what is settled about a user as `decide` says of what is, which tells whether it changed anything.
-pub(super) async fn change<S: SlotStore + ?Sized, T>(
-    slots: &S,
+pub(super) async fn change<T>(
+    rules: &Rules,
     name: &Arc<str>,
     now: Timestamp,
     mut decide: impl FnMut(&mut User) -> (T, bool),
 ) -> Result<T> {
-    let mut attempts = Attempts::at_user(name);
+    let mut attempts = rules.turns.at_user(name);
     loop {
-        let mut user = User::of(look::user(slots, name).await?)?;
+        let mut user = User::of(look::user(rules, name).await?)?;
         let unchanged = user.unchanged(name);
         let (answer, write) = decide(&mut user);
         if !write {
             return Ok(answer);
         }
         let transaction = Transaction::new(now).relying_on([unchanged]).writing(user.write(name));
-        match commit(slots, &transaction).await? {
+        match commit(rules, &transaction).await? {
             Outcome::Committed(_) => return Ok(answer),
             Outcome::Conflict(_) => attempts.again().await?,
         }

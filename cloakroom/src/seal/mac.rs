@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::{Digest, SessionId, Token};
+use crate::token::{Digest, SessionId, Token};
 
 /// Makes and checks MACs. The first key makes them, all check.
 #[derive(Clone)]

@@ -8,7 +8,11 @@ use std::{borrow::Cow, fmt};
 
 use self::cipher::Cipher;
 pub(crate) use self::mac::MacKeys;
-use crate::{Error, Json, JsonRef, Result, SessionId};
+use crate::{
+    data::{Json, JsonRef},
+    error::{Error, Result},
+    token::SessionId,
+};
 
 /// Keys that records are sealed with, each 32 random bytes that are kept away from the database.
 ///
@@ -118,7 +122,7 @@ fn checked(what: &'static str, ring: impl IntoIterator<Item = [u8; 32]>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Partition;
+    use crate::token::Partition;
 
     const HEAD_TEXT: &str = r#"{"user":"anna","created":1}"#;
 

@@ -9,8 +9,12 @@ use http::HeaderValue;
 
 use super::{CookieOrder, Session, Shared, Stage, State, pending::Pending};
 use crate::{
-    Client, Ended, Found, Record, Result, SessionId, Sessions, Token,
-    web::{Recognised, cookie::Presented},
+    cookie::Presented,
+    ended::Ended,
+    error::Result,
+    record::{Client, Record},
+    sessions::{Found, Recognised, Sessions},
+    token::{SessionId, Token},
 };
 
 impl Session {

@@ -6,7 +6,14 @@ use super::{
     CookieOrder, Session, Stage, State,
     pending::{self, Operation},
 };
-use crate::{Change, Error, Json, JsonRef, Record, Result, SessionId, Start};
+use crate::{
+    change::Change,
+    data::{Json, JsonRef},
+    error::{Error, Result},
+    record::Record,
+    sessions::Start,
+    token::SessionId,
+};
 
 /// A change that was sent, and how many of the pending operations it holds.
 #[derive(Clone)]

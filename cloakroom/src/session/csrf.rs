@@ -1,7 +1,7 @@
 //! Proofs that a request comes from a page of the session's own.
 
 use super::Session;
-use crate::{CsrfToken, Result};
+use crate::{csrf::CsrfToken, error::Result};
 
 impl Session {
     /// The session's CSRF token, for a form or a script: see [`web::csrf`](crate::web::csrf). Each call masks it anew;

@@ -8,7 +8,10 @@ use super::{
     Session, ValueKey,
     pending::{Modifier, Operation},
 };
-use crate::{Error, Json, JsonRef, Result, data::check_key};
+use crate::{
+    data::{Json, JsonRef, check_key},
+    error::{Error, Result},
+};
 
 /// Values by name. Nothing here touches the store except the methods named `…_now`.
 #[expect(clippy::needless_pass_by_value, reason = "keys are constants or short text: a reference would only be noise")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Session, Stage, State};
-use crate::{Change, Lock, Result};
+use crate::{change::Change, error::Result, sessions::Lock};
 
 /// The lock on a request's session. While it is held, what the request stores is refused if its lease has run out
 /// ([`Error::LockLost`](crate::Error::LockLost)). Given back when it is dropped and what was pending then is stored.

@@ -6,10 +6,13 @@ use std::{
 };
 
 use crate::{
-    Client, Data, Ended, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lock, Reason, Record, Result,
-    Returned, Rotate, RotatedToken, SessionId, SessionInfo, Sessions, SignIn, Start, Started, Token,
-    store::{EndAnswer, Touch},
-    web::SEVERAL,
+    data::Data,
+    ended::{Ended, Ending, Reason},
+    error::{Error, ImpersonationRefusal, Result},
+    record::{Client, Record, SessionInfo},
+    rules::{EndAnswer, Touch},
+    sessions::{Found, Impersonate, Lock, Returned, Rotate, RotatedToken, SEVERAL, Sessions, SignIn, Start, Started},
+    token::{SessionId, Token},
 };
 
 mod arrival;

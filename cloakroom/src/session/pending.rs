@@ -5,7 +5,11 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Change, Data, Json, JsonRef, Result};
+use crate::{
+    change::Change,
+    data::{Data, Json, JsonRef},
+    error::Result,
+};
 
 /// Computes a value from the one that is there.
 pub(super) type Modifier = Arc<dyn Fn(Option<JsonRef<'_>>) -> Result<Option<Json>> + Send + Sync>;

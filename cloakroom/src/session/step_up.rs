@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::Session;
-use crate::{Assurance, Ended, Error, Result, SignIn};
+use crate::{
+    assurance::Assurance,
+    ended::Ended,
+    error::{Error, Result},
+    sessions::SignIn,
+};
 
 impl Session {
     /// Whether the signed-in person proved who they are at most this long ago.

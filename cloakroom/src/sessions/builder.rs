@@ -13,10 +13,16 @@ use super::{
     update, users, watch,
 };
 use crate::{
-    Boot, Clock, Data, Error, Record, Result, SessionInfo, SystemClock, Users,
-    boot::BootCache,
-    store::{Limit, RecordKeys, Store},
-    web::CookieConfig,
+    admission::Limit,
+    boot::{Boot, BootCache},
+    clock::{Clock, SystemClock},
+    cookie::CookieConfig,
+    data::Data,
+    error::{Error, Result},
+    record::{Record, SessionInfo},
+    rules::Rules,
+    store::{RecordKeys, SealedStore, Store},
+    users::Users,
 };
 
 /// Settings of a session service.
@@ -343,7 +349,7 @@ impl Builder {
         }
         let Rings { mac, encryption } = self.record_keys;
         let keys = RecordKeys::default().mac(mac)?.encryption(encryption)?;
-        let store = if keys.is_empty() { self.store } else { self.store.sealed(&keys)? };
+        let store = if keys.is_empty() { self.store } else { Arc::new(SealedStore::new(self.store, keys.clone())) };
         let users = match self.users {
             Directory::None => None,
             Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),
@@ -351,7 +357,7 @@ impl Builder {
         };
         let known_users = users.map(|users| users::Known::new(users, self.users_cache, self.only_known_users));
         let inner = Inner {
-            store,
+            rules: Rules::new(store),
             clock: self.clock,
             config: self.config,
             macs: keys.macs().cloned(),

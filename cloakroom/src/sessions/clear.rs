@@ -3,7 +3,13 @@
 use std::sync::Arc;
 
 use super::Sessions;
-use crate::{Ended, Ending, Reason, Result, SessionId, SessionInfo, store::EndAnswer};
+use crate::{
+    ended::{Ended, Ending, Reason},
+    error::Result,
+    record::SessionInfo,
+    rules::EndAnswer,
+    token::SessionId,
+};
 
 /// Which of a user's sessions to clear, and for whom.
 ///

@@ -10,7 +10,11 @@ use std::{
 };
 
 use super::{Inner, Sessions, upkeep::upgrade};
-use crate::{Error, Result, SessionId, Timestamp};
+use crate::{
+    clock::Timestamp,
+    error::{Error, Result},
+    token::SessionId,
+};
 
 /// How far a node's clock is from its store's, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +114,7 @@ impl Sessions {
     async fn look_at_store(&self) -> Result<Option<Timestamp>> {
         match self.store().ping().await {
             Err(_) if self.is_read_only() => {
-                self.store().load(SessionId::from_bytes([0; SessionId::LEN]), self.now()).await.map(|_| None)
+                self.rules().load(SessionId::from_bytes([0; SessionId::LEN]), self.now()).await.map(|_| None)
             }
             pinged => pinged,
         }

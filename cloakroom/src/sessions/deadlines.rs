@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Sessions, format_period};
-use crate::{Device, Error, Fields, Result, SessionInfo, Timestamp};
+use super::Sessions;
+use crate::{
+    change::Fields,
+    client::Device,
+    clock::Timestamp,
+    error::{Error, Result},
+    period::format_period,
+    record::SessionInfo,
+};
 
 /// Other deadlines for a session that lives. What is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

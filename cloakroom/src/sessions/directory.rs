@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::{Sessions, check_text};
 use crate::{
-    Ended, Ending, Error, Reason, Result, User, UserPatch,
+    ended::{Ended, Ending, Reason},
+    error::{Error, Result},
     store::{Cursor, LastSignIn, Page, PutUser, StoredUser},
+    users::{User, UserPatch},
 };
 
 /// How often a change of an entry is tried while others change the same one.
@@ -26,13 +28,13 @@ impl Sessions {
     /// A user of the directory in the store.
     pub async fn user(&self, user: &str) -> Result<Option<DirectoryEntry>> {
         check_text("user", Some(user), true)?;
-        let stored = self.store_read(self.store().user(user)).await?;
+        let stored = self.store_read(self.rules().user(user)).await?;
         stored.map(DirectoryEntry::of).transpose()
     }
 
     /// A page of the directory in the store, in an order of the store's own.
     pub async fn users(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<DirectoryEntry>> {
-        let Page { items, next } = self.store_read(self.store().users(after, limit)).await?;
+        let Page { items, next } = self.store_read(self.rules().users(after, limit)).await?;
         let items = items.into_iter().map(DirectoryEntry::of).collect::<Result<_>>()?;
         Ok(Page { items, next })
     }
@@ -90,7 +92,7 @@ impl Sessions {
         let ended = self.end_all_of(Arc::clone(&user), Vec::new(), &ending).await?;
         let mut was_there = false;
         for _ in 0..MAX_ATTEMPTS {
-            let Some(stored) = self.store_read(self.store().user(&user)).await? else {
+            let Some(stored) = self.store_read(self.rules().user(&user)).await? else {
                 self.forget_user(&user);
                 tracing::info!(user = &*user, "user deleted");
                 return Ok((was_there, ended));
@@ -98,14 +100,14 @@ impl Sessions {
             was_there = true;
             let put =
                 PutUser { user: Arc::clone(&user), was: Some(stored.settings), settings: None, last_sign_in: None };
-            self.store_write(self.store().put_user(&put)).await?;
+            self.store_write(self.rules().put_user(&put)).await?;
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })
     }
 
     async fn change_entry(&self, user: &Arc<str>, patch: &UserPatch) -> Result<DirectoryEntry> {
         for _ in 0..MAX_ATTEMPTS {
-            let stored = self.store_read(self.store().user(user)).await?;
+            let stored = self.store_read(self.rules().user(user)).await?;
             let before = stored.as_ref().map(decode).transpose()?.unwrap_or_default();
             let settings = before.patched(patch);
             let put = PutUser {
@@ -114,7 +116,7 @@ impl Sessions {
                 settings: Some(encode(&settings)),
                 last_sign_in: None,
             };
-            if self.store_write(self.store().put_user(&put)).await? {
+            if self.store_write(self.rules().put_user(&put)).await? {
                 let last_sign_in = stored.and_then(|stored| stored.last_sign_in);
                 return Ok(DirectoryEntry { user: Arc::clone(user), settings, last_sign_in });
             }

@@ -4,9 +4,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{Found, Sessions};
 use crate::{
-    AuditEntry, Ended, Ending, Event, Reason, Result, SessionId, SessionInfo,
+    audit::{AuditEntry, Event},
     client::canonical,
-    store::{AuditQuery, Cursor, EndAnswer, Fence, Logged, Page, Query, Which},
+    ended::{Ended, Ending, Reason},
+    error::Result,
+    record::SessionInfo,
+    rules::{EndAnswer, Fence, Which},
+    store::{AuditQuery, Cursor, Logged, Page, Query},
+    token::SessionId,
 };
 
 impl From<EndAnswer> for Found {
@@ -55,7 +60,7 @@ impl Sessions {
 
     /// Lets a disabled user sign in again.
     pub async fn enable_user(&self, user: &str) -> Result<()> {
-        self.store_write(self.store().enable_user(user, self.now())).await
+        self.store_write(self.rules().enable_user(user, self.now())).await
     }
 
     /// Ends every living session that matches but `except`, in portions; a query without a field matches all there are.
@@ -121,7 +126,7 @@ impl Sessions {
     /// `limit` although more follow.
     pub async fn find(&self, query: &Query, after: Option<&Cursor>, limit: usize) -> Result<Page<SessionInfo>> {
         let query = Query { ip: canonical(query.ip), ..query.clone() };
-        let mut page = self.store_read(self.store().find(&query, after, limit, self.now())).await?;
+        let mut page = self.store_read(self.rules().find(&query, after, limit, self.now())).await?;
         self.retain_attended(&mut page.items).await?;
         Ok(page)
     }
@@ -135,7 +140,7 @@ impl Sessions {
 
     /// Tells the audit log of what was refused before the store was asked. It stays refused if that fails.
     pub(super) async fn log_refusal(&self, entry: &AuditEntry) {
-        if let Err(error) = self.store_write(self.store().log(entry, entry.at)).await {
+        if let Err(error) = self.store_write(self.rules().log(entry, entry.at)).await {
             tracing::error!(%error, session = %entry.session, "a refusal could not be written to the audit log");
         }
     }
@@ -164,7 +169,7 @@ impl Sessions {
     }
 
     async fn end_attributed(&self, which: &Which, ending: &Ending) -> Result<Vec<EndAnswer>> {
-        let answers = self.store_write(self.store().end(which, ending, self.now())).await?;
+        let answers = self.store_write(self.rules().end(which, ending, self.now())).await?;
         for answer in &answers {
             if let EndAnswer::EndedNow(ended) | EndAnswer::EndedBefore(ended) = answer {
                 self.watchers().tell(ended);

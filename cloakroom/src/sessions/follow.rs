@@ -12,7 +12,7 @@ use std::{
 
 use super::{Sessions, upkeep::upgrade};
 use crate::{
-    Error, Result,
+    error::{Error, Result},
     store::{AuditQuery, BoxFuture, Cursor, Logged},
 };
 

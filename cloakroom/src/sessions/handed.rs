@@ -2,8 +2,13 @@
 
 use super::{Returned, Sessions, impersonate::living, resume::refused};
 use crate::{
-    Error, Presented, Reason, Record, Result, SessionId, Timestamp, Token,
-    store::{Loaded, Rotated},
+    clock::Timestamp,
+    ended::Reason,
+    error::{Error, Result},
+    record::Record,
+    rules::{Loaded, Rotated},
+    secrets::Presented,
+    token::{SessionId, Token},
 };
 
 impl Sessions {

@@ -10,9 +10,16 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Found, Sessions, Started, check_text, policy::Person, users::Whence};
 use crate::{
-    AuditEntry, Client, Data, Digest, Ended, Ending, Error, Event, ImpersonationRefusal, Lease, Reason, RecentChanges,
-    Record, Result, Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::{Create, Created, Loaded, Rotated, Rotation},
+    audit::{AuditEntry, Event},
+    clock::Timestamp,
+    data::Data,
+    ended::{Ended, Ending, Reason},
+    error::{Error, ImpersonationRefusal, Result},
+    lease::Lease,
+    record::{Client, RecentChanges, Record, SessionInfo},
+    rules::{Create, Created, Loaded, Rotated, Rotation},
+    secrets::Secrets,
+    token::{Digest, SessionId, Token},
 };
 
 /// Whom somebody wants to act as, why, and for how long.
@@ -325,7 +332,7 @@ impl Sessions {
         token: &Token,
         now: Timestamp,
     ) -> Result<Started> {
-        if let Created::Refused(refusal) = self.store_write(self.store().create(&create, now)).await? {
+        if let Created::Refused(refusal) = self.store_write(self.rules().create(&create, now)).await? {
             return Err(refusal.into());
         }
         let error = loop {
@@ -361,8 +368,8 @@ impl Sessions {
     ) -> Result<Rotated> {
         let by = self.attributed(None);
         let rotation = Rotation { presented: current, successor, grace: Duration::ZERO, at_once: true, by };
-        match self.store_write(self.store().rotate(id, &rotation, now)).await {
-            Err(Error::OutcomeUnknown { .. }) => self.store_write(self.store().rotate(id, &rotation, now)).await,
+        match self.store_write(self.rules().rotate(id, &rotation, now)).await {
+            Err(Error::OutcomeUnknown { .. }) => self.store_write(self.rules().rotate(id, &rotation, now)).await,
             answered => answered,
         }
     }

@@ -3,7 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Sessions;
-use crate::{Error, Record, Result, SessionId, rules::jitter, store::Locked};
+use crate::{
+    error::{Error, Result},
+    record::Record,
+    rules::Locked,
+    rules::jitter,
+    token::SessionId,
+};
 
 /// A lock that is held. Given back when it is dropped; if its holder crashes, when its lease runs out.
 #[derive(Debug)]
@@ -60,7 +66,7 @@ impl Sessions {
         let mut waited = Duration::ZERO;
         for attempt in 0.. {
             let now = self.now();
-            let locked = self.store_write(self.store().lock(id, lease, now)).await?;
+            let locked = self.store_write(self.rules().lock(id, lease, now)).await?;
             match &locked {
                 Locked::Granted(record) => {
                     if let Err(error) = self.check_attended(record, now).await {
@@ -81,12 +87,12 @@ impl Sessions {
 
     /// Holds a lock for `lease` from now, at least; `false` if it was lost, or its session is gone.
     pub async fn renew_lock(&self, id: SessionId, number: u64, lease: Duration) -> Result<bool> {
-        self.store_write(self.store().renew(id, number, lease, self.now())).await
+        self.store_write(self.rules().renew(id, number, lease, self.now())).await
     }
 
     /// Gives a lock back; `false` if it was lost, or its session is gone.
     pub async fn unlock(&self, id: SessionId, number: u64) -> Result<bool> {
-        self.store_write(self.store().unlock(id, number, self.now())).await
+        self.store_write(self.rules().unlock(id, number, self.now())).await
     }
 }
 

@@ -16,11 +16,15 @@ use tokio::task::JoinHandle;
 
 use self::builder::{AfterStart, Config};
 use crate::{
-    Boot, Clock, Ended, Error, Result, Timestamp, audit,
-    boot::BootCache,
+    audit,
+    boot::{Boot, BootCache},
+    clock::{Clock, Timestamp},
+    cookie::CookieConfig,
+    ended::Ended,
+    error::{Error, Result},
+    rules::Rules,
     seal::MacKeys,
     store::{self, Store},
-    web::CookieConfig,
 };
 
 mod builder;
@@ -35,6 +39,7 @@ mod impersonate;
 mod lifetimes;
 mod lock;
 mod policy;
+mod recognise;
 mod resume;
 mod settings;
 mod start;
@@ -50,9 +55,11 @@ pub use deadlines::Deadlines;
 pub use directory::DirectoryEntry;
 pub use follow::{AuditSink, TracingSink};
 pub use impersonate::{Impersonate, Returned};
-pub use lifetimes::{Lifetimes, format_period, parse_period};
+pub use lifetimes::Lifetimes;
 pub use lock::{Lock, TakeLock};
 pub use policy::Person;
+pub use recognise::Recognised;
+pub(crate) use recognise::SEVERAL;
 pub use resume::Found;
 pub use settings::Settings;
 pub use start::{SignIn, Start, Started};
@@ -86,7 +93,7 @@ pub struct Sessions(Arc<Inner>, Option<Arc<str>>);
 /// those that count.
 #[repr(align(128))]
 struct Inner {
-    store: Arc<dyn Store>,
+    rules: Rules,
     clock: Arc<dyn Clock>,
     config: Config,
     /// Those of the store's records, if there are any.
@@ -160,8 +167,24 @@ impl Sessions {
     }
 
     /// The store, for what the service does not offer.
-    pub fn store(&self) -> &dyn Store {
-        &*self.0.store
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.0.rules.store()
+    }
+
+    /// Looks at what the store keeps and at how what keeps it is set up, and says what is wrong. With `repair`, mends what can be
+    /// mended without guessing, while others work on the store, and ends, loses or changes no session that lives; without,
+    /// changes nothing. For operators, not for requests: it reads everything there is once, in pages, and may take minutes.
+    ///
+    /// # Errors
+    ///
+    /// If the store could not be looked at. What this account may not look at is a [note](store::Severity::Note).
+    pub async fn examine(&self, repair: bool) -> Result<Vec<store::Finding>> {
+        self.rules().examine(self.now(), repair).await
+    }
+
+    /// What sessions do on the store.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.0.rules
     }
 
     /// The current time, by the service's clock.
@@ -234,6 +257,6 @@ impl Drop for Inner {
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("Sessions").field("store", self.store()).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{SessionInfo, User};
+use crate::{record::SessionInfo, users::User};
 
 /// What is known of a person: what the directory of users says, or without an entry there what the call says.
 #[derive(Clone, Debug, PartialEq, Eq)]

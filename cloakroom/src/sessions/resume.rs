@@ -8,8 +8,13 @@ use super::{
     users::Whence,
 };
 use crate::{
-    Digest, Ended, Ending, Presented, Reason, Record, Result, Secrets, SessionId, Timestamp, Token,
-    store::{Loaded, Touch},
+    clock::Timestamp,
+    ended::{Ended, Ending, Reason},
+    error::Result,
+    record::Record,
+    rules::{Loaded, Touch},
+    secrets::{Presented, Secrets},
+    token::{Digest, SessionId, Token},
 };
 
 /// A session as it was found.
@@ -127,9 +132,9 @@ impl Sessions {
 
     /// From memory where that is as good. Only what must ask the store pays for the asking.
     pub(crate) async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
-        match self.store().peek(id, now) {
+        match self.rules().peek(id, now) {
             Some(loaded) => Ok(loaded),
-            None => Box::pin(self.store_read(self.store().load(id, now))).await,
+            None => Box::pin(self.store_read(self.rules().load(id, now))).await,
         }
     }
 

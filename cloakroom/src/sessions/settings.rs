@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Lifetimes, Sessions};
-use crate::store::Limit;
+use crate::admission::Limit;
 
 /// How a session service is set up, as far as its clients may want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

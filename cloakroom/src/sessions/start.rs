@@ -2,11 +2,23 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Sessions, format_period, lifetimes::Asked};
+use super::{Sessions, lifetimes::Asked};
 use crate::{
-    Assurance, Client, Data, Device, Digest, Ended, Ending, Error, Lease, Partition, Reason, RecentChanges, Record,
-    Result, Secrets, SessionId, SessionInfo, Timestamp, Token, data,
-    store::{Create, Created, Limit, Loaded, Query},
+    admission::Limit,
+    assurance::Assurance,
+    client::Device,
+    clock::Timestamp,
+    data,
+    data::Data,
+    ended::{Ended, Ending, Reason},
+    error::{Error, Result},
+    lease::Lease,
+    period::format_period,
+    record::{Client, RecentChanges, Record, SessionInfo},
+    rules::{Create, Created, Loaded},
+    secrets::Secrets,
+    store::Query,
+    token::{Digest, Partition, SessionId, Token},
 };
 
 /// What a session starts with.
@@ -284,7 +296,7 @@ impl Sessions {
         let created = match self.admit(&mut create, now).await? {
             Ok(()) => {
                 create.limit = create.limit.or(self.config().limit);
-                self.store_write(self.store().create(&create, now)).await?
+                self.store_write(self.rules().create(&create, now)).await?
             }
             Err(refusal) => Created::Refused(refusal),
         };

@@ -9,9 +9,15 @@ use super::{
     users::Whence,
 };
 use crate::{
-    Change, Ending, Error, Presented, Reason, Record, Result, SessionId, Token, data,
+    change::Change,
+    data,
+    ended::{Ending, Reason},
+    error::{Error, Result},
+    record::Record,
     rules::jitter,
-    store::{Gone, Rotated, Rotation, Updated},
+    rules::{Gone, Rotated, Rotation, Updated},
+    secrets::Presented,
+    token::{SessionId, Token},
 };
 
 /// How often a change whose basis others changed is decided anew.
@@ -84,7 +90,7 @@ impl Sessions {
 
     async fn apply(&self, id: SessionId, change: &Change) -> Result<Updated> {
         let now = self.now();
-        let updated = self.store_write(self.store().update(id, change, now)).await?;
+        let updated = self.store_write(self.rules().update(id, change, now)).await?;
         match &updated {
             Updated::Applied(record) | Updated::Conflict(record) if record.info.returns_to.is_some() => {
                 // What was written went with the session, if the actor's had ended: nobody reads it.
@@ -162,7 +168,7 @@ impl Sessions {
 
     /// Whether the store has its records in memory, and changes in place what nobody else holds.
     fn edits_in_place(&self, id: SessionId) -> bool {
-        *self.0.edits.get_or_init(|| self.store().peek(id, self.now()).is_some())
+        *self.0.edits.get_or_init(|| self.store().peek(id).is_some())
     }
 
     /// Gives the holder of `token` a new one. The session, its id and its data stay.
@@ -195,7 +201,7 @@ impl Sessions {
             let grace = self.config().rotation_grace;
             let by = self.attributed(None);
             let rotation = Rotation { presented, successor: successor_digest, grace, at_once: rotate.at_once, by };
-            match self.store_write(self.store().rotate(token.id(), &rotation, now)).await? {
+            match self.store_write(self.rules().rotate(token.id(), &rotation, now)).await? {
                 Rotated::Rotated(record) => {
                     self.check_attended(&record, now).await?;
                     tracing::info!(session = %token.id(), "token rotated");

@@ -10,8 +10,12 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{Inner, Sessions, clock_offset::keep_measuring};
 use crate::{
-    Change, Record, Result, SessionId, Timestamp,
-    store::{Reap, Touch},
+    change::Change,
+    clock::Timestamp,
+    error::Result,
+    record::Record,
+    rules::{Reap, Touch},
+    token::SessionId,
 };
 
 /// Touches that wait to be written together. They wait until the store has answered: a flush that fails, or whose future
@@ -114,7 +118,7 @@ impl Sessions {
             self.queue_touch(touch);
             return Ok(());
         }
-        self.store_write(self.store().touch(&[touch], self.now())).await.map(drop)
+        self.store_write(self.rules().touch(&[touch], self.now())).await.map(drop)
     }
 
     /// Writes when sessions were last seen, as far as it is not written yet. Happens by itself within a second or so.
@@ -128,7 +132,7 @@ impl Sessions {
         }
         for batch in touches.waiting().chunks(TOUCH_BATCH) {
             // Touches never move time backwards, so writing one twice is harmless.
-            self.store_write(self.store().touch(batch, self.now())).await?;
+            self.store_write(self.rules().touch(batch, self.now())).await?;
             touches.written(batch);
         }
         Ok(())
@@ -158,7 +162,7 @@ impl Sessions {
                 tombstones_before: now.before(self.config().tombstone_retention),
                 audit_before: now.before(self.config().audit_retention),
             };
-            let reaped = self.store_write(self.store().reap(&reap, now)).await?;
+            let reaped = self.store_write(self.rules().reap(&reap, now)).await?;
             count += reaped.ended.len() as u64;
             for ended in &reaped.ended {
                 self.watchers().tell(ended);

@@ -9,19 +9,27 @@ use std::{
 
 use super::{Found, Sessions, policy::Person, within};
 use crate::{
-    AuditEntry, Ending, Error, Event, Reason, Record, Result, SessionInfo, Timestamp, User, Users,
+    admission::{Limit, Refusal, WhenFull},
+    audit::{AuditEntry, Event},
     client::canonical,
-    store::{BoxFuture, Create, Limit, Refusal, Store, WhenFull},
+    clock::Timestamp,
+    ended::{Ending, Reason},
+    error::{Error, Result},
+    record::{Record, SessionInfo},
+    rules::Create,
+    rules::Rules,
+    store::{BoxFuture, Store},
+    users::{User, Users},
 };
 
 /// The directory that is kept in the store itself, as [`Users`].
 #[derive(Clone, Debug)]
-pub struct StoredUsers(Arc<dyn Store>);
+pub struct StoredUsers(Rules);
 
 impl StoredUsers {
     /// The directory in this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self(store)
+        Self(Rules::new(store))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{Found, Sessions, users::Whence};
-use crate::{Ended, Result, SessionId};
+use crate::{ended::Ended, error::Result, token::SessionId};
 
 #[derive(Default)]
 pub(super) struct Watchers(Mutex<HashMap<SessionId, watch::Sender<Option<Ended>>>>);

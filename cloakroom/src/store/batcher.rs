@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::BoxFuture;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// One piece of what travels.
 pub(in crate::store) trait Work: Send + Sync + 'static {

@@ -2,30 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{
-    Result, SessionInfo, Timestamp,
-    store::{BoxFuture, Cursor, Page},
-};
-
-/// The users that a store knows by name.
-///
-/// What is settled about a user is text that the store does not look into: who writes it says what it takes the place of,
-/// so that two who write at the same time cannot undo each other's work. Users are compared byte for byte. Nothing here is
-/// audited, and nothing here keeps anybody out: fences do.
-pub trait Directory {
-    /// What is known of a user.
-    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>>;
-
-    /// Writes what is settled about a user, creates or deletes the entry, all in one step; `false` and nothing is done
-    /// if [`PutUser::was`] is not what is there. Where [`PutUser::settings`] is there already, an earlier try of this call
-    /// succeeded: it answers `true`. A [`PutUser::last_sign_in`] that is older than the one known is left out.
-    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>>;
-
-    /// Lists all users in an order of the store's own, at most `limit` (one or more). A page may hold fewer, or none,
-    /// although more follow. Paging while users come and go never shows one twice, and shows each that was there
-    /// throughout. A cursor that this store did not give is [`Cursor::invalid`].
-    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>>;
-}
+use crate::{clock::Timestamp, record::SessionInfo};
 
 /// A user as a store keeps them.
 #[derive(Clone, Debug, PartialEq, Eq)]

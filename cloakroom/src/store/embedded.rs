@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::{future::poll_fn, task::Poll};
 
 use crate::{
-    Data, Digest, Json, Partition, RecentChanges, Record, SessionId, Timestamp,
+    clock::Timestamp,
+    data::{Data, Json},
+    record::{RecentChanges, Record},
     store::{
         LastSignIn,
         slots::{Committed, DataChange, EndedSlot, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
     },
+    token::{Digest, Partition, SessionId},
 };
 
 /// What is kept, inside one transaction: what was written is seen by what is read after it.

@@ -2,21 +2,6 @@
 
 use std::fmt;
 
-use crate::{Result, Timestamp, store::BoxFuture};
-
-/// Looks at what a store keeps and at how what keeps it is set up.
-///
-/// For operators, not for requests: it reads everything there is once, in pages, and may take minutes.
-pub trait Examine {
-    /// Says what was looked at and what is wrong. With `repair`, mends what is wrong where that can be done without
-    /// guessing, while others work on the store, and ends, loses or changes no session that lives; without, changes
-    /// nothing.
-    ///
-    /// An `Err` means that the store could not be looked at. What this account may not look at is a
-    /// [note](Severity::Note).
-    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>>;
-}
-
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

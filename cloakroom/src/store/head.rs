@@ -10,8 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use super::slots::{Columns, EndedSlot};
 use crate::{
-    Assurance, AuditEntry, Client, Data, Digest, Ended, Error, Lease, Predecessor, RecentChanges, Record, Result,
-    Secrets, SessionId, SessionInfo, Timestamp, record::Extra,
+    assurance::Assurance,
+    audit::AuditEntry,
+    clock::Timestamp,
+    data::Data,
+    ended::Ended,
+    error::{Error, Result},
+    lease::Lease,
+    record::{Client, Extra, RecentChanges, Record, SessionInfo},
+    secrets::{Predecessor, Secrets},
+    token::{Digest, SessionId},
 };
 
 /// The head of a session as text.

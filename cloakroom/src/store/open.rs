@@ -13,7 +13,7 @@ use super::RedisStore;
 #[cfg(feature = "sqlite")]
 use super::SqliteStore;
 use super::{MemoryStore, Store};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Opens the store at `url`. See the [table](super) for addresses.
 ///

@@ -4,7 +4,13 @@ use std::{net::IpAddr, str::FromStr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{AuditEntry, Error, Result, SessionId, SessionInfo, Timestamp};
+use crate::{
+    audit::AuditEntry,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::SessionInfo,
+    token::SessionId,
+};
 
 /// Which sessions to list: those that match every field given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

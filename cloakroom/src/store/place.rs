@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, store::Finding};
+use crate::{
+    error::{Error, Result},
+    store::Finding,
+};
 
 /// How addresses of a store on this machine are written.
 pub(super) struct Address {

@@ -10,7 +10,7 @@ use super::PostgresStore;
 use super::SqliteStore;
 #[cfg(feature = "redis")]
 use super::{RedisStore, open::is_redis};
-use crate::Result;
+use crate::error::Result;
 
 /// Which version of its tables or layout a store has. [`open`](super::open) makes or changes what it finds into
 /// `latest`, and refuses what is newer.

@@ -7,43 +7,29 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Data, Error, Json, JsonRef, PartitionKey, Record, Result, SessionId, Timestamp,
     change::{Applied, Change},
-    record::Extra,
+    clock::Timestamp,
+    data::{Data, Json, JsonRef},
+    error::{Error, Result},
+    record::{Extra, Record},
     seal::RecordKeys,
     store::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        forward::forward,
         head::{self, Beside},
         slots::{
-            Ask, Columns, Committed, EndedSlot, Expect, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore,
-            Transaction, Write, forward,
+            Ask, Columns, Committed, EndedSlot, Expect, Forget, Found, List, Listed, Outcome, SeenAt, Slot,
+            Transaction, Write,
         },
     },
+    token::{PartitionKey, SessionId},
 };
-
-/// A store that can be sealed.
-pub trait Sealable {
-    /// The same store, with its records sealed. Several keep the same store sealed with the same keys.
-    fn sealed(self: Arc<Self>, keys: &RecordKeys) -> Result<Arc<dyn Store>>;
-}
-
-impl<S: SlotStore> Sealable for S {
-    fn sealed(self: Arc<Self>, keys: &RecordKeys) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(SealedStore::new(self, keys.clone())))
-    }
-}
-
-impl Sealable for dyn SlotStore {
-    fn sealed(self: Arc<Self>, keys: &RecordKeys) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(SealedStore::new(self, keys.clone())))
-    }
-}
 
 /// A store whose records are sealed.
 #[derive(Debug)]
 pub struct SealedStore {
     keys: RecordKeys,
-    inner: Arc<dyn SlotStore>,
+    inner: Arc<dyn Store>,
 }
 
 /// How often a change is decided on the values as they were just read; then it is the caller's turn to look.
@@ -51,8 +37,12 @@ const MOST: u32 = 8;
 
 impl SealedStore {
     /// Seals what goes into a store, and opens what comes out of it.
-    pub fn new(inner: Arc<dyn SlotStore>, keys: RecordKeys) -> Self {
+    pub fn new(inner: Arc<dyn Store>, keys: RecordKeys) -> Self {
         Self { keys, inner }
+    }
+
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn commit_all(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
@@ -169,13 +159,13 @@ impl SealedStore {
             Ok(match write {
                 Write::Create(record) => Write::Create(self.seal(record)?),
                 Write::Head(record) => Write::Head(self.seal(record)?),
-                // The record that is answered shows whether the seal holds.
-                Write::Data { id, change, known: _ } => {
+                // By the version that the caller knows a store tells a late repeat from a first try.
+                Write::Data { id, change, known } => {
                     let mut change = change.clone();
                     for (key, value) in &mut change.set {
                         *value = self.keys.seal_value(*id, key, value);
                     }
-                    Write::Data { id: *id, change, known: None }
+                    Write::Data { id: *id, change, known: *known }
                 }
                 Write::Import(Slot::Open(record)) => Write::Import(Slot::Open(self.seal(record)?)),
                 Write::Import(Slot::Ended(slot)) => {
@@ -364,8 +354,8 @@ fn unasked() -> Error {
     Error::Store { message: "it answered something else than it was asked".into(), source: None }
 }
 
-impl SlotStore for SealedStore {
-    forward!(inner: partition_key spans_groups touch forget audit ping examine adopt_partition_key);
+impl Store for SealedStore {
+    forward!(Self::inner => partition_key spans_groups touch forget audit ping examine adopt_partition_key);
 
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         Box::pin(async move {
@@ -392,7 +382,7 @@ impl SlotStore for SealedStore {
 
     fn peek(&self, id: SessionId) -> Option<Option<Slot>> {
         // One that is forged is looked at once more, by those who count and end too.
-        match SlotStore::peek(&*self.inner, id)? {
+        match Store::peek(&*self.inner, id)? {
             Some(slot) => self.open_slot(slot).map(Some),
             None => Some(None),
         }

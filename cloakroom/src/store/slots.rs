@@ -1,6 +1,6 @@
 //! Slots: what a store keeps, without a rule of sessions.
 //!
-//! A [`SlotStore`] keeps a slot a session, a slot for each user about whom something is settled, and the audit log. It
+//! A [`Store`] keeps a slot a session, a slot for each user about whom something is settled, and the audit log. It
 //! merges data key by key and commits [transactions](Transaction) that say what they relied on. What a session *is* (who
 //! is admitted, what a rotation does, when a lease is lost) is decided above it, in Rust, once.
 //!
@@ -10,10 +10,10 @@
 //! |---|---|---|
 //! | head: identity, times, secrets, lease, client, who impersonates | [`Write::Head`], compare-and-swap on [`Record::revision`] | one opaque text, made and read by [`head`](super::head) |
 //! | data: raw JSON text by key | [`Write::Data`], merged key by key; raises `version` | as the store likes, byte for byte |
-//! | last seen | [`touch`](SlotStore::touch), which only moves it forward; raises nothing | a number |
+//! | last seen | [`touch`](Store::touch), which only moves it forward; raises nothing | a number |
 //! | ending | [`Write::End`], which drops the data and keeps head and last seen | one opaque text |
 //!
-//! An ended session stays in its slot until it is [forgotten](SlotStore::forget), so its id is never free.
+//! An ended session stays in its slot until it is [forgotten](Store::forget), so its id is never free.
 //!
 //! Columns of their own have only what a store must find or compare: [`Columns`].
 
@@ -26,8 +26,14 @@ use std::{
 };
 
 use crate::{
-    AuditEntry, Digest, Ended, Json, Partition, PartitionKey, Record, Result, SessionId, Timestamp,
+    audit::AuditEntry,
+    clock::Timestamp,
+    data::Json,
+    ended::Ended,
+    error::Result,
+    record::Record,
     store::{AuditQuery, BoxFuture, Cursor, Finding, LastSignIn, Logged, Page, Query},
+    token::{Digest, Partition, PartitionKey, SessionId},
 };
 
 /// Where slots live.
@@ -57,7 +63,7 @@ use crate::{
 /// out: a commit that writes into an empty or ended slot; a read that shows a session as open after its [`Write::End`]
 /// was answered; a [`Count`](Expect::Count) or [`User`](Expect::User) compared before the user's lock was taken; an index
 /// that misses an open slot of a user; a due time that is too late. So no method has a default body.
-pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
+pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The key that places users in partitions: made when the store is, the same for every node that opens it.
     fn partition_key(&self) -> &PartitionKey;
 
@@ -125,57 +131,6 @@ pub trait SlotStore: fmt::Debug + Send + Sync + 'static {
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument), and nothing changes.
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>>;
 }
-
-/// Methods of a store that hand on to another one, for those that have nothing to do with what it adds.
-macro_rules! forward {
-    ($inner:ident: $($method:ident)+) => { $($crate::store::slots::forward!(@ $inner $method);)+ };
-    (@ $inner:ident partition_key) => {
-        fn partition_key(&self) -> &$crate::PartitionKey {
-            $crate::store::slots::SlotStore::partition_key(&*self.$inner)
-        }
-    };
-    (@ $inner:ident spans_groups) => {
-        fn spans_groups(&self) -> bool {
-            self.$inner.spans_groups()
-        }
-    };
-    (@ $inner:ident touch) => {
-        fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
-            $crate::store::slots::SlotStore::touch(&*self.$inner, touches, now)
-        }
-    };
-    (@ $inner:ident forget) => {
-        fn forget<'a>(&'a self, forget: &'a Forget) -> BoxFuture<'a, Result<bool>> {
-            self.$inner.forget(forget)
-        }
-    };
-    (@ $inner:ident audit) => {
-        fn audit<'a>(
-            &'a self,
-            query: &'a AuditQuery,
-            after: Option<&'a Cursor>,
-            limit: usize,
-        ) -> BoxFuture<'a, Result<Page<Logged>>> {
-            $crate::store::slots::SlotStore::audit(&*self.$inner, query, after, limit)
-        }
-    };
-    (@ $inner:ident ping) => {
-        fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-            $crate::store::slots::SlotStore::ping(&*self.$inner)
-        }
-    };
-    (@ $inner:ident examine) => {
-        fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
-            $crate::store::slots::SlotStore::examine(&*self.$inner, now, repair)
-        }
-    };
-    (@ $inner:ident adopt_partition_key) => {
-        fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
-            $crate::store::slots::SlotStore::adopt_partition_key(&*self.$inner, key)
-        }
-    };
-}
-pub(crate) use forward;
 
 /// A session's slot that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,7 +240,7 @@ pub enum Found {
 /// Writes that are done together or not at all, if what they rely on is so.
 #[derive(Clone, Debug)]
 pub struct Transaction {
-    /// Random. A commit that is sent [again](SlotStore::commit) is recognised by the mark of its first write:
+    /// Random. A commit that is sent [again](Store::commit) is recognised by the mark of its first write:
     ///
     /// | write | mark |
     /// |---|---|
@@ -390,7 +345,7 @@ pub enum Write {
         known: Option<Known>,
     },
     /// Ends the session in an open slot: data go, head and last-seen stay, and the slot leaves every index but that of
-    /// [`forget`](SlotStore::forget). An empty or ended slot is a conflict.
+    /// [`forget`](Store::forget). An empty or ended slot is a conflict.
     End(Ended),
     /// Puts a slot as it is in the place of whatever is there. For copies from other stores.
     Import(Slot),

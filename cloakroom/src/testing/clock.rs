@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp};
 
 /// A clock that stands still until it is moved. Clones show the same time.
 ///

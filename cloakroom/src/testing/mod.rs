@@ -63,8 +63,13 @@ pub use random::run_state_machine;
 pub use spy::{Call, Counts, Gate, SpyStore};
 pub use subject::{Open, ScratchDir, Subject};
 
-use crate::{Partition, Result, SessionId, Sessions, Start, Started, Token, testing::checks::Check};
 pub use crate::{conformance, slots};
+use crate::{
+    error::Result,
+    sessions::{Sessions, Start, Started},
+    testing::checks::Check,
+    token::{Partition, SessionId, Token},
+};
 
 /// Has the random numbers of this thread follow from `seed`: ids of changes and revisions, and how long a retry waits. Not
 /// tokens and session ids, which stay random.

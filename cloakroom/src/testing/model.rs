@@ -6,12 +6,20 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Change, Data, Digest, Ended, Ending, Event, Json, Lease, Predecessor, Reason, Record, SessionId,
-    SessionInfo, Timestamp,
-    store::{
-        Create, Created, EndAnswer, Fence, Gone, LastSignIn, Limit, Loaded, Locked, PutUser, Query, Refusal, Rotated,
-        Rotation, StoredUser, Tombstone, Touch, Updated, WhenFull, Which,
+    admission::{Limit, Refusal, WhenFull},
+    audit::{AuditEntry, Event},
+    change::Change,
+    clock::Timestamp,
+    data::{Data, Json},
+    ended::{Ended, Ending, Reason},
+    lease::Lease,
+    record::{Record, SessionInfo},
+    rules::{
+        Create, Created, EndAnswer, Fence, Gone, Loaded, Locked, Rotated, Rotation, Tombstone, Touch, Updated, Which,
     },
+    secrets::Predecessor,
+    store::{LastSignIn, PutUser, Query, StoredUser},
+    token::{Digest, SessionId},
 };
 
 #[derive(Default)]
@@ -212,7 +220,7 @@ impl Model {
         if recent.len() > 64 {
             recent.remove(0);
         }
-        record.recent_changes = crate::RecentChanges::from_ids(recent);
+        record.recent_changes = crate::record::RecentChanges::from_ids(recent);
         let record = record.clone();
         if fields.user_type.is_some() || fields.idle_timeout.is_some() || fields.ends_at.is_some() {
             self.log.push(entry(&record.info, Event::Changed, now));

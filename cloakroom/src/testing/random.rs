@@ -16,12 +16,18 @@ use super::{
     operations::{KEYS, NewChange, NewField, NewSession, NewWho, Operation, USERS, VALUES, operation},
 };
 use crate::{
-    Assurance, AuditEntry, Change, Digest, Ending, Error, Event, JsonRef, Partition, Reason, Record, SessionId,
-    SessionInfo, Timestamp,
-    store::{
-        AuditQuery, Create, Created, EndAnswer, Fence, Limit, Loaded, PutUser, Query, Reap, Rotated, Rotation, Touch,
-        Updated, Which,
-    },
+    admission::Limit,
+    assurance::Assurance,
+    audit::{AuditEntry, Event},
+    change::Change,
+    clock::Timestamp,
+    data::JsonRef,
+    ended::{Ending, Reason},
+    error::Error,
+    record::{Record, SessionInfo},
+    rules::{Create, Created, EndAnswer, Fence, Loaded, Reap, Rotated, Rotation, Touch, Updated, Which},
+    store::{AuditQuery, PutUser, Query},
+    token::{Digest, Partition, SessionId},
 };
 
 /// Drives fresh stores with random operations and compares each with the model. The

@@ -11,12 +11,15 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    AuditEntry, Change, Clock, Ending, Error, PartitionKey, Result, SessionId, SessionInfo, Timestamp,
+    clock::{Clock, Timestamp},
+    error::{Error, Result},
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Create, Created, Cursor, Directory, EndAnswer, Examine, Finding, Imported, Item, Loaded,
-        Locked, Locks, Logged, Page, PutUser, Query, Reap, Reaped, RecordKeys, Rotated, Rotation, Sealable, Store,
-        StoredUser, Touch, Transfer, Updated, Which,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        forward::forward,
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write},
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// A store that counts what it is asked, and holds, fails or loses calls on demand.
@@ -26,8 +29,8 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 /// use cloakroom::{
-///     Partition, SessionId, Timestamp,
-///     store::{MemoryStore, Store},
+///     Partition, SessionId,
+///     store::{MemoryStore, Store, slots::Ask},
 ///     testing::{Call, SpyStore},
 /// };
 ///
@@ -35,15 +38,15 @@ use crate::{
 /// # async fn main() -> cloakroom::Result<()> {
 /// let spy = Arc::new(SpyStore::new(MemoryStore::new()?));
 /// let store: Arc<dyn Store> = spy.clone();
-/// let id = SessionId::generate(Partition::random()?)?;
+/// let asks = [Ask::Session(SessionId::generate(Partition::random()?)?)];
 ///
-/// store.load(id, Timestamp::EPOCH).await?;
-/// assert_eq!(spy.counts().load, 1);
+/// store.read(&asks).await?;
+/// assert_eq!(spy.counts().read, 1);
 /// assert_eq!(spy.counts().total(), 1);
 ///
-/// spy.fail_next(Call::Load);
-/// assert!(store.load(id, Timestamp::EPOCH).await.unwrap_err().is_retryable());
-/// assert!(store.load(id, Timestamp::EPOCH).await.is_ok());
+/// spy.fail_next(Call::Read);
+/// assert!(store.read(&asks).await.unwrap_err().is_retryable());
+/// assert!(store.read(&asks).await.is_ok());
 /// # Ok(())
 /// # }
 /// ```
@@ -53,104 +56,96 @@ pub struct SpyStore<S> {
     watch: Mutex<Watch>,
 }
 
-/// A call that goes to the store: all of [`Store`] but `peek`, which goes nowhere.
+/// A call that goes to the store. Commits are told apart by what they write: the first that fits counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the method of its name")]
 pub enum Call {
+    /// [`Store::read`].
+    Read,
+    /// A commit with a [`Write::Create`].
     Create,
-    Load,
-    Update,
-    Touch,
-    Rotate,
+    /// A commit with a [`Write::End`].
     End,
-    Log,
-    EnableUser,
-    Find,
-    Reap,
-    Audit,
-    Ping,
-    Lock,
-    Renew,
-    Unlock,
+    /// A commit with a [`Write::Data`].
+    Data,
+    /// A commit with a [`Write::Head`]: a rotation, a lock.
+    Head,
+    /// A commit with a [`Write::User`].
     User,
-    PutUser,
-    Users,
+    /// Any other commit, such as of an audit entry alone.
+    Log,
+    /// [`Store::touch`].
+    Touch,
+    /// [`Store::list`].
+    List,
+    /// [`Store::forget`].
+    Forget,
+    /// [`Store::audit`].
+    Audit,
+    /// [`Store::ping`].
+    Ping,
 }
 
-/// How often each method was called.
+impl Call {
+    fn of(transactions: &[Transaction]) -> Self {
+        let kind = |write: &Write| match write {
+            Write::Create(_) => Self::Create,
+            Write::End(_) => Self::End,
+            Write::Data { .. } => Self::Data,
+            Write::Head(_) => Self::Head,
+            Write::User(..) => Self::User,
+            Write::Import(_) | Write::Due(..) | Write::SignedIn(..) => Self::Log,
+        };
+        let kinds: Vec<_> = transactions.iter().flat_map(|transaction| transaction.writes.iter().map(kind)).collect();
+        let telling = [Self::Create, Self::End, Self::Data, Self::Head, Self::User];
+        telling.into_iter().find(|call| kinds.contains(call)).unwrap_or(Self::Log)
+    }
+}
+
+/// How often each [call](Call) was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the method of its name")]
+#[expect(missing_docs, reason = "each is the call of its name")]
 pub struct Counts {
+    pub read: usize,
     pub create: usize,
-    pub load: usize,
-    pub update: usize,
-    pub touch: usize,
-    pub rotate: usize,
     pub end: usize,
+    pub data: usize,
+    pub head: usize,
+    pub user: usize,
     pub log: usize,
-    pub enable_user: usize,
-    pub find: usize,
-    pub reap: usize,
+    pub touch: usize,
+    pub list: usize,
+    pub forget: usize,
     pub audit: usize,
     pub ping: usize,
-    pub lock: usize,
-    pub renew: usize,
-    pub unlock: usize,
-    pub user: usize,
-    pub put_user: usize,
-    pub users: usize,
     /// Answered or not, a peek is no round trip.
     pub peek: usize,
+    /// Nor is an edit.
+    pub edit: usize,
 }
 
 impl Counts {
-    /// All round trips: every call but `peek`.
+    /// All round trips: every call but `peek` and `edit`.
     pub fn total(&self) -> usize {
-        let Self {
-            create,
-            load,
-            update,
-            touch,
-            rotate,
-            end,
-            log,
-            enable_user,
-            find,
-            reap,
-            audit,
-            ping,
-            lock,
-            renew,
-            unlock,
-            user,
-            put_user,
-            users,
-            peek: _,
-        } = self;
-        let changes = create + update + touch + rotate + end + log + enable_user + reap + put_user;
-        changes + load + find + audit + ping + lock + renew + unlock + user + users
+        let Self { read, create, end, data, head, user, log, touch, list, forget, audit, ping, peek: _, edit: _ } =
+            self;
+        let commits = create + end + data + head + user + log;
+        read + commits + touch + list + forget + audit + ping
     }
 
     fn of(&mut self, call: Call) -> &mut usize {
         match call {
+            Call::Read => &mut self.read,
             Call::Create => &mut self.create,
-            Call::Load => &mut self.load,
-            Call::Update => &mut self.update,
-            Call::Touch => &mut self.touch,
-            Call::Rotate => &mut self.rotate,
             Call::End => &mut self.end,
+            Call::Data => &mut self.data,
+            Call::Head => &mut self.head,
+            Call::User => &mut self.user,
             Call::Log => &mut self.log,
-            Call::EnableUser => &mut self.enable_user,
-            Call::Find => &mut self.find,
-            Call::Reap => &mut self.reap,
+            Call::Touch => &mut self.touch,
+            Call::List => &mut self.list,
+            Call::Forget => &mut self.forget,
             Call::Audit => &mut self.audit,
             Call::Ping => &mut self.ping,
-            Call::Lock => &mut self.lock,
-            Call::Renew => &mut self.renew,
-            Call::Unlock => &mut self.unlock,
-            Call::User => &mut self.user,
-            Call::PutUser => &mut self.put_user,
-            Call::Users => &mut self.users,
         }
     }
 }
@@ -166,7 +161,7 @@ impl<S: Store> SpyStore<S> {
         self.watch().clock = Some(Arc::new(clock));
     }
 
-    /// Watches `store` and never answers a peek, as if the store were on another machine.
+    /// Watches `store` and never answers a peek or an edit, as if the store were on another machine.
     pub fn remote(store: S) -> Self {
         Self { peeks: false, ..Self::new(store) }
     }
@@ -194,6 +189,11 @@ impl<S: Store> SpyStore<S> {
     /// The next such call answers this error without reaching the store.
     pub fn fail_next_with(&self, call: Call, error: Error) {
         self.plan(call, Plan::Fail(error));
+    }
+
+    /// The next such call is as any other: what is planned from now on is for those behind it.
+    pub fn pass_next(&self, call: Call) {
+        self.plan(call, Plan::Pass);
     }
 
     /// The next such call reaches the store, but its answer is lost: [`Error::OutcomeUnknown`].
@@ -231,7 +231,7 @@ impl<S: Store> SpyStore<S> {
         Box::pin(async move {
             let plan = self.watch().next(call);
             match plan {
-                None => ask(&self.store).await,
+                None | Some(Plan::Pass) => ask(&self.store).await,
                 Some(Plan::Fail(error)) => Err(error),
                 Some(Plan::LoseAnswer) => {
                     ask(&self.store).await?;
@@ -315,6 +315,7 @@ struct Watch {
 }
 
 enum Plan {
+    Pass,
     Fail(Error),
     LoseAnswer,
     HoldCall(Door),
@@ -330,66 +331,33 @@ impl Watch {
     }
 }
 
-#[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for SpyStore<S> {
-    fn partition_key(&self) -> &PartitionKey {
-        self.store.partition_key()
+    // Looking after a store and moving it are no request's work: they are neither counted nor held.
+    forward!(Self::watched => partition_key spans_groups examine adopt_partition_key);
+
+    fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
+        self.spy(Call::Read, move |store| store.read(asks))
     }
 
-    fn create<'a>(&'a self, create: &'a Create, now: Timestamp) -> BoxFuture<'a, Result<Created>> {
-        self.spy(Call::Create, move |store| store.create(create, now))
+    fn commit<'a>(&'a self, transactions: &'a [Transaction], again: bool) -> BoxFuture<'a, Result<Vec<Outcome>>> {
+        self.spy(Call::of(transactions), move |store| store.commit(transactions, again))
     }
 
-    fn load(&self, id: SessionId, now: Timestamp) -> BoxFuture<'_, Result<Loaded>> {
-        self.spy(Call::Load, move |store| store.load(id, now))
-    }
-
-    fn peek(&self, id: SessionId, now: Timestamp) -> Option<Loaded> {
-        self.watch().counts.peek += 1;
-        if self.peeks { self.store.peek(id, now) } else { None }
-    }
-
-    fn update<'a>(&'a self, id: SessionId, change: &'a Change, now: Timestamp) -> BoxFuture<'a, Result<Updated>> {
-        self.spy(Call::Update, move |store| store.update(id, change, now))
-    }
-
-    fn touch<'a>(&'a self, touches: &'a [Touch], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
+    fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
         self.spy(Call::Touch, move |store| store.touch(touches, now))
     }
 
-    fn rotate<'a>(&'a self, id: SessionId, rotation: &'a Rotation, now: Timestamp) -> BoxFuture<'a, Result<Rotated>> {
-        self.spy(Call::Rotate, move |store| store.rotate(id, rotation, now))
-    }
-
-    fn end<'a>(
+    fn list<'a>(
         &'a self,
-        which: &'a Which,
-        ending: &'a Ending,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<EndAnswer>>> {
-        self.spy(Call::End, move |store| store.end(which, ending, now))
-    }
-
-    fn log<'a>(&'a self, entry: &'a AuditEntry, now: Timestamp) -> BoxFuture<'a, Result<()>> {
-        self.spy(Call::Log, move |store| store.log(entry, now))
-    }
-
-    fn enable_user<'a>(&'a self, user: &'a str, now: Timestamp) -> BoxFuture<'a, Result<()>> {
-        self.spy(Call::EnableUser, move |store| store.enable_user(user, now))
-    }
-
-    fn find<'a>(
-        &'a self,
-        query: &'a Query,
+        what: &'a List,
         after: Option<&'a Cursor>,
         limit: usize,
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Page<SessionInfo>>> {
-        self.spy(Call::Find, move |store| store.find(query, after, limit, now))
+    ) -> BoxFuture<'a, Result<Page<Listed>>> {
+        self.spy(Call::List, move |store| store.list(what, after, limit))
     }
 
-    fn reap<'a>(&'a self, reap: &'a Reap, now: Timestamp) -> BoxFuture<'a, Result<Reaped>> {
-        self.spy(Call::Reap, move |store| store.reap(reap, now))
+    fn forget<'a>(&'a self, forget: &'a Forget) -> BoxFuture<'a, Result<bool>> {
+        self.spy(Call::Forget, move |store| store.forget(forget))
     }
 
     fn audit<'a>(
@@ -409,81 +377,41 @@ impl<S: Store> Store for SpyStore<S> {
             Ok(clock.map(|clock| clock.now()).or(time))
         })
     }
-}
 
-#[deny(clippy::missing_trait_methods)]
-impl<S: Store> Directory for SpyStore<S> {
-    fn user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Option<StoredUser>>> {
-        self.spy(Call::User, move |store| store.user(user))
+    fn peek(&self, id: SessionId) -> Option<Option<Slot>> {
+        self.watch().counts.peek += 1;
+        if self.peeks { self.store.peek(id) } else { None }
     }
 
-    fn put_user<'a>(&'a self, put: &'a PutUser) -> BoxFuture<'a, Result<bool>> {
-        self.spy(Call::PutUser, move |store| store.put_user(put))
-    }
-
-    fn users<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<StoredUser>>> {
-        self.spy(Call::Users, move |store| store.users(after, limit))
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<S: Store> Locks for SpyStore<S> {
-    fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<Locked>> {
-        self.spy(Call::Lock, move |store| store.lock(id, lease, now))
-    }
-
-    fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        self.spy(Call::Renew, move |store| store.renew(id, number, lease, now))
-    }
-
-    fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> BoxFuture<'_, Result<bool>> {
-        self.spy(Call::Unlock, move |store| store.unlock(id, number, now))
-    }
-}
-
-/// An operator's call and no request's: it is not counted.
-#[deny(clippy::missing_trait_methods)]
-impl<S: Store> Examine for SpyStore<S> {
-    fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
-        self.store.examine(now, repair)
-    }
-}
-
-/// Moving a store is no request's work: it is neither counted nor held.
-impl<S: Store> Sealable for SpyStore<S> {
-    /// An error: what it counts is what the store is asked, so the store within is to be sealed.
-    fn sealed(self: Arc<Self>, _: &RecordKeys) -> Result<Arc<dyn Store>> {
-        let problem = "it counts what a store is asked: seal the store within".into();
-        Err(Error::InvalidArgument { what: "SpyStore", problem })
-    }
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<S: Store> Transfer for SpyStore<S> {
-    fn export<'a>(&'a self, after: Option<&'a Cursor>, limit: usize) -> BoxFuture<'a, Result<Page<Item>>> {
-        self.store.export(after, limit)
-    }
-
-    fn import<'a>(&'a self, items: &'a [Item]) -> BoxFuture<'a, Result<Vec<Imported>>> {
-        self.store.import(items)
-    }
-
-    fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
-        self.store.adopt_partition_key(key)
+    fn edit(&self, id: SessionId, change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
+        self.watch().counts.edit += 1;
+        if self.peeks { self.store.edit(id, change) } else { None }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Partition, store::MemoryStore, testing::checks::fixtures};
+    use crate::{store::MemoryStore, testing::checks::fixtures, token::Partition};
 
     fn spy() -> Arc<SpyStore<MemoryStore>> {
         Arc::new(SpyStore::new(MemoryStore::new().unwrap()))
     }
 
-    fn start() -> Create {
-        fixtures::Start::new(None, Partition::random().unwrap()).create
+    fn start() -> Transaction {
+        let record = fixtures::Start::new(None, Partition::random().unwrap()).create.record;
+        Transaction { id: 1, now: NOW, relies_on: vec![], writes: vec![Write::Create(Arc::new(record))], log: vec![] }
+    }
+
+    fn id_of(transaction: &Transaction) -> SessionId {
+        match transaction.writes.as_slice() {
+            [Write::Create(record)] => record.info.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn is_there(spy: &SpyStore<MemoryStore>, id: SessionId) -> bool {
+        matches!(spy.read(&[Ask::Session(id)]).await.unwrap().as_slice(), [Found::Session(Some(_))])
     }
 
     const NOW: Timestamp = fixtures::NOW;
@@ -491,10 +419,9 @@ mod tests {
     #[tokio::test]
     async fn each_call_counts_under_its_name_and_a_peek_is_no_round_trip() {
         let spy = spy();
-        let create = start();
-        let id = create.record.info.id;
-        spy.create(&create, NOW).await.unwrap();
-        assert!(matches!(spy.peek(id, NOW), Some(Loaded::Live(_))));
+        let start = start();
+        spy.commit(std::slice::from_ref(&start), false).await.unwrap();
+        assert!(matches!(spy.peek(id_of(&start)), Some(Some(Slot::Open(_)))));
         spy.touch(&[], NOW).await.unwrap();
         spy.touch(&[], NOW).await.unwrap();
         assert_eq!(spy.counts(), Counts { create: 1, touch: 2, peek: 1, ..Counts::default() });
@@ -504,43 +431,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_remote_store_answers_no_peek() {
+    async fn a_remote_store_answers_no_peek_and_no_edit() {
         let spy = SpyStore::remote(MemoryStore::new().unwrap());
-        let create = start();
-        spy.create(&create, NOW).await.unwrap();
-        assert_eq!(spy.peek(create.record.info.id, NOW), None);
+        let start = start();
+        spy.commit(std::slice::from_ref(&start), false).await.unwrap();
+        assert_eq!(spy.peek(id_of(&start)), None);
+        assert_eq!(spy.edit(id_of(&start), &mut |_| panic!("it is not here")), None);
     }
 
     #[tokio::test]
     async fn a_failed_call_does_not_reach_the_store_and_a_lost_answer_has() {
         let spy = spy();
-        let (failed, lost) = (start(), start());
+        let (failed, lost) = ([start()], [start()]);
         spy.fail_next(Call::Create);
         spy.lose_next_answer(Call::Create);
-        spy.fail_next_with(Call::Load, Error::UnknownSession);
-        assert!(matches!(spy.create(&failed, NOW).await, Err(Error::Unavailable { .. })));
-        assert!(matches!(spy.create(&lost, NOW).await, Err(Error::OutcomeUnknown { .. })));
-        assert!(matches!(spy.load(lost.record.info.id, NOW).await, Err(Error::UnknownSession)));
-        assert!(matches!(spy.load(failed.record.info.id, NOW).await, Ok(Loaded::Unknown)));
-        assert!(matches!(spy.load(lost.record.info.id, NOW).await, Ok(Loaded::Live(_))));
+        spy.fail_next_with(Call::Read, Error::UnknownSession);
+        assert!(matches!(spy.commit(&failed, false).await, Err(Error::Unavailable { .. })));
+        assert!(matches!(spy.commit(&lost, false).await, Err(Error::OutcomeUnknown { .. })));
+        assert!(matches!(spy.read(&[]).await, Err(Error::UnknownSession)));
+        assert!(!is_there(&spy, id_of(&failed[0])).await);
+        assert!(is_there(&spy, id_of(&lost[0])).await);
     }
 
     #[tokio::test]
     async fn a_held_call_waits_before_the_store_and_a_held_answer_behind_it() {
         for (behind, hold) in [SpyStore::hold_next, SpyStore::hold_next_answer].into_iter().enumerate() {
-            let (spy, create) = (spy(), start());
-            let id = create.record.info.id;
+            let (spy, start) = (spy(), [start()]);
+            let id = id_of(&start[0]);
             let gate = hold(&spy, Call::Create);
             let creating = {
                 let spy = Arc::clone(&spy);
-                tokio::spawn(async move { spy.create(&create, NOW).await })
+                tokio::spawn(async move { spy.commit(&start, false).await })
             };
             gate.reached().await;
             assert!(!creating.is_finished());
-            assert_eq!(matches!(spy.load(id, NOW).await, Ok(Loaded::Live(_))), behind == 1);
+            assert_eq!(is_there(&spy, id).await, behind == 1);
             gate.release();
             creating.await.unwrap().unwrap();
-            assert!(matches!(spy.load(id, NOW).await, Ok(Loaded::Live(_))));
+            assert!(is_there(&spy, id).await);
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use crate::{
-    Partition, SessionId,
+    rules::Rules,
     store::{BoxFuture, Store},
+    token::{Partition, SessionId},
 };
 
 /// How the [`conformance!`](crate::testing::conformance) macro opens a fresh store.
@@ -17,7 +17,7 @@ pub type Open = fn(ScratchDir) -> BoxFuture<'static, Subject>;
 /// A fresh store, and what a check needs to know about it.
 pub struct Subject {
     // In this order: the store is gone before its directory.
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Rules,
     scratch: ScratchDir,
     raw: Option<Raw>,
 }
@@ -27,7 +27,7 @@ type Raw = fn(PathBuf) -> BoxFuture<'static, Vec<u8>>;
 impl Subject {
     /// A store that keeps its files, if it has any, in `scratch`.
     pub fn new(store: impl Store, scratch: ScratchDir) -> Self {
-        Self { store: Arc::new(store), scratch, raw: None }
+        Self { store: Rules::on(store), scratch, raw: None }
     }
 
     /// For a store that keeps its sessions elsewhere than in its directory: reads every byte of them. It is handed the

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 
 use super::{Fresh, Next, Refused, SessionLayer, SignedIn, layer::Tower, problem, visit::Visit};
-use crate::{Error, Session, TrustedProxies};
+use crate::{client::TrustedProxies, error::Error, session::Session};
 
 impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = Rejection;

@@ -24,7 +24,7 @@ use super::{
     Locking, SessionBody,
     visit::{Config, Framework, Visit, settings},
 };
-use crate::{Result, Sessions};
+use crate::{error::Result, sessions::Sessions};
 
 /// Gives every request its session. Made by [`Sessions::layer`].
 #[derive(Clone, Debug)]

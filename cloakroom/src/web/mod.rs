@@ -9,14 +9,12 @@ pub mod actix;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
-pub mod cookie;
 pub mod csrf;
 #[cfg(any(feature = "actix", feature = "axum"))]
 mod fresh;
 mod layer;
 mod next;
 mod problem;
-mod recognise;
 mod refusal;
 #[cfg(any(feature = "actix", feature = "axum"))]
 mod signed_in;
@@ -25,20 +23,18 @@ mod tower_sessions;
 mod visit;
 mod watch;
 
-pub(crate) use recognise::SEVERAL;
-
 #[cfg(feature = "actix")]
 pub use self::actix::{CsrfMiddleware, SessionMiddleware};
 #[cfg(feature = "axum")]
 pub use self::axum::Rejection;
+pub use crate::cookie::{self, CookieAttributes, CookieConfig, SameSite};
+pub use crate::sessions::Recognised;
 pub use body::SessionBody;
-pub use cookie::{CookieAttributes, CookieConfig, SameSite};
 pub use csrf::CsrfLayer;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use fresh::Fresh;
 pub use layer::{SessionLayer, SessionService};
 pub use next::Next;
-pub use recognise::Recognised;
 pub use refusal::Refused;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use signed_in::SignedIn;

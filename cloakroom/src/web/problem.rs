@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{Error, store::Refusal};
+use crate::{admission::Refusal, error::Error};
 
 /// The response for an error, as far as the visitor may know it; the rest is for the log.
 pub(super) fn response(error: &Error) -> Response<Bytes> {

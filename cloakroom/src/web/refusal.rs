@@ -9,7 +9,7 @@ use super::{
     Next, next, problem,
     visit::{Framework, Visit, host},
 };
-use crate::{Ended, Error};
+use crate::{ended::Ended, error::Error};
 
 /// Why a request was refused before its handler ran: what
 /// [`SessionLayer::on_refusal`](super::SessionLayer::on_refusal) is asked about.

@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use super::refusal::Refused;
-use crate::Session;
+use crate::session::Session;
 
 /// The session of a user who is signed in. Others are answered with 401 or, where they ask for a page, sent to the
 /// [sign-in page](super::SessionLayer::sign_in_page) if there is one.

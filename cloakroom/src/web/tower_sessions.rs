@@ -8,9 +8,15 @@ use serde_json::Value;
 
 use self::views::Views;
 use crate::{
-    Change, Data, Error, Found, Json, JsonRef, Partition, Reason, Record, Result, SessionId, Sessions, Start,
-    Timestamp, Token,
-    store::{Touch, Updated},
+    change::Change,
+    clock::Timestamp,
+    data::{Data, Json, JsonRef},
+    ended::Reason,
+    error::{Error, Result},
+    record::Record,
+    rules::{Touch, Updated},
+    sessions::{Found, Sessions, Start},
+    token::{Partition, SessionId, Token},
 };
 
 /// A store for tower-sessions 0.15 (feature `tower-sessions`) and for 0.14, which axum-login 0.18 builds on (feature

@@ -12,8 +12,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{CookieConfig, cookie::Presented, problem, refusal::Refused, watch::Watch};
 use crate::{
-    Error, Result, Session, SessionLock, Sessions,
-    session::{Arrival, CookieOrder, Origin},
+    error::{Error, Result},
+    session::{Arrival, CookieOrder, Origin, Session, SessionLock},
+    sessions::Sessions,
 };
 
 /// When requests take their session's lock by themselves. It is given back once the request's changes are stored: before the
@@ -136,7 +137,7 @@ macro_rules! settings {
             /// Another cookie than that of the [service](crate::Builder::cookie), for a part of the application with sessions
             /// of its own: visitors may hold both. A session is not bound to the cookie that brought it, so this part must
             /// tell its sessions from others by what is in them. Default: the service's.
-            pub fn cookie(self, cookie: crate::web::CookieConfig) -> crate::Result<Self> {
+            pub fn cookie(self, cookie: crate::web::CookieConfig) -> crate::error::Result<Self> {
                 cookie.check()?;
                 Ok(self.configure(|config| config.cookie = Some(cookie)))
             }
@@ -186,7 +187,10 @@ macro_rules! settings {
             /// The answer when what is pending cannot be stored. Default: 401 with the reason if the session ended
             /// meanwhile, 503 with `Retry-After` if the store cannot be reached, 500 otherwise, as
             /// `application/problem+json`.
-            pub fn on_commit_error(self, answer: impl Fn(&crate::Error) -> $answer + Send + Sync + 'static) -> Self {
+            pub fn on_commit_error(
+                self,
+                answer: impl Fn(&crate::error::Error) -> $answer + Send + Sync + 'static,
+            ) -> Self {
                 self.configure(|config| config.on_commit_error = Box::new(answer))
             }
         }

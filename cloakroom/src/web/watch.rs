@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use crate::{Result, Session, SessionLock};
+use crate::{
+    error::Result,
+    session::{Session, SessionLock},
+};
 
 /// Stores what a body changed, whatever becomes of the body.
 pub(super) struct Watch {

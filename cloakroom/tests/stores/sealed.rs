@@ -4,9 +4,14 @@ use std::{fs, sync::Arc};
 
 use cloakroom::{
     Client, Data, Found, Json, RotatedToken, Sessions, SignIn, Start, Token,
-    store::{self, MemoryStore, RecordKeys, Sealable, SealedStore, SqliteStore, Store},
+    store::{MemoryStore, RecordKeys, SealedStore, SqliteStore, Store},
     testing::{ScratchDir, conformance, slots},
+    transfer,
 };
+
+fn sealed(store: &Arc<impl Store + ?Sized>, keys: &RecordKeys) -> Arc<dyn Store> {
+    Arc::new(SealedStore::new(Arc::new(Arc::clone(store)), keys.clone()))
+}
 
 fn macs() -> RecordKeys {
     RecordKeys::default().mac([[1; 32], [2; 32]]).unwrap()
@@ -94,13 +99,13 @@ async fn t10_sealed_records_that_are_copied_stay_sealed_and_open_where_they_go()
     for keys in [macs(), encryption()] {
         let dir = ScratchDir::new().unwrap();
         let from: Arc<dyn Store> = sqlite(dir.path()).await;
-        let sessions = Sessions::builder(Arc::clone(&from).sealed(&keys).unwrap()).without_upkeep().build().unwrap();
+        let sessions = Sessions::builder(sealed(&from, &keys)).without_upkeep().build().unwrap();
         let token = live_through(&sessions).await;
         let to: Arc<dyn Store> = Arc::new(MemoryStore::new().unwrap());
-        store::copy(&from, &to, None, |_| {}).await.unwrap();
+        transfer::copy(&from, &to, None, |_| {}).await.unwrap();
         let plain = Sessions::builder(Arc::clone(&to)).without_upkeep().build().unwrap();
         assert!(!matches!(plain.resume(&token).await.unwrap(), Found::Live(_)), "no key, no session");
-        let there = Sessions::builder(to.sealed(&keys).unwrap()).without_upkeep().build().unwrap();
+        let there = Sessions::builder(sealed(&to, &keys)).without_upkeep().build().unwrap();
         let Found::Live(record) = there.resume(&token).await.unwrap() else { panic!("it opens") };
         assert_eq!((record.info.full_name.as_deref(), record.data.len()), (Some(HIDDEN[0]), 2));
     }
@@ -111,11 +116,11 @@ async fn t10_sealed_records_that_are_copied_stay_sealed_and_open_where_they_go()
 async fn t10_a_copy_from_one_key_to_another_finishes_a_rotation() {
     let ring = |byte: u8| RecordKeys::default().encryption([[byte; 32]]).unwrap();
     let (from, to) = (Arc::new(MemoryStore::new().unwrap()), Arc::new(MemoryStore::new().unwrap()));
-    let from = from.sealed(&ring(1)).unwrap();
+    let from = sealed(&from, &ring(1));
     let sessions = Sessions::builder(Arc::clone(&from)).without_upkeep().build().unwrap();
     let token = live_through(&sessions).await;
-    let to = to.sealed(&ring(2)).unwrap();
-    store::copy(&from, &to, None, |_| {}).await.unwrap();
+    let to = sealed(&to, &ring(2));
+    transfer::copy(&from, &to, None, |_| {}).await.unwrap();
     let there = Sessions::builder(to).without_upkeep().build().unwrap();
     let Found::Live(record) = there.resume(&token).await.unwrap() else { panic!("it opens") };
     assert_eq!((record.info.full_name.as_deref(), record.data.len()), (Some(HIDDEN[0]), 2));
@@ -126,7 +131,7 @@ async fn t10_nodes_in_the_middle_of_changing_keys_read_each_others_sessions() {
     let inner = Arc::new(MemoryStore::new().unwrap());
     let of = |ring: &[u8]| {
         let keys = RecordKeys::default().encryption(ring.iter().map(|byte| [*byte; 32])).unwrap();
-        Sessions::builder(Arc::clone(&inner).sealed(&keys).unwrap()).without_upkeep().build().unwrap()
+        Sessions::builder(sealed(&inner, &keys)).without_upkeep().build().unwrap()
     };
     let (before, after) = (of(&[1, 2]), of(&[2, 1]));
     let (one, other) = (live_through(&before).await, live_through(&after).await);

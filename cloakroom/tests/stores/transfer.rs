@@ -4,13 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::common::{is_there, namespace, service, with_parameter};
 use cloakroom::{
-    Assurance, Client, Digest, Ending, Json, Lease, Partition, Predecessor, Reason, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp,
-    store::{
-        self, Directory, Imported, Item, LastSignIn, Loaded, MemoryStore, PutUser, Query, Store, StoredUser, Tombstone,
-        Transfer, UserFence,
-    },
+    Assurance, AuditEntry, Client, Digest, Ending, Event, Json, Lease, Partition, Predecessor, Reason, RecentChanges,
+    Record, Secrets, SessionId, SessionInfo, Timestamp,
+    rules::{Imported, Item, Loaded, Rules, Tombstone, UserFence},
+    store::{self, AuditQuery, LastSignIn, MemoryStore, PutUser, Query, StoredUser},
     testing::ScratchDir,
+    transfer,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
@@ -20,7 +19,7 @@ fn at(millis: i64) -> Timestamp {
 }
 
 /// A session with something in every field; of every fifth user there are several, every seventh is anonymous.
-fn session(store: &MemoryStore, n: i64) -> Record {
+fn session(store: &Rules, n: i64) -> Record {
     let user = (n % 7 != 0).then(|| format!("user {}", n / 5));
     let partition =
         user.as_ref().map_or_else(|| Partition::random().unwrap(), |user| store.partition_key().partition_of(user));
@@ -95,8 +94,8 @@ fn template() -> SessionInfo {
     }
 }
 
-async fn source(sessions: i64) -> Arc<dyn Store> {
-    let store = MemoryStore::new().unwrap();
+async fn source(sessions: i64) -> Rules {
+    let store = Rules::on(MemoryStore::new().unwrap());
     let mut items: Vec<_> = (0..sessions).map(|n| Item::Session(session(&store, n).into())).collect();
     for (n, reason) in (0..sessions / 10).zip(Reason::ALL.iter().cycle()) {
         let Record { info, secrets, .. } = session(&store, n);
@@ -113,10 +112,20 @@ async fn source(sessions: i64) -> Arc<dyn Store> {
         assert!(store.put_user(&PutUser { user, was: None, settings, last_sign_in }).await.unwrap());
     }
     assert!(store.import(&items).await.unwrap().iter().all(|imported| *imported == Imported::Added));
-    Arc::new(store)
+    for item in items.iter().step_by(50) {
+        let Item::Session(record) = item else { continue };
+        for n in 0..3 {
+            let entry = AuditEntry {
+                note: Some(format!("{n}").into()),
+                ..AuditEntry::about(&record.info, Event::Changed, at(n))
+            };
+            store.log(&entry, at(n)).await.unwrap();
+        }
+    }
+    store
 }
 
-async fn everything(store: &dyn Store) -> BTreeMap<String, Item> {
+async fn everything(store: &Rules) -> BTreeMap<String, Item> {
     let (mut all, mut after) = (BTreeMap::new(), None);
     loop {
         let page = store.export(after.as_ref(), 1000).await.unwrap();
@@ -143,11 +152,24 @@ const SERVICES: [&str; 4] = [
     "CLOAKROOM_TEST_REDIS_CLUSTER_URL",
 ];
 
-async fn users(store: &dyn Store) -> BTreeMap<Arc<str>, StoredUser> {
+async fn users(store: &Rules) -> BTreeMap<Arc<str>, StoredUser> {
     let (mut all, mut after) = (BTreeMap::new(), None);
     loop {
         let page = store.users(after.as_ref(), 100).await.unwrap();
         all.extend(page.items.into_iter().map(|user| (Arc::clone(&user.user), user)));
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+/// The audit log, the entries of each session in their order.
+async fn log(store: &Rules) -> BTreeMap<SessionId, Vec<AuditEntry>> {
+    let (mut all, mut after) = (BTreeMap::<_, Vec<_>>::new(), None);
+    loop {
+        let page = store.audit(&AuditQuery::default(), after.as_ref(), 100).await.unwrap();
+        page.items.into_iter().for_each(|logged| all.entry(logged.entry.session).or_default().push(logged.entry));
         after = page.next;
         if after.is_none() {
             return all;
@@ -181,12 +203,13 @@ async fn sessions_that_travel_through_all_stores_arrive_as_they_were() {
     let mut from = source(3000).await;
     let expected = everything(&from).await;
     assert_eq!(expected.len(), 3600);
-    let directory_of = users(&from).await;
+    let (directory_of, logged) = (users(&from).await, log(&from).await);
+    assert_eq!(logged.len(), 60);
     for url in stations(&directory) {
         assert_eq!(store::schema(&url).await.unwrap().found, None, "{url}");
-        let to = store::open(&url).await.unwrap();
+        let to = Rules::new(store::open(&url).await.unwrap());
         let mut told = 0;
-        let copied = store::copy(&from, &to, None, |_| told += 1).await.unwrap();
+        let copied = transfer::copy(from.store(), to.store(), None, |_| told += 1).await.unwrap();
         let added = [copied.sessions.added, copied.tombstones.added, copied.fences.added];
         assert_eq!((added, copied.sessions.total()), ([3000, 300, 300], 3000), "{to:?}");
         assert!(told >= 8, "{told}");
@@ -196,16 +219,18 @@ async fn sessions_that_travel_through_all_stores_arrive_as_they_were() {
         for (name, item) in &arrived {
             assert_eq!(item, &expected[name], "{to:?}");
         }
+        assert_eq!((copied.entries, log(&to).await), (180, logged.clone()), "{to:?}");
         // Opened anew, it knows the key it took over.
-        let anew = store::open(&url).await.unwrap();
+        let anew = Rules::new(store::open(&url).await.unwrap());
         let listed = anew.find(&Query::of_user("user 17"), None, 10, NOW).await.unwrap().items;
         assert_eq!(listed.len(), 5, "{to:?}");
         assert!(matches!(anew.load(listed[0].id, NOW).await.unwrap(), Loaded::Live(_)), "{to:?}");
         let schema = store::schema(&url).await.unwrap();
         assert_eq!(schema.found, Some(schema.latest), "{url}");
-        let again = store::copy(&from, &to, None, |_| {}).await.unwrap();
+        let again = transfer::copy(from.store(), to.store(), None, |_| {}).await.unwrap();
         let unchanged = [again.sessions.unchanged, again.tombstones.unchanged, again.fences.unchanged];
         assert_eq!((unchanged, again.users.unchanged), ([3000, 300, 300], 30), "{to:?}");
+        assert_eq!(log(&to).await, logged, "none is there twice: {to:?}");
         from = to;
     }
 }
@@ -214,7 +239,9 @@ async fn sessions_that_travel_through_all_stores_arrive_as_they_were() {
 async fn a_copy_goes_on_from_any_place_it_had_reached() {
     let (from, whole) = (source(1200).await, source(0).await);
     let mut places = vec![None];
-    store::copy(&from, &whole, None, |progress| places.extend(progress.reached.clone().map(Some))).await.unwrap();
+    transfer::copy(from.store(), whole.store(), None, |progress| places.extend(progress.reached.clone().map(Some)))
+        .await
+        .unwrap();
     assert!(places.len() >= 4);
     let expected = everything(&from).await;
     for (batches, place) in places.into_iter().enumerate() {
@@ -230,8 +257,9 @@ async fn a_copy_goes_on_from_any_place_it_had_reached() {
             to.import(&page.items).await.unwrap();
             after = page.next;
         }
-        let copied = store::copy(&from, &to, place, |_| {}).await.unwrap();
+        let copied = transfer::copy(from.store(), to.store(), place, |_| {}).await.unwrap();
         assert_eq!(copied.sessions.unchanged, 0, "nothing is read twice");
         assert_eq!(everything(&to).await, expected);
+        assert_eq!(log(&to).await, log(&from).await);
     }
 }

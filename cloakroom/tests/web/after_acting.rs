@@ -1,8 +1,9 @@
 //! What becomes of a session in which somebody acts as another, and of their own, when either is over.
 
 use cloakroom::{
-    Change, Error, Found, Json, Reason, Session, SessionId, SignIn, Token,
-    store::{Gone, Limit, Query, Updated},
+    Change, Error, Found, Json, Limit, Reason, Session, SessionId, SignIn, Token,
+    rules::{Gone, Updated},
+    store::Query,
     testing::Call,
 };
 use http::StatusCode;

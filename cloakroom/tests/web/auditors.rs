@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Person, Reason, Session,
-    Sessions, SignIn, Start, Started, User, UserPatch,
-    store::{Limit, Query, Refusal},
+    Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Limit, Person, Reason,
+    Refusal, Session, Sessions, SignIn, Start, Started, User, UserPatch, store::Query,
 };
 use http::StatusCode;
 

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{
-    Clear, Ending, Found, Reason, SessionId, SignIn, Start, Started, User,
-    store::{Limit, Query},
-};
+use cloakroom::{Clear, Ending, Found, Limit, Reason, SessionId, SignIn, Start, Started, User, store::Query};
 
 use super::world::{World, world_with};
 
@@ -159,12 +156,12 @@ async fn delete_session_ends_one_with_its_reason_and_an_unknown_id_says_so() {
     let ended = answer.clone().ended_now().unwrap();
     assert_eq!((ended.id, ended.reason, ended.user.as_deref()), (id, Reason::RevokedByAdmin, Some("anna")));
     let again = world.sessions.end(id, &Reason::SignedOut.into()).await.unwrap();
-    assert_eq!(again, cloakroom::store::EndAnswer::EndedBefore(ended));
+    assert_eq!(again, cloakroom::rules::EndAnswer::EndedBefore(ended));
     assert!(matches!(world.sessions.get(other).await.unwrap(), Found::Live(_)));
 
     let unknown = SessionId::generate(cloakroom::Partition::random().unwrap()).unwrap();
     let answer = world.sessions.end(unknown, &Reason::SignedOut.into()).await.unwrap();
-    assert_eq!(answer, cloakroom::store::EndAnswer::Unknown(unknown));
+    assert_eq!(answer, cloakroom::rules::EndAnswer::Unknown(unknown));
 }
 
 #[tokio::test]

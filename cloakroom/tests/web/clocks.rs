@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Error, Found, Impersonate, Sessions, SignIn, Start, Timestamp,
-    store::{Limit, MemoryStore},
+    Error, Found, Impersonate, Limit, Sessions, SignIn, Start, Timestamp,
+    store::MemoryStore,
     testing::{Call, ManualClock, SpyStore},
 };
 

@@ -347,7 +347,7 @@ async fn i9_what_passes_without_a_token_costs_no_call_of_the_store() {
 async fn i13_a_token_that_cannot_be_checked_is_an_error_not_a_forgery() {
     let (world, spy) = spied();
     let (anna, token) = visitor(&world, &guarded(&world, Csrf::new()), "anna").await;
-    spy.fail_next(Call::Load);
+    spy.fail_next(Call::Read);
     let reply = post(&anna, &[("x-csrf-token", &token)], "").await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
 }

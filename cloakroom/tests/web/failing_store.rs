@@ -16,7 +16,7 @@ async fn i13_a_failed_load_is_an_error_and_nobody_is_signed_out() {
     let (world, spy) = spied();
     let mut browser = world.signed_in("anna").await;
     for path in ["/get?key=a", "/me", "/who", "/set?key=a&value=1", "/sign-in?user=ben", "/sign-out", "/count-now"] {
-        spy.fail_next(Call::Load);
+        spy.fail_next(Call::Read);
         let reply = browser.get(path).await;
         assert_eq!((reply.status, reply.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None), "{path}");
         assert!(reply.header("retry-after").is_some());
@@ -31,7 +31,7 @@ async fn i13_a_failed_write_answers_503_and_leaves_what_was_there() {
     let (world, spy) = spied();
     let mut browser = world.signed_in("anna").await;
     browser.text("/set?key=a&value=1").await;
-    spy.fail_next(Call::Update);
+    spy.fail_next(Call::Data);
     let reply = browser.get("/set?key=a&value=2").await;
     assert_eq!((reply.status, reply.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None));
     assert_eq!(browser.text("/get?key=a").await, "1");
@@ -56,7 +56,7 @@ async fn i1_a_change_whose_answer_was_lost_counts_once() {
     let session = Session::anonymous(&world.sessions);
     session.sign_in(SignIn::new("anna")).await.unwrap();
     session.modify("count", |n: Option<u32>| n.unwrap_or(0) + 1).unwrap();
-    spy.lose_next_answer(Call::Update);
+    spy.lose_next_answer(Call::Data);
     assert!(matches!(session.commit().await, Err(Error::OutcomeUnknown { .. })));
     // More was asked before it is tried again.
     session.modify("count", |n: Option<u32>| n.unwrap_or(0) + 1).unwrap();
@@ -72,7 +72,7 @@ async fn i1_a_commit_that_was_dropped_under_way_counts_once() {
     let session = Session::anonymous(&world.sessions);
     session.sign_in(SignIn::new("anna")).await.unwrap();
     session.modify("count", |n: Option<u32>| n.unwrap_or(0) + 1).unwrap();
-    let gate = spy.hold_next_answer(Call::Update);
+    let gate = spy.hold_next_answer(Call::Data);
     let dropped = tokio::spawn({
         let session = session.clone();
         async move { session.commit().await }
@@ -195,10 +195,10 @@ async fn i6_touches_that_could_not_be_written_are_tried_again_without_another() 
 async fn a_store_that_does_not_answer_is_given_up_on_in_time() {
     let (world, spy) = spied();
     let mut browser = world.signed_in("anna").await;
-    let gate = spy.hold_next(Call::Load);
+    let gate = spy.hold_next(Call::Read);
     assert_eq!(browser.get("/me").await.status, StatusCode::SERVICE_UNAVAILABLE);
     drop(gate);
-    let _gate = spy.hold_next(Call::Update);
+    let _gate = spy.hold_next(Call::Data);
     let reply = browser.get("/set?key=a&value=1").await;
     assert_eq!((reply.status, reply.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None));
     assert_eq!(browser.text("/me").await, "anna");

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Builder, Change, Error, Found, Json, JsonRef, Reason, Record, RotatedToken, Session, SessionId, SignIn, Start,
-    Timestamp, Token,
+    Builder, Change, Error, Found, Json, JsonRef, Limit, Reason, Record, RotatedToken, Session, SessionId, SignIn,
+    Start, Timestamp, Token,
+    rules::{Gone, Updated},
     store::{
-        Gone, Limit, MemoryStore, Query, Store, Updated,
-        slots::{Ask, Found as FoundSlot, Slot, SlotStore, Transaction, Write},
+        MemoryStore, Query, Store,
+        slots::{Ask, Found as FoundSlot, Slot, Transaction, Write},
     },
 };
 

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Assurance, AuditEntry, Builder, Client, Error, Event, Found, Impersonate, ImpersonationRefusal, Reason, Session,
-    SessionId, SessionInfo, SignIn, Start, Started, Token, User, UserPatch,
-    store::{AuditQuery, Limit, Query, Refusal},
+    Assurance, AuditEntry, Builder, Client, Error, Event, Found, Impersonate, ImpersonationRefusal, Limit, Reason,
+    Refusal, Session, SessionId, SessionInfo, SignIn, Start, Started, Token, User, UserPatch,
+    rules::Rules,
+    store::{AuditQuery, Query},
     testing::Call,
 };
 use http::StatusCode;
@@ -176,8 +177,8 @@ async fn set_impersonated_ends_when_either_persons_sessions_do() {
                     world.sessions.end(root, &Reason::RevokedByAdmin.into()).await.unwrap();
                     let now = world.sessions.now();
                     let reap =
-                        cloakroom::store::Reap { limit: 9, tombstones_before: now, audit_before: now.before(MINUTE) };
-                    world.sessions.store().reap(&reap, now).await.unwrap();
+                        cloakroom::rules::Reap { limit: 9, tombstones_before: now, audit_before: now.before(MINUTE) };
+                    Rules::new(Arc::clone(world.sessions.store())).reap(&reap, now).await.unwrap();
                 })
             },
             Reason::ImpersonationEnded,
@@ -350,8 +351,7 @@ async fn set_impersonated_goes_by_the_networks_of_who_acts() {
 
 #[tokio::test]
 async fn set_impersonated_in_flight_does_not_slip_past_the_end_of_either_person() {
-    for (disabled, call) in
-        [("anna", Call::Create), ("anna", Call::Rotate), ("root", Call::Create), ("root", Call::Rotate)]
+    for (disabled, call) in [("anna", Call::Create), ("anna", Call::Head), ("root", Call::Create), ("root", Call::Head)]
     {
         let (world, spy) = spied();
         let root = root(&world).await;
@@ -422,7 +422,7 @@ async fn l2_of_parallel_impersonations_with_one_token_one_starts() {
 
 #[tokio::test]
 async fn set_impersonated_a_failing_store_leaves_no_half_of_it() {
-    for call in [Call::Create, Call::Rotate] {
+    for call in [Call::Create, Call::Head] {
         let (world, spy) = spied();
         let root = root(&world).await;
         spy.fail_next(call);
@@ -435,7 +435,7 @@ async fn set_impersonated_a_failing_store_leaves_no_half_of_it() {
     // Where going back fails, the way back stays.
     let (world, spy) = spied();
     let (_, other) = acting(&world).await;
-    spy.fail_next(Call::Rotate);
+    spy.fail_next(Call::Head);
     assert!(world.sessions.stop_impersonating(&other.token).await.unwrap_err().is_retryable());
     let returned = world.sessions.stop_impersonating(&other.token).await.unwrap();
     assert_eq!(info(&world, &returned.token).await.user.as_deref(), Some("root"));
@@ -511,7 +511,7 @@ async fn i9_acting_as_another_costs_one_load_more() {
     spy.reset();
     info(&world, &acting.token).await;
     assert_eq!(spy.counts().total(), 2);
-    assert_eq!(spy.counts().load, 2);
+    assert_eq!(spy.counts().read, 2);
     let own = root(&world).await;
     spy.reset();
     info(&world, &own.token).await;

@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use cloakroom::{
-    Ending, Found, Json, Reason, Record, RotatedToken, SessionId, SignIn, Token,
-    store::{Create, Limit, Loaded, MemoryStore, Store},
+    Ending, Found, Json, Limit, Reason, Record, RotatedToken, SessionId, SignIn, Token,
+    rules::{Create, Loaded, Rules},
+    store::{MemoryStore, Store},
     testing::Call,
 };
 use http::{Request, header};
@@ -163,11 +164,13 @@ async fn o1_t10_a_forged_row_is_logged_as_an_error_that_names_it() {
     let store = Arc::new(MemoryStore::new().unwrap());
     let world = world_on(Arc::clone(&store) as Arc<dyn Store>, |builder| builder);
     let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
-    let Loaded::Live(record) = store.load(token.id(), world.sessions.now()).await.unwrap() else { panic!("it lives") };
+    let Loaded::Live(record) = Rules::new(store).load(token.id(), world.sessions.now()).await.unwrap() else {
+        panic!("it lives")
+    };
     let create = Create { record: Record::clone(&record), limit: None, replaces: None, by: None, note: None };
-    let other = Arc::new(MemoryStore::new().unwrap());
+    let other = Rules::on(MemoryStore::new().unwrap());
     other.create(&create, world.sessions.now()).await.unwrap();
-    let world = world_on(other, |builder| builder.record_mac_keys([[7; 32]]));
+    let world = world_on(Arc::clone(other.store()), |builder| builder.record_mac_keys([[7; 32]]));
     assert!(matches!(world.sessions.resume(&token).await.unwrap(), Found::Unknown));
     log.expect(&["ERROR", "forged", &token.id().to_string()], &[&token]);
 }

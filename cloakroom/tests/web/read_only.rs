@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Change, Ending, Error, Found, Reason, Session, SignIn, Start, store::EndAnswer};
+use cloakroom::{Change, Ending, Error, Found, Reason, Session, SignIn, Start, rules::EndAnswer};
 use http::StatusCode;
 
 use super::world::{world, world_with};

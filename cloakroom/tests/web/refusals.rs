@@ -191,7 +191,7 @@ async fn the_application_answers_refusals_in_its_own_words() {
     assert_eq!(reply.status.as_u16(), 403);
     assert!(reply.body.starts_with("forged: This request changes something"), "{}", reply.body);
     for path in ["/session", "/account"] {
-        spy.fail_next(Call::Load);
+        spy.fail_next(Call::Read);
         let reply = anna.get(path).await;
         assert_eq!((reply.status.as_u16(), &*reply.body), (503, "not loaded"), "{path}");
     }

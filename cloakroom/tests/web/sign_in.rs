@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Ending, Error, Event, Found, Next, Reason, Session, SignIn,
-    store::{AuditQuery, EndAnswer, Limit, Refusal},
+    Ending, Error, Event, Found, Limit, Next, Reason, Refusal, Session, SignIn, rules::EndAnswer, store::AuditQuery,
 };
 use http::StatusCode;
 

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Assurance, Ending, Error, Event, Found, Fresh, Lifetimes, Reason, RotatedToken, Session, SessionInfo, Sessions,
-    SignIn, SignedIn,
-    store::{AuditQuery, Limit, MemoryStore},
+    Assurance, Ending, Error, Event, Found, Fresh, Lifetimes, Limit, Reason, RotatedToken, Session, SessionInfo,
+    Sessions, SignIn, SignedIn,
+    store::{AuditQuery, MemoryStore},
 };
 use http::StatusCode;
 

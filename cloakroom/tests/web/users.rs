@@ -3,8 +3,11 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cloakroom::{
-    Builder, Ended, Error, Found, Reason, Result, SessionId, Sessions, SignIn, Started, Timestamp, User, Users,
-    store::{BoxFuture, Create, Limit, MemoryStore, Refusal, Store, WhenFull},
+    Builder, Ended, Error, Found, Limit, Reason, Refusal, Result, SessionId, Sessions, SignIn, Started, Timestamp,
+    User, Users, WhenFull,
+    rules::Create,
+    rules::Rules,
+    store::{BoxFuture, MemoryStore},
     testing::ManualClock,
 };
 use http::StatusCode;
@@ -345,7 +348,7 @@ async fn set_impersonated_asks_the_directory_about_both_persons() {
         record.info.impersonated_by = Some("root".into());
         record.secrets = cloakroom::Secrets::new(token.digest(), NOW);
         let create = Create { record, limit: None, replaces: None, by: None, note: None };
-        store.create(&create, NOW).await.unwrap();
+        Rules::new(store.clone()).create(&create, NOW).await.unwrap();
 
         // Where the one who acts may come from counts.
         assert!(matches!(sessions.resume_from(&token, at("192.0.2.1")).await.unwrap(), Found::Live(_)));

@@ -72,7 +72,7 @@ mod tests {
         #[serde(default)]
         emptied: Nullable<u8>,
         data: Option<Entries>,
-        when_full: Option<cloakroom::store::WhenFull>,
+        when_full: Option<cloakroom::WhenFull>,
     }
 
     #[derive(Debug, Deserialize)]

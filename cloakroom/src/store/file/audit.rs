@@ -7,8 +7,11 @@ use super::{
     view::View,
 };
 use crate::{
-    AuditEntry, Result, SessionId, Timestamp,
+    audit::AuditEntry,
+    clock::Timestamp,
+    error::Result,
     store::{AuditQuery, Cursor, Logged, Page},
+    token::SessionId,
 };
 
 /// Where the next entry goes.

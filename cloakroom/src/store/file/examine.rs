@@ -16,8 +16,9 @@ use super::{
     view::{Changes, View},
 };
 use crate::{
-    Result, SessionId,
+    error::Result,
     store::{AuditQuery, Cursor, Damage, Finding, place, slots::Slot},
+    token::SessionId,
 };
 
 impl FileStore {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Error;
+use crate::error::Error;
 
 /// The directory is not the one that was opened.
 #[derive(Debug)]

@@ -9,12 +9,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::{fault::Fault, layout::hex};
 use crate::{
-    AuditEntry, Data, Digest, Error, RecentChanges, SessionId, Timestamp,
+    audit::AuditEntry,
+    clock::Timestamp,
+    data::Data,
+    error::Error,
+    record::RecentChanges,
     store::{
         LastSignIn,
         head::{self, Beside},
         slots::{Columns, LogEntry, Slot, UserSlot},
     },
+    token::{Digest, SessionId},
 };
 
 /// A session's slot as its file holds it.

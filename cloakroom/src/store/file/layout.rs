@@ -25,7 +25,10 @@ use std::{
     str::FromStr,
 };
 
-use crate::{Digest, Partition, SessionId, Timestamp};
+use crate::{
+    clock::Timestamp,
+    token::{Digest, Partition, SessionId},
+};
 
 pub(super) const FORMAT: &str = "format.json";
 pub(super) const LOCK: &str = "lock";

@@ -10,11 +10,14 @@ use super::{
     tables::{self, Within, whole},
 };
 use crate::{
-    Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
+    record::Record,
     store::{
         Cursor, Page, Query,
         slots::{Forget, List, Listed, Slot},
     },
+    token::SessionId,
 };
 
 /// So many slots are looked at for a page, so that a query that matches few does not read them all while others wait.

@@ -27,13 +27,16 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
         embedded::{self, Tables},
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
-        transfer::{AdoptableKey, holds_others},
+        key::{AdoptableKey, holds_others},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// Sessions in a directory on a local disk, each in a JSON file of its own.
@@ -127,7 +130,7 @@ impl fmt::Debug for FileStore {
     }
 }
 
-impl SlotStore for FileStore {
+impl Store for FileStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }

@@ -11,11 +11,12 @@ use super::{
     view::View,
 };
 use crate::{
-    Error, PartitionKey, Result,
+    error::{Error, Result},
     store::{
         Schema,
         place::{Address, check_parent, unusable},
     },
+    token::PartitionKey,
 };
 
 /// How the address of a directory is written.

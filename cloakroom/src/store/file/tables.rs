@@ -10,12 +10,15 @@ use super::{
     view::View,
 };
 use crate::{
-    Data, Digest, Partition, PartitionKey, Record, SessionId, Timestamp,
+    clock::Timestamp,
+    data::Data,
+    record::Record,
     store::{
         embedded::Tables,
         head,
         slots::{LogEntry, SeenAt, Slot, Transaction, UserSlot, Write},
     },
+    token::{Digest, Partition, PartitionKey, SessionId},
 };
 
 /// The directory as one call sees it.

@@ -8,8 +8,10 @@ use super::{
     shard_number,
 };
 use crate::{
-    Error, RecentChanges, Record, Result, SessionId,
+    error::{Error, Result},
+    record::{RecentChanges, Record},
     store::slots::{Ask, Committed, DataChange, Expect, Found, Outcome, Slot, Transaction, Write},
+    token::SessionId,
 };
 
 impl MemoryStore {
@@ -93,14 +95,15 @@ fn is_forgotten(held: &mut Held<'_>, first: &Write) -> bool {
     held.of(*id).open(*id).is_some_and(|record| record.info.version > known.version.saturating_add(kept))
 }
 
-fn holds(held: &mut Held<'_>, expect: &Expect, now: crate::Timestamp, writes: &[Write]) -> bool {
+fn holds(held: &mut Held<'_>, expect: &Expect, now: crate::clock::Timestamp, writes: &[Write]) -> bool {
     match expect {
         Expect::Live(id) => held.of(*id).open(*id).is_some_and(|record| record.info.expiry(now).is_none()),
         Expect::Head(id, revision) => held.of(*id).open(*id).is_some_and(|record| record.revision == *revision),
         Expect::Version(id, version) => held.of(*id).open(*id).is_some_and(|record| record.info.version == *version),
-        Expect::Value(id, key, value) => {
-            held.of(*id).open(*id).is_some_and(|record| record.data.get(key) == value.as_ref().map(crate::Json::as_ref))
-        }
+        Expect::Value(id, key, value) => held
+            .of(*id)
+            .open(*id)
+            .is_some_and(|record| record.data.get(key) == value.as_ref().map(crate::data::Json::as_ref)),
         Expect::DataAtMost(id, most) => match change_of(writes, *id) {
             // The first write notices itself, before anything else is written.
             Some((0, _)) => true,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::MutexGuard};
 
 use super::{MemoryStore, Shard, shard_number};
-use crate::{SessionId, store::slots::Ask};
+use crate::{store::slots::Ask, token::SessionId};
 
 /// Most often it is one.
 pub(super) struct Held<'a> {
@@ -85,7 +85,7 @@ impl<'a> From<&'a Ask> for Name<'a> {
 }
 
 /// An id in this partition.
-pub(super) fn first_of(partition: crate::Partition) -> SessionId {
+pub(super) fn first_of(partition: crate::token::Partition) -> SessionId {
     let mut bytes = [0; SessionId::LEN];
     bytes[..2].copy_from_slice(&partition.to_bytes());
     SessionId::from_bytes(bytes)

@@ -4,11 +4,13 @@ use std::{ops::Bound, sync::Arc};
 
 use super::{MemoryStore, SHARDS, Shard, shard_number};
 use crate::{
-    Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{
         Cursor, Page, Query,
         slots::{List, Listed, Slot},
     },
+    token::SessionId,
 };
 
 impl MemoryStore {

@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    Result, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{AuditQuery, Cursor, Logged, Page, slots::LogEntry},
 };
 
@@ -104,7 +105,10 @@ impl Strip {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AuditEntry, Event, SessionId};
+    use crate::{
+        audit::{AuditEntry, Event},
+        token::SessionId,
+    };
 
     fn entry(number: u64) -> LogEntry {
         let entry = AuditEntry {

@@ -9,12 +9,15 @@ use std::{
 };
 
 use crate::{
-    Partition, PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page,
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
-        transfer::{AdoptableKey, holds_others},
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        key::{AdoptableKey, holds_others},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
+    token::{Partition, PartitionKey, SessionId},
 };
 
 mod commit;
@@ -79,7 +82,7 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-impl SlotStore for MemoryStore {
+impl Store for MemoryStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }

@@ -7,11 +7,15 @@ use std::{
 
 use super::{table::Table, users::Users};
 use crate::{
-    Data, Digest, Ended, Partition, RecentChanges, Record, SessionId, Timestamp,
+    clock::Timestamp,
+    data::Data,
+    ended::Ended,
+    record::{RecentChanges, Record},
     store::{
         LastSignIn,
         slots::{DataChange, EndedSlot, SeenAt, Slot, UserSlot},
     },
+    token::{Digest, Partition, SessionId},
 };
 
 /// What requests that only read look at lies on one cache line with its lock; the rest does not.

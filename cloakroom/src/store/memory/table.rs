@@ -5,7 +5,7 @@
 
 use std::iter;
 
-use crate::SessionId;
+use crate::token::SessionId;
 
 /// What is kept by session id. Grows, and never shrinks.
 ///

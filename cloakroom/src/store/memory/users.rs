@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{SessionId, Timestamp};
+use crate::{clock::Timestamp, token::SessionId};
 
 /// When a session started, and which it is: the order in which a user's sessions are listed.
 pub(super) type Place = (Timestamp, SessionId);

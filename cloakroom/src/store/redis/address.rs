@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 
 use super::tls::Tls;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Where the servers are, and how to talk to them.
 #[derive(Clone)]

@@ -20,8 +20,11 @@ use super::{
     transaction::{Body, Fit, by_group},
 };
 use crate::{
-    Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
+    record::Record,
     store::{BoxFuture, Damage, Finding, slots::Slot},
+    token::SessionId,
 };
 
 /// So many keys or entries are asked for at a time.

@@ -12,7 +12,7 @@ use super::{
     slot,
     transaction::{Body, Fit},
 };
-use crate::{Result, SessionId, Timestamp, store::slots::Forget};
+use crate::{clock::Timestamp, error::Result, store::slots::Forget, token::SessionId};
 
 /// So many groups are visited at the same time.
 const GROUPS_AT_ONCE: usize = 128;

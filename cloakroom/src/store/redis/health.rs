@@ -12,7 +12,12 @@ use super::{
     servers::Servers,
     transaction::{Body, Fit},
 };
-use crate::{Clock, Error, PartitionKey, Result, SystemClock, Timestamp, store::Schema};
+use crate::{
+    clock::{Clock, SystemClock, Timestamp},
+    error::{Error, Result},
+    store::Schema,
+    token::PartitionKey,
+};
 
 const OLDEST: u32 = 7;
 /// Of what is stored; a later one that means something else gets another number.

@@ -4,7 +4,11 @@ use std::sync::LazyLock;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{Digest, Partition, PartitionKey, SessionId, SessionInfo, Timestamp};
+use crate::{
+    clock::Timestamp,
+    record::SessionInfo,
+    token::{Digest, Partition, PartitionKey, SessionId},
+};
 
 /// How many slots a Redis Cluster has.
 pub(super) const SLOTS: u16 = 16_384;

@@ -13,11 +13,13 @@ use super::{
     slot,
 };
 use crate::{
-    Partition, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{
         Cursor, Page, Query,
         slots::{List, Listed, Slot},
     },
+    token::{Partition, SessionId},
 };
 
 /// So many sessions are looked at for one page of those that match.

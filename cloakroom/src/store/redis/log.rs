@@ -18,8 +18,10 @@ use super::{
     slot,
 };
 use crate::{
-    Partition, Result, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{AuditQuery, Cursor, Logged, Page},
+    token::Partition,
 };
 
 /// So many entries of one group are looked at for a page.

@@ -35,12 +35,15 @@ use self::{
     servers::Servers,
 };
 use crate::{
-    PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
-        transfer::{AdoptableKey, holds_others},
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
+        key::{AdoptableKey, holds_others},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// Sessions in Redis 7 or newer, or Valkey: one server, a cluster, or a primary that sentinels watch.
@@ -77,7 +80,7 @@ use crate::{
 /// only when a replica has it, and otherwise with [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown).
 ///
 /// Redis must not evict: with a `maxmemory` and a policy other than `noeviction` it would drop sessions and
-/// indexes as it likes. Opening warns of it, and [`ping`](SlotStore::ping) fails. A server that is full takes no new session
+/// indexes as it likes. Opening warns of it, and [`ping`](Store::ping) fails. A server that is full takes no new session
 /// and no new data; sessions end there, and users are disabled and deleted.
 ///
 /// # Round trips
@@ -138,7 +141,7 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-impl SlotStore for RedisStore {
+impl Store for RedisStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.inner.partition_key
     }

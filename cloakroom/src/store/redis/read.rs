@@ -17,8 +17,10 @@ use super::{
     transaction::by_group,
 };
 use crate::{
-    Record, Result, SessionId,
+    error::Result,
+    record::Record,
     store::slots::{Ask, Found, Slot},
+    token::SessionId,
 };
 
 /// The field of [`OfGroup::Seen`] that says whose store it is.

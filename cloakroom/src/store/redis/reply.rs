@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc};
 use redis::Value;
 
 use super::keys::Place;
-use crate::{Error, SessionId, Timestamp};
+use crate::{clock::Timestamp, error::Error, token::SessionId};
 
 /// What is stored, or what a server answers, is not what we wrote.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -26,7 +26,7 @@ use super::{
     sentinels::Sentinels,
     tls,
 };
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// All servers of a store.
 pub(super) struct Servers {

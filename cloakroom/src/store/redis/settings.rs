@@ -9,7 +9,10 @@ use super::{
     reply::{Hash, Reply},
     servers::Servers,
 };
-use crate::{Error, Result, store::Finding};
+use crate::{
+    error::{Error, Result},
+    store::Finding,
+};
 
 pub(super) async fn examine(servers: &Servers, cluster: bool) -> Result<Vec<Finding>> {
     let slots = servers.slot_of_each().await;

@@ -22,12 +22,17 @@ use super::{
     reply::{Damaged, Reply},
 };
 use crate::{
-    AuditEntry, Data, Digest, Json, PartitionKey, RecentChanges, Record, Result, SessionId, SessionInfo, Timestamp,
+    audit::AuditEntry,
+    clock::Timestamp,
+    data::{Data, Json},
+    error::Result,
+    record::{RecentChanges, Record, SessionInfo},
     store::{
         LastSignIn, head,
         head::Beside,
         slots::{Columns, EndedSlot, LogEntry, Slot, UserSlot},
     },
+    token::{Digest, PartitionKey, SessionId},
 };
 
 /// The fields of a head, in the order in which [`of_head`] wants them.

@@ -1,6 +1,10 @@
 //! Shared by the tests of this store's parts.
 
-use crate::{Client, SessionId, SessionInfo, Timestamp};
+use crate::{
+    clock::Timestamp,
+    record::{Client, SessionInfo},
+    token::SessionId,
+};
 
 pub(super) fn info(id: SessionId) -> SessionInfo {
     SessionInfo {

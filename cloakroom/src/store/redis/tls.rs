@@ -3,7 +3,7 @@
 use redis::{Client, ConnectionInfo, RedisError, RedisResult};
 
 use super::address::refuse;
-use crate::Result;
+use crate::error::Result;
 
 /// Certificates, from files that an address names.
 #[cfg(feature = "tls")]

@@ -14,11 +14,14 @@ use super::{
     slot::Row,
 };
 use crate::{
-    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::Record,
     store::{
         head,
         slots::{Committed, DataChange, Expect, Outcome, SeenAt, Slot, Transaction, Write},
     },
+    token::{PartitionKey, SessionId},
 };
 
 impl Inner {

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, sync::Arc, time::Duration};
 use sqlx::Error as SqlError;
 
 use super::pool::Engine;
-use crate::Error;
+use crate::error::Error;
 
 /// Whether a call that was cut off may have changed something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

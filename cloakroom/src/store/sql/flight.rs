@@ -13,13 +13,14 @@ use super::{
     pool::{CALL_TIMEOUT, Engine, Lease, Pool},
 };
 use crate::{
-    Digest, Error, Partition, PartitionKey, Result, SessionId,
     data::entry_size,
+    error::{Error, Result},
     store::{
         BoxFuture,
         batcher::{Carrier, Departure, Piece, Work},
         slots::{Expect, Outcome, Slot, Transaction, Write},
     },
+    token::{Digest, Partition, PartitionKey, SessionId},
 };
 
 /// A transaction, and whether it was sent before.

@@ -1,11 +1,12 @@
 //! Places in lists, as cursors tell them.
 
 use crate::{
-    Result, SessionId,
+    error::Result,
     store::{
         Cursor, Page,
         slots::{Listed, Slot},
     },
+    token::SessionId,
 };
 
 /// So many sessions are looked at for one page of those that match.

@@ -7,12 +7,13 @@ use super::{
     pool::{CALL_TIMEOUT, Engine, Pool},
 };
 use crate::{
-    Error, Result, SessionId,
+    error::{Error, Result},
     store::{
         BoxFuture,
         batcher::{Carrier, Departure, Work},
         slots::Slot,
     },
+    token::SessionId,
 };
 
 /// A session to be read, with its data.

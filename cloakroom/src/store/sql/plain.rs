@@ -2,11 +2,13 @@
 
 use super::{flight::session_of, rows::now, values};
 use crate::{
-    Ended, Record, SessionId,
+    ended::Ended,
+    record::Record,
     store::{
         LastSignIn,
         slots::{DataChange, Expect, Known, LogEntry, Transaction, Write},
     },
+    token::SessionId,
 };
 
 /// One of them.

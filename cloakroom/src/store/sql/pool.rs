@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::fault::{Fault, Kind, Severity};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 pub(super) type Connection<E> = <<E as Engine>::Db as Database>::Connection;
 

@@ -6,12 +6,16 @@ use sqlx::Error as SqlError;
 
 use super::values;
 use crate::{
-    Data, Error, RecentChanges, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    data::Data,
+    error::{Error, Result},
+    record::{RecentChanges, Record},
     store::{
         LastSignIn,
         head::{self, Beside},
         slots::{Columns, Slot, UserSlot},
     },
+    token::SessionId,
 };
 
 /// What stands for no idle timeout and no absolute end: it is behind all times, and there is room behind it.

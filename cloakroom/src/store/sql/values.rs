@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Data, Error, Json, Result,
+    data::{Data, Json},
+    error::{Error, Result},
     store::slots::{DataChange, Slot, Transaction, Write},
 };
 

@@ -4,15 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use super::fixtures::{NOW, anonymous, at, change, in_parallel, json, set, token_for};
 use crate::{
-    Change, JsonRef, Record, SessionId,
-    store::{Loaded, Store, Updated, slots::KEPT_IDS},
+    change::Change,
+    data::JsonRef,
+    record::Record,
+    rules::{Loaded, Rules, Updated},
+    store::slots::KEPT_IDS,
     testing::Subject,
+    token::SessionId,
 };
 
 pub(super) async fn i1_parallel_changes_to_different_keys_all_survive(subject: &Subject) {
     let id = subject.begin(subject.sign_in("anna").data("kept", "true")).await;
     in_parallel(50, |n| {
-        let store = Arc::clone(&subject.store);
+        let store = subject.store.clone();
         async move {
             let change = set(&format!("key {n}"), &n.to_string());
             let updated = store.update(id, &change, NOW).await.unwrap();
@@ -31,13 +35,13 @@ pub(super) async fn i1_parallel_changes_to_different_keys_all_survive(subject: &
 
 pub(super) async fn i1_no_parallel_increment_is_lost(subject: &Subject) {
     let id = subject.begin(anonymous()).await;
-    in_parallel(20, |_| increment(Arc::clone(&subject.store), id)).await;
+    in_parallel(20, |_| increment(subject.store.clone(), id)).await;
     let record = subject.record(id, NOW).await;
     assert_eq!(count_in(&record), 20);
     assert_eq!(record.info.version, 20, "conflicts do not count as versions");
 }
 
-async fn increment(store: Arc<dyn Store>, id: SessionId) {
+async fn increment(store: Rules, id: SessionId) {
     let Loaded::Live(mut record) = store.load(id, NOW).await.unwrap() else { panic!("it lives") };
     loop {
         let mut change = set("count", &(count_in(&record) + 1).to_string());
@@ -120,7 +124,7 @@ pub(super) async fn i1_a_change_repeated_in_parallel_is_applied_once(subject: &S
     let id = subject.begin(anonymous()).await;
     let change = set("a", "1");
     in_parallel(20, |_| {
-        let (store, change) = (Arc::clone(&subject.store), change.clone());
+        let (store, change) = (subject.store.clone(), change.clone());
         async move { assert!(matches!(store.update(id, &change, NOW).await.unwrap(), Updated::Applied(_))) }
     })
     .await;

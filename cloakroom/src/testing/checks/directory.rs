@@ -4,8 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::fixtures::{NOW, at, in_parallel};
 use crate::{
-    Error,
-    store::{Create, Cursor, Fence, LastSignIn, PutUser, Store, StoredUser, Which},
+    error::Error,
+    rules::{Create, Fence, Which},
+    store::{Cursor, LastSignIn, PutUser, StoredUser},
     testing::Subject,
 };
 
@@ -82,7 +83,7 @@ pub(super) async fn a_put_sent_again_has_succeeded(subject: &Subject) {
 
 pub(super) async fn no_parallel_change_of_a_user_is_lost(subject: &Subject) {
     in_parallel(16, |n| {
-        let store = Arc::clone(&subject.store);
+        let store = subject.store.clone();
         async move {
             loop {
                 let was = store.user("anna").await.unwrap().map(|stored| stored.settings);
@@ -209,7 +210,7 @@ pub(super) async fn set_impersonated_leaves_the_targets_last_sign_in(subject: &S
 pub(super) async fn a_refused_sign_in_is_not_noted(subject: &Subject) {
     subject.put_user(&put("anna", None, Some("1"))).await;
     let which = Which::OfUser { user: "anna".into(), except: Vec::new(), fence: Fence::Disabled };
-    subject.store.end(&which, &crate::Reason::UserDisabled.into(), NOW).await.unwrap();
+    subject.store.end(&which, &crate::ended::Reason::UserDisabled.into(), NOW).await.unwrap();
     subject.create(&subject.sign_in("anna").at(at(1))).await;
     assert_eq!(subject.last_sign_in("anna").await, None);
 }
@@ -229,10 +230,10 @@ pub(super) async fn parallel_sign_ins_leave_the_latest(subject: &Subject) {
     subject.put_user(&put("anna", None, Some("1"))).await;
     let starts: Vec<Create> = (0..16).map(|n| subject.sign_in("anna").at(at(n)).create).collect();
     in_parallel(starts.len(), |n| {
-        let (store, create) = (Arc::clone(&subject.store), starts[n].clone());
+        let (store, create) = (subject.store.clone(), starts[n].clone());
         async move {
             let now = create.record.info.created_at;
-            Store::create(&store, &create, now).await.unwrap();
+            store.create(&create, now).await.unwrap();
         }
     })
     .await;

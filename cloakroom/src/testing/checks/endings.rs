@@ -1,12 +1,13 @@
 //! I2: the ended stay ended.
 
-use std::sync::Arc;
-
 use super::fixtures::{GRACE, NOW, anonymous, at, change, gone, in_parallel, set, token_for};
 use crate::{
-    Ended, Ending, Event, Partition, Reason, SessionId,
-    store::{Created, EndAnswer, Fence, Gone, Loaded, Query, Rotated, Rotation, Store, Touch, Which},
+    audit::Event,
+    ended::{Ended, Ending, Reason},
+    rules::{Created, EndAnswer, Fence, Gone, Loaded, Rotated, Rotation, Rules, Touch, Which},
+    store::Query,
     testing::Subject,
+    token::{Partition, SessionId},
 };
 
 pub(super) async fn i2_an_ended_session_takes_no_change_touch_or_rotation(subject: &Subject) {
@@ -120,14 +121,14 @@ pub(super) async fn i2_no_writer_in_flight_brings_an_ended_session_back(subject:
     for round in 0..10 {
         let start = subject.sign_in("anna").at(at(round));
         let (token, id) = (start.token.clone(), subject.begin(start).await);
-        in_parallel(9, |n| write_or_end(Arc::clone(&subject.store), token.clone(), n)).await;
+        in_parallel(9, |n| write_or_end(subject.store.clone(), token.clone(), n)).await;
         let tombstone = subject.tombstone(id, at(100)).await;
         assert_eq!(tombstone.ended.reason, Reason::SignedOut);
         assert!(subject.ids_of("anna", at(100)).await.is_empty());
     }
 }
 
-async fn write_or_end(store: Arc<dyn Store>, token: crate::Token, n: usize) {
+async fn write_or_end(store: Rules, token: crate::token::Token, n: usize) {
     let (id, now) = (token.id(), at(50));
     match n {
         4 => drop(store.end(&Which::Ids(vec![id]), &Reason::SignedOut.into(), now).await.unwrap()),
@@ -163,7 +164,7 @@ pub(super) async fn i2_a_creation_sent_again_does_not_bring_an_ended_session_bac
 pub(super) async fn i2_parallel_endings_end_a_session_once(subject: &Subject) {
     let id = subject.begin(subject.sign_in("anna")).await;
     let answers = in_parallel(20, |n| {
-        let store = Arc::clone(&subject.store);
+        let store = subject.store.clone();
         async move {
             let ending = Ending::new(Reason::RevokedByAdmin).note(n.to_string());
             store.end(&Which::Ids(vec![id]), &ending, NOW).await.unwrap().remove(0)

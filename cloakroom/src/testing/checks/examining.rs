@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::fixtures::{anonymous, at, change, digest};
 use crate::{
-    Reason,
-    store::{Fence, Limit, Query, Severity, Which},
+    admission::Limit,
+    ended::Reason,
+    rules::{Fence, Which},
+    store::{Query, Severity},
     testing::Subject,
 };
 

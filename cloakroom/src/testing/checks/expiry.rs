@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::fixtures::{NOW, anonymous, at, change, gone, set, token_for};
 use crate::{
-    Reason, Timestamp,
-    store::{Created, Gone, Limit, Loaded, Query, Rotated},
+    admission::Limit,
+    clock::Timestamp,
+    ended::Reason,
+    rules::{Created, Gone, Loaded, Rotated},
+    store::Query,
     testing::Subject,
 };
 

@@ -5,13 +5,18 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::sync::Barrier;
 
 use crate::{
-    AuditEntry, Change, Client, Data, Digest, Ending, Event, Json, Partition, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp, Token,
-    store::{
-        AuditQuery, Create, Created, Cursor, EndAnswer, Gone, Limit, Loaded, Logged, Query, Reap, Rotated, Rotation,
-        Tombstone, Touch, Updated, Which,
-    },
+    admission::Limit,
+    audit::{AuditEntry, Event},
+    change::Change,
+    clock::Timestamp,
+    data::{Data, Json},
+    ended::Ending,
+    record::{Client, RecentChanges, Record, SessionInfo},
+    rules::{Create, Created, EndAnswer, Gone, Loaded, Reap, Rotated, Rotation, Tombstone, Touch, Updated, Which},
+    secrets::Secrets,
+    store::{AuditQuery, Cursor, Logged, Query},
     testing::Subject,
+    token::{Digest, Partition, SessionId, Token},
 };
 
 /// When checks begin: 2026-01-01T00:00:00Z.
@@ -70,7 +75,7 @@ impl Start {
             data: Data::new(),
             secrets: Secrets::new(token.digest(), NOW),
             recent_changes: RecentChanges::default(),
-            lease: crate::Lease::default(),
+            lease: crate::lease::Lease::default(),
             idempotency: None,
         };
         Self { token, create: Create { record, limit: None, replaces: None, by: None, note: None }, now: NOW }

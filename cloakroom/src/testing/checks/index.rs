@@ -1,13 +1,9 @@
 //! I4: the user index never lists the dead nor misses the living.
 
-use std::{collections::HashMap, net::IpAddr, slice, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, slice};
 
 use super::fixtures::{NOW, anonymous, at, in_parallel};
-use crate::{
-    Reason, SessionId,
-    store::{Limit, Query, Which},
-    testing::Subject,
-};
+use crate::{admission::Limit, ended::Reason, rules::Which, store::Query, testing::Subject, token::SessionId};
 
 pub(super) async fn i4_the_user_index_is_exact_after_random_work(subject: &Subject) {
     let users = ["anna", "ben", "Anna", ""];
@@ -50,7 +46,7 @@ impl Lcg {
 
 pub(super) async fn i4_the_user_index_is_exact_after_parallel_work(subject: &Subject) {
     let kept = in_parallel(20, |n| {
-        let (store, start) = (Arc::clone(&subject.store), subject.sign_in("anna"));
+        let (store, start) = (subject.store.clone(), subject.sign_in("anna"));
         async move {
             store.create(&start.create, NOW).await.unwrap();
             let ends = n % 2 == 0;

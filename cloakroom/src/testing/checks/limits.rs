@@ -1,12 +1,13 @@
 //! I3: limits are exact, and fences let nobody slip past.
 
-use std::sync::Arc;
-
 use super::fixtures::{NOW, Start, anonymous, at, digest, in_parallel, set};
 use crate::{
-    Ended, Event, Reason, SessionId,
-    store::{Created, Fence, Limit, Loaded, Refusal, Which},
+    admission::{Limit, Refusal},
+    audit::Event,
+    ended::{Ended, Reason},
+    rules::{Created, Fence, Loaded, Which},
     testing::Subject,
+    token::SessionId,
 };
 
 pub(super) async fn i3_fifty_parallel_sign_ins_leave_exactly_the_limit_when_they_evict(subject: &Subject) {
@@ -51,7 +52,7 @@ pub(super) async fn i3_fifty_parallel_sign_ins_leave_exactly_the_limit_when_they
 
 async fn create_in_parallel(subject: &Subject, starts: &[Start]) -> Vec<Created> {
     in_parallel(starts.len(), |n| {
-        let (store, start) = (Arc::clone(&subject.store), starts[n].clone());
+        let (store, start) = (subject.store.clone(), starts[n].clone());
         async move { store.create(&start.create, start.now).await.unwrap() }
     })
     .await
@@ -296,7 +297,7 @@ pub(super) async fn i3_no_sign_in_slips_past_disabling(subject: &Subject) {
             (0..16).map(|n| subject.sign_in(&user).with(|info| info.impersonated_by = actor(n))).collect();
         let disable = Which::OfUser { user: user.as_str().into(), except: Vec::new(), fence: Fence::Disabled };
         in_parallel(starts.len() + 1, |n| {
-            let (store, start, disable) = (Arc::clone(&subject.store), starts.get(n).cloned(), disable.clone());
+            let (store, start, disable) = (subject.store.clone(), starts.get(n).cloned(), disable.clone());
             async move {
                 match start {
                     Some(start) => drop(store.create(&start.create, NOW).await.unwrap()),

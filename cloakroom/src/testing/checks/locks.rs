@@ -1,12 +1,16 @@
 //! I12: a lock excludes lockers alone; a lease that ran out writes nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::fixtures::{NOW, anonymous, at, in_parallel, set, token_for};
 use crate::{
-    Change, Event, Lease, Reason, SessionId,
-    store::{EndAnswer, Gone, Loaded, Locked, Rotated, Updated},
+    audit::Event,
+    change::Change,
+    ended::Reason,
+    lease::Lease,
+    rules::{EndAnswer, Gone, Loaded, Locked, Rotated, Updated},
     testing::Subject,
+    token::SessionId,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,7 +20,7 @@ pub(super) async fn i12_of_parallel_lockers_one_is_granted(subject: &Subject) {
     for (round, millis) in [(1, 1000), (2, 2000), (3, 3000)] {
         let now = at(millis);
         let answers = in_parallel(20, |_| {
-            let store = Arc::clone(&subject.store);
+            let store = subject.store.clone();
             async move { store.lock(id, SECOND, now).await.unwrap() }
         })
         .await;

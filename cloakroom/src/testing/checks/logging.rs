@@ -4,9 +4,13 @@ use std::{net::IpAddr, time::Duration};
 
 use super::fixtures::{GRACE, NOW, anonymous, at, change, digest, set, token_for};
 use crate::{
-    AuditEntry, Ending, Event, Reason, SessionId,
-    store::{AuditQuery, Fence, Limit, Rotation, Which},
+    admission::Limit,
+    audit::{AuditEntry, Event},
+    ended::{Ending, Reason},
+    rules::{Fence, Rotation, Which},
+    store::AuditQuery,
     testing::Subject,
+    token::SessionId,
 };
 
 pub(super) async fn i16_the_log_tells_a_session_from_start_to_end(subject: &Subject) {
@@ -87,7 +91,7 @@ pub(super) async fn i16_a_repeated_change_is_logged_once(subject: &Subject) {
     assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Changed]);
 
     change.id = change.id.wrapping_add(1);
-    change.fields = crate::Fields { ends_at: Some(None), ..crate::Fields::default() };
+    change.fields = crate::change::Fields { ends_at: Some(None), ..crate::change::Fields::default() };
     subject.apply(id, &change).await;
     assert_eq!(subject.events_of(id).await, [Event::SignedIn, Event::Changed, Event::Changed]);
 }

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use super::fixtures::{NOW, at};
 use crate::{
-    Error, Reason, SessionId,
+    ended::Reason,
+    error::Error,
     store::{AuditQuery, Cursor, Query},
     testing::Subject,
+    token::SessionId,
 };
 
 pub(super) async fn i4_paging_through_a_user_stays_right_while_sessions_come_and_go(subject: &Subject) {

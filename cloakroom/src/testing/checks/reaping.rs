@@ -1,11 +1,14 @@
 //! I8: reaping ends what expired, once, on any number of nodes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use super::fixtures::{anonymous, at, in_parallel, reap_only};
 use crate::{
-    Ended, Event, Reason, Timestamp,
-    store::{AuditQuery, Loaded, Reap, Reaped, Store},
+    audit::Event,
+    clock::Timestamp,
+    ended::{Ended, Reason},
+    rules::{Loaded, Reap, Reaped, Rules},
+    store::AuditQuery,
     testing::Subject,
 };
 
@@ -63,7 +66,7 @@ pub(super) async fn i8_parallel_reapers_end_each_session_once(subject: &Subject)
         ids.insert(subject.begin(subject.sign_in(&format!("user {}", n % 7)).idle(100)).await);
     }
     let reaped = in_parallel(6, |_| {
-        let store = Arc::clone(&subject.store);
+        let store = subject.store.clone();
         async move {
             let mut ended = Vec::new();
             loop {
@@ -103,7 +106,7 @@ pub(super) async fn i8_tombstones_are_forgotten_when_their_time_has_come(subject
     subject.end(late, Reason::SignedOut, at(200)).await;
     subject.reap(at(200)).await;
     for (before, known) in [(99, [true, true, true]), (100, [false, true, true]), (199, [false, true, false])] {
-        forget_tombstones(subject.store.as_ref(), at(before)).await;
+        forget_tombstones(&subject.store, at(before)).await;
         for (id, known) in [early, late, expired].into_iter().zip(known) {
             let loaded = subject.load(id, at(1000)).await;
             assert_eq!(matches!(loaded, Loaded::Ended(_)), known, "forgetting before {before}: {loaded:?}");
@@ -113,7 +116,7 @@ pub(super) async fn i8_tombstones_are_forgotten_when_their_time_has_come(subject
     assert_eq!(subject.events_of(early).await, [Event::SignedIn, Event::Ended], "the log has a time of its own");
 }
 
-async fn forget_tombstones(store: &dyn Store, before: Timestamp) {
+async fn forget_tombstones(store: &Rules, before: Timestamp) {
     let reap = Reap { limit: 100, tombstones_before: before, audit_before: Timestamp::EPOCH };
     store.reap(&reap, at(1000)).await.unwrap();
 }

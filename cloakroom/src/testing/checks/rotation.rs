@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use super::fixtures::{GRACE, NOW, at, in_parallel, set, token_for};
 use crate::{
-    Event, Presented, Reason, Record, SessionId, Token,
-    store::{Rotated, Rotation, Touch},
+    audit::Event,
+    ended::Reason,
+    record::Record,
+    rules::{Rotated, Rotation, Touch},
+    secrets::Presented,
     testing::Subject,
+    token::{SessionId, Token},
 };
 
 pub(super) async fn l4_of_fifty_parallel_rotations_one_wins_and_nobody_is_signed_out(subject: &Subject) {
     let (token, id) = started(subject).await;
     let answers = in_parallel(50, |_| {
-        let (store, presented, successor) = (Arc::clone(&subject.store), token.digest(), token_for(id).digest());
+        let (store, presented, successor) = (subject.store.clone(), token.digest(), token_for(id).digest());
         async move {
             let rotation = Rotation { presented, successor, grace: GRACE, at_once: false, by: None };
             (successor, store.rotate(id, &rotation, NOW).await.unwrap())
@@ -169,7 +173,7 @@ pub(super) async fn l3_rotation_and_changes_in_flight_keep_each_other(subject: &
     let (first, id) = started(subject).await;
     let second = token_for(id);
     in_parallel(21, |n| {
-        let store = Arc::clone(&subject.store);
+        let store = subject.store.clone();
         let rotation =
             Rotation { presented: first.digest(), successor: second.digest(), grace: GRACE, at_once: false, by: None };
         async move {

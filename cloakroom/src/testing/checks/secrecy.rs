@@ -9,9 +9,11 @@ use base64::{
 
 use super::fixtures::{NOW, at, digest, set, token_for};
 use crate::{
-    Reason, SessionId, Token,
-    store::{AuditQuery, Limit, Query},
+    admission::Limit,
+    ended::Reason,
+    store::{AuditQuery, Query},
     testing::Subject,
+    token::{SessionId, Token},
 };
 
 pub(super) async fn i7_no_secret_is_in_what_a_store_answers(subject: &Subject) {

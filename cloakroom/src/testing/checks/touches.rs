@@ -1,12 +1,11 @@
 //! I6: last-seen and version never move backwards.
 
-use std::sync::Arc;
-
 use super::fixtures::{anonymous, at, in_parallel, set, token_for};
 use crate::{
-    Partition, Reason, SessionId,
-    store::{Rotated, Touch},
+    ended::Reason,
+    rules::{Rotated, Touch},
     testing::Subject,
+    token::{Partition, SessionId},
 };
 
 pub(super) async fn i6_touches_out_of_order_never_move_back(subject: &Subject) {
@@ -67,7 +66,7 @@ pub(super) async fn i6_of_parallel_touches_the_latest_stays(subject: &Subject) {
     }
     // Batches in opposite orders: a store that locks in the order given would deadlock.
     in_parallel(20, |n| {
-        let (store, mut ids) = (Arc::clone(&subject.store), ids.clone());
+        let (store, mut ids) = (subject.store.clone(), ids.clone());
         if n % 2 == 1 {
             ids.reverse();
         }

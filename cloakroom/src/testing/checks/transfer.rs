@@ -7,12 +7,14 @@ use super::{
     values::{USERS, with_every_field},
 };
 use crate::{
-    Ending, PartitionKey, Reason, Record, SessionId,
-    store::{
-        Create, Created, Cursor, EndAnswer, Fence, Imported, Item, Limit, Loaded, Locked, MemoryStore, PutUser, Query,
-        Reap, Refusal, Rotated, Store, Tombstone, Transfer, UserFence, Which,
-    },
+    admission::{Limit, Refusal},
+    ended::{Ending, Reason},
+    record::Record,
+    rules::{Create, Created, EndAnswer, Fence, Loaded, Locked, Reap, Rotated, Rules, Tombstone, Which},
+    rules::{Imported, Item, UserFence},
+    store::{Cursor, MemoryStore, PutUser, Query},
     testing::Subject,
+    token::{PartitionKey, SessionId},
 };
 
 impl Subject {
@@ -44,7 +46,7 @@ fn tombstone(start: &Start, ending: &Ending, millis: i64) -> Item {
 }
 
 /// Everything a store holds, in one order for all stores.
-async fn everything(store: &dyn Store, page: usize) -> BTreeMap<(u8, String), Item> {
+async fn everything(store: &Rules, page: usize) -> BTreeMap<(u8, String), Item> {
     let mut all = BTreeMap::new();
     let mut after: Option<Cursor> = None;
     loop {
@@ -109,7 +111,7 @@ pub(super) async fn i17_what_moves_in_moves_out_as_it_was(subject: &Subject) {
 
     let exported = everything(&subject.store, 7).await;
     assert_eq!(exported.len(), items.len());
-    let other = MemoryStore::new().unwrap();
+    let other = Rules::on(MemoryStore::new().unwrap());
     other.adopt_partition_key(subject.store.partition_key()).await.unwrap();
     other.import(&items).await.unwrap();
     assert_eq!(everything(&other, 100).await, exported);
@@ -328,7 +330,7 @@ pub(super) async fn i3_a_key_is_adopted_by_an_empty_store_alone(subject: &Subjec
     subject.adopt(&key).await;
     assert_eq!(subject.store.partition_key().as_bytes(), key.as_bytes(), "the same key is no change");
     let refused = subject.store.adopt_partition_key(&own).await.unwrap_err();
-    assert!(matches!(refused, crate::Error::InvalidArgument { .. }), "{refused}");
+    assert!(matches!(refused, crate::error::Error::InvalidArgument { .. }), "{refused}");
     assert_eq!(subject.ids_of("anna", NOW).await, [id]);
 }
 

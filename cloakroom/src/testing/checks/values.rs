@@ -4,8 +4,14 @@ use std::{collections::HashSet, time::Duration};
 
 use super::fixtures::{NOW, Start, anonymous, at, change, digest, json, set};
 use crate::{
-    Assurance, AuditEntry, Ending, Event, Lease, Predecessor, Reason, RecentChanges,
-    store::{AuditQuery, EndAnswer, Fence, Query, Which},
+    assurance::Assurance,
+    audit::{AuditEntry, Event},
+    ended::{Ending, Reason},
+    lease::Lease,
+    record::RecentChanges,
+    rules::{EndAnswer, Fence, Which},
+    secrets::Predecessor,
+    store::{AuditQuery, Query},
     testing::Subject,
 };
 
@@ -139,7 +145,7 @@ pub(super) async fn i17_values_come_back_byte_for_byte(subject: &Subject) {
     for id in [from_start, updated] {
         let record = subject.record(id, NOW).await;
         for (text, n) in VALUES.iter().zip(0..) {
-            assert_eq!(record.data.get(&format!("k{n}")).map(crate::JsonRef::as_str), Some(*text));
+            assert_eq!(record.data.get(&format!("k{n}")).map(crate::data::JsonRef::as_str), Some(*text));
         }
         assert_eq!(record.data.len(), VALUES.len());
     }
@@ -217,7 +223,7 @@ pub(super) async fn i17_users_are_compared_byte_for_byte(subject: &Subject) {
     subject.store.enable_user("anna", at(2)).await.unwrap();
     subject.begin(subject.sign_in("anna").at(at(2))).await;
     let refused = subject.create(&subject.sign_in("Anna").at(at(2))).await;
-    assert!(matches!(refused, crate::store::Created::Refused(_)), "enabling anna enabled Anna");
+    assert!(matches!(refused, crate::rules::Created::Refused(_)), "enabling anna enabled Anna");
 }
 
 pub(super) async fn i17_every_field_comes_back(subject: &Subject) {

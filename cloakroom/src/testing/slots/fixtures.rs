@@ -3,27 +3,35 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AuditEntry, Change, Client, Data, Digest, Ending, Event, Json, JsonRef, Lease, Partition, Reason, RecentChanges,
-    Record, Result, Secrets, SessionId, SessionInfo, Timestamp,
+    audit::{AuditEntry, Event},
+    change::Change,
+    clock::Timestamp,
+    data::{Data, Json, JsonRef},
+    ended::{Ending, Reason},
+    error::Result,
+    lease::Lease,
+    record::{Client, RecentChanges, Record, SessionInfo},
+    secrets::Secrets,
     store::{
-        Cursor, Logged,
+        Cursor, Logged, Store,
         slots::{
-            Ask, Committed, DataChange, Expect, Found, Known, List, Listed, LogEntry, Outcome, Slot, SlotStore,
-            Transaction, UserSlot, Write,
+            Ask, Committed, DataChange, Expect, Found, Known, List, Listed, LogEntry, Outcome, Slot, Transaction,
+            UserSlot, Write,
         },
     },
+    token::{Digest, Partition, SessionId},
 };
 
 pub(super) use crate::testing::checks::fixtures::{NOW, at, json};
 
-pub(super) type Store = Arc<dyn SlotStore>;
+pub(super) type Shared = Arc<dyn Store>;
 
 pub(super) fn random() -> u64 {
     Change::new(0).id.max(1)
 }
 
 /// A record about to be created, of a user in the user's partition or of an anonymous client anywhere.
-pub(super) fn record(store: &Store, user: Option<&str>) -> Record {
+pub(super) fn record(store: &Shared, user: Option<&str>) -> Record {
     let partition = match user {
         Some(user) => store.partition_key().partition_of(user),
         None => Partition::random().unwrap(),
@@ -80,11 +88,11 @@ pub(super) fn tx_at(now: Timestamp, relies_on: Vec<Expect>, writes: Vec<Write>) 
     Transaction { now, ..tx(relies_on, writes) }
 }
 
-pub(super) async fn commit(store: &Store, transaction: Transaction) -> Outcome {
+pub(super) async fn commit(store: &Shared, transaction: Transaction) -> Outcome {
     try_commit(store, transaction, false).await.expect("the store works")
 }
 
-pub(super) async fn try_commit(store: &Store, transaction: Transaction, again: bool) -> Result<Outcome> {
+pub(super) async fn try_commit(store: &Shared, transaction: Transaction, again: bool) -> Result<Outcome> {
     let mut outcomes = store.commit(&[transaction], again).await?;
     assert_eq!(outcomes.len(), 1, "an answer each");
     Ok(outcomes.remove(0))
@@ -103,19 +111,19 @@ pub(super) fn conflicts(outcome: &Outcome) {
 }
 
 /// Creates it and says its id.
-pub(super) async fn create(store: &Store, record: Record) -> SessionId {
+pub(super) async fn create(store: &Shared, record: Record) -> SessionId {
     let id = record.info.id;
     committed(commit(store, tx(vec![], vec![Write::Create(Arc::new(record))])).await);
     id
 }
 
-pub(super) async fn read(store: &Store, ask: Ask) -> Found {
+pub(super) async fn read(store: &Shared, ask: Ask) -> Found {
     let mut found = store.read(&[ask]).await.expect("the store works");
     assert_eq!(found.len(), 1);
     found.remove(0)
 }
 
-pub(super) async fn slot(store: &Store, id: SessionId) -> Option<Slot> {
+pub(super) async fn slot(store: &Shared, id: SessionId) -> Option<Slot> {
     match read(store, Ask::Session(id)).await {
         Found::Session(slot) => slot,
         found => panic!("asked for a session, found {found:?}"),
@@ -123,21 +131,21 @@ pub(super) async fn slot(store: &Store, id: SessionId) -> Option<Slot> {
 }
 
 /// The open session, with its data.
-pub(super) async fn open(store: &Store, id: SessionId) -> Arc<Record> {
+pub(super) async fn open(store: &Shared, id: SessionId) -> Arc<Record> {
     match slot(store, id).await {
         Some(Slot::Open(record)) => record,
         slot => panic!("not open: {slot:?}"),
     }
 }
 
-pub(super) async fn user(store: &Store, name: &str) -> Option<UserSlot> {
+pub(super) async fn user(store: &Shared, name: &str) -> Option<UserSlot> {
     match read(store, Ask::User(name.into())).await {
         Found::User(slot) => slot,
         found => panic!("asked for a user, found {found:?}"),
     }
 }
 
-pub(super) async fn heads(store: &Store, user: &str) -> Vec<Arc<Record>> {
+pub(super) async fn heads(store: &Shared, user: &str) -> Vec<Arc<Record>> {
     match read(store, Ask::HeadsOf(user.into(), 1000)).await {
         Found::Heads(heads) => heads,
         found => panic!("asked for heads, found {found:?}"),
@@ -198,7 +206,7 @@ pub(super) fn json_of(number: u64) -> Json {
 }
 
 /// All pages of a list.
-pub(super) async fn listed(store: &Store, what: &List, limit: usize) -> Vec<Listed> {
+pub(super) async fn listed(store: &Shared, what: &List, limit: usize) -> Vec<Listed> {
     let (mut items, mut after): (Vec<Listed>, Option<Cursor>) = (Vec::new(), None);
     loop {
         let page = store.list(what, after.as_ref(), limit).await.expect("the store works");
@@ -211,7 +219,7 @@ pub(super) async fn listed(store: &Store, what: &List, limit: usize) -> Vec<List
     }
 }
 
-pub(super) async fn listed_ids(store: &Store, what: &List, limit: usize) -> Vec<SessionId> {
+pub(super) async fn listed_ids(store: &Shared, what: &List, limit: usize) -> Vec<SessionId> {
     let id = |item| match item {
         Listed::Session(Slot::Open(record)) => record.info.id,
         Listed::Session(Slot::Ended(ended)) => ended.ended.id,
@@ -220,7 +228,7 @@ pub(super) async fn listed_ids(store: &Store, what: &List, limit: usize) -> Vec<
     listed(store, what, limit).await.into_iter().map(id).collect()
 }
 
-pub(super) async fn log(store: &Store, session: SessionId) -> Vec<Logged> {
+pub(super) async fn log(store: &Shared, session: SessionId) -> Vec<Logged> {
     let query = crate::store::AuditQuery { session: Some(session), user: None };
     let (mut items, mut after) = (Vec::new(), None);
     loop {

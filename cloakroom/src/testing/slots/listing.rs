@@ -5,14 +5,16 @@ use std::{collections::BTreeSet, sync::Arc};
 #[allow(clippy::wildcard_imports, reason = "the vocabulary of every check")]
 use super::fixtures::*;
 use crate::{
-    AuditEntry, Event, SessionId, Timestamp,
+    audit::{AuditEntry, Event},
+    clock::Timestamp,
     store::{
         AuditQuery, Cursor, Query,
         slots::{Expect, Forget, List, Listed, LogEntry, SeenAt, Slot, Transaction, Write},
     },
+    token::SessionId,
 };
 
-pub(super) async fn a_users_list_is_newest_first(store: Store) {
+pub(super) async fn a_users_list_is_newest_first(store: Shared) {
     let mut wanted = Vec::new();
     for millis in [30, 10, 20, 10, 40] {
         let mut start = record(&store, Some("anna"));
@@ -33,7 +35,7 @@ pub(super) async fn a_users_list_is_newest_first(store: Store) {
     assert!(heads(&store, "Anna").await.is_empty());
 }
 
-pub(super) async fn queries_match_in_pages_of_any_size(store: Store) {
+pub(super) async fn queries_match_in_pages_of_any_size(store: Shared) {
     let mut all = BTreeSet::new();
     for n in 0..12_u8 {
         let mut start = record(&store, (n % 3 > 0).then_some("anna"));
@@ -65,11 +67,11 @@ pub(super) async fn queries_match_in_pages_of_any_size(store: Store) {
     let foreign = Cursor::new("§not one of ours§");
     for what in [List::Sessions(Query::default(), NOW), List::Everything, List::Users, List::Due(NOW)] {
         let error = store.list(&what, Some(&foreign), 5).await.expect_err("a cursor of another store");
-        assert!(matches!(error, crate::Error::InvalidArgument { .. }), "{error:?}");
+        assert!(matches!(error, crate::error::Error::InvalidArgument { .. }), "{error:?}");
     }
 }
 
-pub(super) async fn what_is_due_is_listed_until_it_is_moved(store: Store) {
+pub(super) async fn what_is_due_is_listed_until_it_is_moved(store: Shared) {
     let soon = create(&store, idle(record(&store, Some("anna")), 100)).await;
     let later = create(&store, idle(record(&store, None), 200)).await;
     create(&store, record(&store, None)).await;
@@ -95,7 +97,7 @@ pub(super) async fn what_is_due_is_listed_until_it_is_moved(store: Store) {
     assert_eq!(ids(listed_ids(&store, &due(1000), 10).await), [later].into());
 }
 
-pub(super) async fn users_are_listed(store: Store) {
+pub(super) async fn users_are_listed(store: Shared) {
     let mut wanted = BTreeSet::new();
     for n in 0..7 {
         let name = format!("user {n}");
@@ -119,7 +121,7 @@ pub(super) async fn users_are_listed(store: Store) {
     assert_eq!(due.into_iter().collect::<BTreeSet<_>>(), ["user 0".to_owned(), "user 2".to_owned()].into());
 }
 
-pub(super) async fn everything_comes_out_once(store: Store) {
+pub(super) async fn everything_comes_out_once(store: Shared) {
     let mut wanted = BTreeSet::new();
     for n in 0..10 {
         let id = create(&store, with(record(&store, Some("anna")), &[("n", &n.to_string())])).await;
@@ -147,7 +149,7 @@ pub(super) async fn everything_comes_out_once(store: Store) {
     }
 }
 
-pub(super) async fn what_is_old_is_forgotten(store: Store) {
+pub(super) async fn what_is_old_is_forgotten(store: Shared) {
     let mut ids = Vec::new();
     for n in 0..5 {
         let id = create(&store, record(&store, Some("anna"))).await;
@@ -168,7 +170,7 @@ pub(super) async fn what_is_old_is_forgotten(store: Store) {
     open(&store, living).await;
 }
 
-pub(super) async fn the_log_keeps_its_order(store: Store) {
+pub(super) async fn the_log_keeps_its_order(store: Shared) {
     let records: Vec<_> = (0..3).map(|_| Arc::new(record(&store, Some("anna")))).collect();
     for n in 0..12 {
         let about = &records[n % 3];
@@ -201,7 +203,7 @@ pub(super) async fn the_log_keeps_its_order(store: Store) {
     assert!(store.audit(&of_user, None, 5).await.unwrap().items.is_empty());
 }
 
-pub(super) async fn an_entry_sent_again_is_logged_once(store: Store) {
+pub(super) async fn an_entry_sent_again_is_logged_once(store: Shared) {
     let about = record(&store, Some("anna"));
     let refusal = Transaction { log: vec![entry(&about, Event::Refused)], ..tx(vec![], vec![]) };
     committed(commit(&store, refusal.clone()).await);

@@ -1,4 +1,4 @@
-//! What any [`SlotStore`] must do, checked below the rules: merging, compare-and-swap, endings, locks before looks.
+//! What any [`Store`] must do, checked below the rules: merging, compare-and-swap, endings, locks before looks.
 //!
 //! ```
 //! cloakroom::testing::slots!(cloakroom::store::MemoryStore::new().unwrap());
@@ -13,15 +13,15 @@ mod races;
 use std::sync::Arc;
 
 use crate::{
-    store::{BoxFuture, slots::SlotStore},
+    store::{BoxFuture, Store},
     testing::{ScratchDir, block_on},
 };
 
 /// One check, to be run on a fresh store.
-pub type SlotCheck = fn(Arc<dyn SlotStore>) -> BoxFuture<'static, ()>;
+pub type SlotCheck = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
 /// How the [`slots!`](crate::slots) macro opens a fresh store.
-pub type OpenSlots = fn(std::path::PathBuf) -> BoxFuture<'static, Arc<dyn SlotStore>>;
+pub type OpenSlots = fn(std::path::PathBuf) -> BoxFuture<'static, Arc<dyn Store>>;
 
 /// Runs one check on a fresh store, on several threads. The macro's tests call it.
 pub fn run_slots(check: SlotCheck, open: OpenSlots) {
@@ -135,10 +135,10 @@ macro_rules! slots {
 
         fn open_slots(
             $dir: std::path::PathBuf,
-        ) -> $crate::store::BoxFuture<'static, std::sync::Arc<dyn $crate::store::slots::SlotStore>> {
+        ) -> $crate::store::BoxFuture<'static, std::sync::Arc<dyn $crate::store::Store>> {
             Box::pin(async move {
                 let _ = &$dir;
-                std::sync::Arc::new($open) as std::sync::Arc<dyn $crate::store::slots::SlotStore>
+                std::sync::Arc::new($open) as std::sync::Arc<dyn $crate::store::Store>
             })
         }
 
@@ -168,7 +168,7 @@ macro_rules! declare {
     ([] $($(#[doc = $doc:literal])+ $room:ident::$name:ident,)+) => {
         $(
             $(#[doc = $doc])+
-            pub fn $name(store: Arc<dyn SlotStore>) -> BoxFuture<'static, ()> {
+            pub fn $name(store: Arc<dyn Store>) -> BoxFuture<'static, ()> {
                 Box::pin($room::$name(store))
             }
         )+

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 #[allow(clippy::wildcard_imports, reason = "the vocabulary of every check")]
 use super::fixtures::*;
 use crate::{
-    Digest,
     store::slots::{Committed, DataChange, Expect, Outcome, Slot, Write},
+    token::Digest,
 };
 
-pub(super) async fn parallel_writers_of_different_keys_never_conflict(store: Store) {
+pub(super) async fn parallel_writers_of_different_keys_never_conflict(store: Shared) {
     let id = create(&store, record(&store, None)).await;
     let writer = |n: usize| {
         let store = Arc::clone(&store);
@@ -25,7 +25,7 @@ pub(super) async fn parallel_writers_of_different_keys_never_conflict(store: Sto
     assert!(now.data.iter().all(|(_, value)| value.as_str() == "3"));
 }
 
-pub(super) async fn parallel_increments_lose_nothing(store: Store) {
+pub(super) async fn parallel_increments_lose_nothing(store: Shared) {
     let id = create(&store, record(&store, None)).await;
     let writer = |_| {
         let store = Arc::clone(&store);
@@ -61,7 +61,7 @@ pub(super) async fn parallel_increments_lose_nothing(store: Store) {
     assert_eq!((number(&now, "n"), now.info.version), (80, 80), "{conflicts} conflicts");
 }
 
-pub(super) async fn heads_and_data_do_not_disturb_each_other(store: Store) {
+pub(super) async fn heads_and_data_do_not_disturb_each_other(store: Shared) {
     let id = create(&store, record(&store, Some("anna"))).await;
     let task = |n: usize| {
         let store = Arc::clone(&store);
@@ -87,7 +87,7 @@ pub(super) async fn heads_and_data_do_not_disturb_each_other(store: Store) {
     assert_eq!((now.lease.number, now.info.version, now.data.len()), (40, 40, 4));
 }
 
-pub(super) async fn an_ending_wins_in_one_try(store: Store) {
+pub(super) async fn an_ending_wins_in_one_try(store: Shared) {
     let id = create(&store, idle(record(&store, Some("anna")), 60_000)).await;
     let start = open(&store, id).await;
     let writers = {
@@ -122,7 +122,7 @@ pub(super) async fn an_ending_wins_in_one_try(store: Store) {
     assert_eq!(slot(&store, id).await, after);
 }
 
-pub(super) async fn an_absent_users_slot_is_made_once(store: Store) {
+pub(super) async fn an_absent_users_slot_is_made_once(store: Shared) {
     let writer = |n: usize| {
         let store = Arc::clone(&store);
         async move {
@@ -136,7 +136,7 @@ pub(super) async fn an_absent_users_slot_is_made_once(store: Store) {
     assert_eq!(user(&store, "anna").await.as_ref(), won.first());
 }
 
-pub(super) async fn a_count_relied_on_is_exact(store: Store) {
+pub(super) async fn a_count_relied_on_is_exact(store: Shared) {
     const LIMIT: usize = 3;
     let signer = |_| {
         let store = Arc::clone(&store);
@@ -157,7 +157,7 @@ pub(super) async fn a_count_relied_on_is_exact(store: Store) {
     assert_eq!((admitted, heads(&store, "anna").await.len()), (LIMIT, LIMIT));
 }
 
-pub(super) async fn no_creation_slips_past_a_users_change(store: Store) {
+pub(super) async fn no_creation_slips_past_a_users_change(store: Shared) {
     for round in 0..10 {
         let name = format!("user {round}");
         let task = |n: usize| {
@@ -182,7 +182,7 @@ pub(super) async fn no_creation_slips_past_a_users_change(store: Store) {
     }
 }
 
-pub(super) async fn one_idempotency_key_is_one_session(store: Store) {
+pub(super) async fn one_idempotency_key_is_one_session(store: Shared) {
     let key = Digest::from_bytes([3; Digest::LEN]);
     let partition = store.partition_key().partition_of("anna");
     let starter = |_| {
@@ -198,7 +198,7 @@ pub(super) async fn one_idempotency_key_is_one_session(store: Store) {
     assert_eq!((created, heads(&store, "anna").await.len()), (1, 1));
 }
 
-pub(super) async fn the_size_limit_holds_under_writers(store: Store) {
+pub(super) async fn the_size_limit_holds_under_writers(store: Shared) {
     let id = create(&store, record(&store, None)).await;
     let writer = |n: usize| {
         let store = Arc::clone(&store);
@@ -213,7 +213,7 @@ pub(super) async fn the_size_limit_holds_under_writers(store: Store) {
     assert_eq!((done, now.data.len(), now.data.size()), (10, 10, 100));
 }
 
-pub(super) async fn a_transaction_sent_twice_at_once_is_applied_once(store: Store) {
+pub(super) async fn a_transaction_sent_twice_at_once_is_applied_once(store: Shared) {
     for _ in 0..10 {
         let id = create(&store, record(&store, None)).await;
         let sent = set_live(id, "a", "1");
@@ -228,7 +228,7 @@ pub(super) async fn a_transaction_sent_twice_at_once_is_applied_once(store: Stor
     }
 }
 
-pub(super) async fn a_caller_that_goes_away_disturbs_no_other(store: Store) {
+pub(super) async fn a_caller_that_goes_away_disturbs_no_other(store: Shared) {
     let id = create(&store, record(&store, None)).await;
     let caller = |n: usize| {
         let store = Arc::clone(&store);

@@ -11,8 +11,9 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, error::Inte
 
 use super::{Guest, SessionMiddleware, answer};
 use crate::{
-    Fresh, Next, Session, SignedIn, TrustedProxies,
-    web::{Refused, problem},
+    client::TrustedProxies,
+    session::Session,
+    web::{Fresh, Next, Refused, SignedIn, problem},
 };
 
 type Extracting<T> = Pin<Box<dyn Future<Output = Result<T, actix_web::Error>>>>;

@@ -56,7 +56,7 @@ use super::{
     visit::{Config, Framework, Leaving, Visit, settings},
     watch::Watch,
 };
-use crate::{Error, Sessions};
+use crate::{error::Error, sessions::Sessions};
 
 pub use csrf::{CsrfMiddleware, CsrfService};
 

@@ -51,7 +51,7 @@ use super::{
     Refused,
     visit::{Framework, Visit},
 };
-use crate::Session;
+use crate::session::Session;
 
 mod form;
 mod layer;
@@ -94,7 +94,7 @@ macro_rules! settings {
             /// Lets another origin's pages send requests: `https://app.example.com`, with the port where it is not the
             /// usual one. Also the application's own, where a proxy does not pass on the `Host` that the browser sent.
             /// Default: none.
-            pub fn trust_origin(mut self, origin: &str) -> crate::Result<Self> {
+            pub fn trust_origin(mut self, origin: &str) -> crate::error::Result<Self> {
                 let origin = crate::web::csrf::WebOrigin::parse(origin)?;
                 std::sync::Arc::make_mut(&mut self.guard).trusted.push(origin);
                 Ok(self)

@@ -2,7 +2,7 @@
 
 use http::uri::Authority;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A scheme, a host and a port, in the one spelling that browsers use: lower case, the scheme's own port left out.
 #[derive(Clone, Debug, PartialEq, Eq)]

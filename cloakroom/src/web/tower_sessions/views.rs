@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Values;
-use crate::Data;
+use crate::data::Data;
 
 /// The latest views, by the map of values that was handed out.
 #[derive(Default)]
@@ -83,7 +83,7 @@ impl fmt::Debug for Views {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Json;
+    use crate::data::Json;
 
     fn data(text: &str) -> Data {
         [("key".into(), Json::from_stored(text))].into_iter().collect()

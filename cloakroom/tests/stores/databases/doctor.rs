@@ -2,14 +2,15 @@
 
 use cloakroom::{
     Ending, Reason,
-    store::{self, Finding, Loaded, Query, Severity, Store, Which},
+    rules::{Loaded, Rules, Which},
+    store::{self, Finding, Query, Severity},
 };
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 
 use super::{Kind, NOW, address, begin, private, set, start};
 
 /// What is wrong before the repair. Afterwards nothing is.
-async fn repaired(store: &dyn Store) -> Vec<Finding> {
+async fn repaired(store: &Rules) -> Vec<Finding> {
     let found = wrong(store.examine(NOW, false).await.unwrap());
     assert_eq!(found, wrong(store.examine(NOW, false).await.unwrap()), "looking changes nothing");
     let mended = store.examine(NOW, true).await.unwrap();
@@ -48,13 +49,13 @@ async fn damage(kind: Kind, address: &str, statements: &str) {
     }
 }
 
-async fn living_of(store: &dyn Store, user: &str) -> usize {
+async fn living_of(store: &Rules, user: &str) -> usize {
     store.find(&Query::of_user(user), None, 100, NOW).await.unwrap().items.len()
 }
 
 pub(crate) async fn a_sound_database_is_found_so(kind: Kind) {
-    let store = store::open(&address(kind)).await.unwrap();
-    let id = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&address(kind)).await.unwrap());
+    let id = begin(&store, "anna").await;
     store.update(id, &set("a", "1"), NOW).await.unwrap();
     let findings = store.examine(NOW, false).await.unwrap();
     for subject in ["version", "schema", "sessions"] {
@@ -68,8 +69,8 @@ pub(crate) async fn a_sound_database_is_found_so(kind: Kind) {
 
 pub(crate) async fn i4_rows_that_do_not_fit_together_are_mended(kind: Kind) {
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
-    let (anna, ben) = (begin(&*store, "anna").await, begin(&*store, "ben").await);
+    let store = Rules::new(store::open(&address).await.unwrap());
+    let (anna, ben) = (begin(&store, "anna").await, begin(&store, "ben").await);
     store.update(anna, &set("a", "1"), NOW).await.unwrap();
     let literal = |id: cloakroom::SessionId| match kind {
         Kind::Postgres => format!("'\\x{}'", super::hex(id.as_bytes())),
@@ -81,7 +82,7 @@ pub(crate) async fn i4_rows_that_do_not_fit_together_are_mended(kind: Kind) {
         literal(ben)
     );
     damage(kind, &address, &done).await;
-    assert_eq!(living_of(&*store, "anna").await, 0);
+    assert_eq!(living_of(&store, "anna").await, 0);
 
     let later = NOW.after(std::time::Duration::from_hours(2));
     let found = wrong(store.examine(later, false).await.unwrap());
@@ -94,16 +95,16 @@ pub(crate) async fn i4_rows_that_do_not_fit_together_are_mended(kind: Kind) {
     assert_eq!(wrong(store.examine(later, false).await.unwrap()), []);
     let Loaded::Live(record) = store.load(anna, NOW).await.unwrap() else { panic!("it lives") };
     assert_eq!(record.data.get("a").unwrap().as_str(), "1");
-    assert_eq!(living_of(&*store, "anna").await, 1);
-    let reap = store::Reap { limit: 10, tombstones_before: NOW, audit_before: NOW };
+    assert_eq!(living_of(&store, "anna").await, 1);
+    let reap = cloakroom::rules::Reap { limit: 10, tombstones_before: NOW, audit_before: NOW };
     let ended = store.reap(&reap, later).await.unwrap().ended;
     assert!(ended.iter().any(|ended| ended.id == ben), "it is in the index again: {ended:?}");
 }
 
 pub(crate) async fn indexes_and_routines_that_are_gone_are_made_anew(kind: Kind) {
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
-    let id = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&address).await.unwrap());
+    let id = begin(&store, "anna").await;
     let statements = match kind {
         Kind::Postgres => {
             "DROP INDEX ~slot_by_user; DROP INDEX ~audit_by_user; CREATE INDEX audit_by_user ON ~audit (entry); \
@@ -116,10 +117,10 @@ pub(crate) async fn indexes_and_routines_that_are_gone_are_made_anew(kind: Kind)
     };
     damage(kind, &address, statements).await;
     if kind == Kind::Postgres {
-        store.create(&start(&*store, "anna").1, NOW).await.unwrap_err();
+        store.create(&start(&store, "anna").1, NOW).await.unwrap_err();
     }
 
-    let found = repaired(&*store).await;
+    let found = repaired(&store).await;
     let broken: &[_] = match kind {
         Kind::Postgres => &[
             ("slot_by_user", "is gone"),
@@ -140,12 +141,12 @@ pub(crate) async fn indexes_and_routines_that_are_gone_are_made_anew(kind: Kind)
     store.enable_user("anna", NOW).await.unwrap();
     assert!(store.ping().await.unwrap().unwrap() > NOW);
     assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
-    assert_eq!(living_of(&*store, "anna").await, 1);
+    assert_eq!(living_of(&store, "anna").await, 1);
 }
 
 pub(crate) async fn a_table_that_was_changed_is_named_and_left_alone(kind: Kind) {
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let done = "ALTER TABLE ~slot DROP COLUMN device; DROP TABLE ~account";
     damage(kind, &address, done).await;
     for repair in [false, true] {
@@ -201,7 +202,7 @@ pub(crate) async fn settings_that_lose_or_refuse_are_told(kind: Kind) {
     damage(kind, &super::private_address(kind, &server), damaging).await;
     let reopened = match kind {
         // Settings of a database hold for connections made afterwards.
-        Kind::Postgres => store::open(&super::private_address(kind, &server)).await.unwrap(),
+        Kind::Postgres => Rules::new(store::open(&super::private_address(kind, &server)).await.unwrap()),
         Kind::MariaDb => store,
     };
     assert!(about(&reopened.examine(NOW, false).await.unwrap(), "writable").is_wrong());
@@ -209,8 +210,8 @@ pub(crate) async fn settings_that_lose_or_refuse_are_told(kind: Kind) {
 
 pub(crate) async fn an_account_with_few_rights_gets_notes(kind: Kind) {
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
-    begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&address).await.unwrap());
+    begin(&store, "anna").await;
     let (place, parameters) = address.split_once('?').unwrap();
     let name = parameters.split_once('=').unwrap().1;
     let user = format!("u{}", &name[1..name.len().min(20)]).replace('_', "x");
@@ -231,8 +232,8 @@ pub(crate) async fn an_account_with_few_rights_gets_notes(kind: Kind) {
         Kind::Postgres => format!("postgres://{user}@{host}?{parameters}"),
         Kind::MariaDb => format!("mysql://{user}:secret@{host}?{parameters}"),
     };
-    let store = store::open(&limited).await.unwrap();
-    begin(&*store, "ben").await;
+    let store = Rules::new(store::open(&limited).await.unwrap());
+    begin(&store, "ben").await;
     for repair in [false, true] {
         let findings = store.examine(NOW, repair).await.unwrap();
         assert!(findings.iter().all(|finding| !finding.is_wrong()), "{findings:?}");
@@ -250,18 +251,18 @@ pub(crate) async fn an_account_with_few_rights_gets_notes(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_is_not_valid_is_made_anew() {
     let Some((server, store)) = private(Kind::Postgres, &[]).await else { return };
-    begin(&*store, "anna").await;
+    begin(&store, "anna").await;
     let address = super::private_address(Kind::Postgres, &server);
     let damaging = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'cloakroom.slot_by_user'::regclass";
     damage(Kind::Postgres, &address, damaging).await;
-    let found = repaired(&*store).await;
+    let found = repaired(&store).await;
     assert!(found.len() == 1 && found[0].text.contains("slot_by_user is not valid"), "{found:?}");
-    assert_eq!(living_of(&*store, "anna").await, 1);
+    assert_eq!(living_of(&store, "anna").await, 1);
 }
 
 pub(crate) async fn it_is_repaired_while_others_work(kind: Kind) {
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let series = match kind {
         Kind::Postgres => {
             "INSERT INTO ~slot (revision, created_at, idle, ends_at, id, head, logged, data, seen, version, recent) \
@@ -274,13 +275,13 @@ pub(crate) async fn it_is_repaired_while_others_work(kind: Kind) {
              seen, version, recent FROM ~slot, seq_1_to_1200 AS n"
         }
     };
-    begin(&*store, "anna").await;
+    begin(&store, "anna").await;
     let living = 1251;
     damage(kind, &address, series).await;
-    let other = store::open(&address).await.unwrap();
+    let other = Rules::new(store::open(&address).await.unwrap());
     let working = tokio::spawn(async move {
         for n in 0..100 {
-            let (token, create) = start(&*other, "anna");
+            let (token, create) = start(&other, "anna");
             other.create(&create, NOW).await.unwrap();
             other.update(token.id(), &set("n", &n.to_string()), NOW).await.unwrap();
             if n % 2 == 0 {

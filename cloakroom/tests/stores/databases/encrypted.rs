@@ -4,7 +4,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use cloakroom::{
     Error,
-    store::{self, Loaded},
+    rules::Loaded,
+    rules::Rules,
+    store::{self},
 };
 
 use super::{Kind, NOW, begin, is_here, private::PrivateServer, private_address, with_parameter};
@@ -63,8 +65,8 @@ async fn trusted_by_its_certificate_alone(kind: Kind) {
         |address: &str, authority: &Authority| with_parameter(address, ca, &show(&authority.certificate("authority")));
 
     let right = trusting(&verified, &authority);
-    let store = eventually(|| async { store::open(&right).await.ok() }).await;
-    let id = begin(&*store, "anna").await;
+    let store = Rules::new(eventually(|| async { store::open(&right).await.ok() }).await);
+    let id = begin(&store, "anna").await;
     assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
 
     // Another authority, that of the system, another name, and no encryption at all.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use cloakroom::{
     Error, SessionId,
-    store::{Loaded, Store, Updated},
+    rules::{Loaded, Rules, Updated},
 };
 
 use super::{NOW, begin, set};
@@ -29,26 +29,26 @@ struct Outcome {
 
 impl Load {
     /// Each in a session of its own.
-    pub(super) async fn start(store: &Arc<dyn Store>, writers: usize) -> Self {
+    pub(super) async fn start(store: &Rules, writers: usize) -> Self {
         let mut sessions = Vec::new();
         for _ in 0..writers {
-            sessions.push(begin(&**store, "anna").await);
+            sessions.push(begin(store, "anna").await);
         }
         Self::start_on(store, sessions)
     }
 
     /// All in one session.
-    pub(super) async fn start_on_one(store: &Arc<dyn Store>, writers: usize) -> Self {
-        let id = begin(&**store, "anna").await;
+    pub(super) async fn start_on_one(store: &Rules, writers: usize) -> Self {
+        let id = begin(store, "anna").await;
         Self::start_on(store, vec![id; writers])
     }
 
-    fn start_on(store: &Arc<dyn Store>, sessions: Vec<SessionId>) -> Self {
+    fn start_on(store: &Rules, sessions: Vec<SessionId>) -> Self {
         let mut load = Self { acknowledged: Arc::default(), is_over: Arc::default(), writers: Vec::new() };
         for (writer, id) in sessions.into_iter().enumerate() {
             let mut outcome = Outcome { id, keys: Vec::new(), unknown: 0 };
             let (store, acknowledged, is_over) =
-                (Arc::clone(store), Arc::clone(&load.acknowledged), Arc::clone(&load.is_over));
+                (store.clone(), Arc::clone(&load.acknowledged), Arc::clone(&load.is_over));
             load.writers.push(tokio::spawn(async move {
                 for n in 0.. {
                     if is_over.load(Ordering::SeqCst) {
@@ -99,7 +99,7 @@ pub(super) struct Outcomes(Vec<Outcome>);
 
 impl Outcomes {
     /// Every acknowledged write to the one session is there, and nothing was applied twice.
-    pub(super) async fn assert_kept_by_one(&self, store: &dyn Store) {
+    pub(super) async fn assert_kept_by_one(&self, store: &Rules) {
         let Loaded::Live(record) = store.load(self.0[0].id, NOW).await.unwrap() else { panic!("the session is gone") };
         let keys: Vec<_> = self.0.iter().flat_map(|outcome| &outcome.keys).collect();
         let lost: Vec<_> = keys.iter().filter(|key| record.data.get(key).is_none()).collect();
@@ -110,7 +110,7 @@ impl Outcomes {
     }
 
     /// Every acknowledged write is there, and nothing was applied twice.
-    pub(super) async fn assert_kept(&self, store: &dyn Store) {
+    pub(super) async fn assert_kept(&self, store: &Rules) {
         for outcome in &self.0 {
             let loaded = eventually(|| async { store.load(outcome.id, NOW).await.ok() }).await;
             let Loaded::Live(record) = loaded else { panic!("the session is gone: {loaded:?}") };

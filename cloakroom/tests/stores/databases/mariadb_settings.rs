@@ -1,10 +1,9 @@
 //! MariaDB servers that are set up otherwise: what is neutralised, what is refused by name, and what a refusal says.
 
-use std::sync::Arc;
-
 use cloakroom::{
     Change, Error, Json, Reason,
-    store::{self, Created, Fence, Loaded, Query, Store, Updated, Which},
+    rules::{Created, Fence, Loaded, Rules, Updated, Which},
+    store::{self, Query},
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
@@ -48,8 +47,8 @@ async fn settings_of_a_mariadb_do_not_leak_in() {
         "SET GLOBAL sql_mode = 'ORACLE,NO_BACKSLASH_ESCAPES,ANSI_QUOTES'",
     ];
     run(&address, &settings).await;
-    let store = store::open(&format!("{address}?prefix=anew")).await.unwrap();
-    let id = begin(&*store, "анна").await;
+    let store = Rules::new(store::open(&format!("{address}?prefix=anew")).await.unwrap());
+    let id = begin(&store, "анна").await;
     for (key, text) in [("a b.c*", r#""📱 \\ ' \u0000""#), ("a b", "1"), ("a b.c*", "2")] {
         assert!(matches!(store.update(id, &set(key, text), NOW).await.unwrap(), Updated::Applied(_)));
         let Loaded::Live(record) = store.load(id, NOW).await.unwrap() else { panic!("it lives") };
@@ -57,13 +56,13 @@ async fn settings_of_a_mariadb_do_not_leak_in() {
     }
     let load = Load::start_on_one(&store, 6).await;
     load.reaches(60).await;
-    load.stop().await.assert_kept_by_one(&*store).await;
+    load.stop().await.assert_kept_by_one(&store).await;
     // Another connection sees what this one committed.
-    let other = store::open(&format!("{address}?prefix=anew")).await.unwrap();
+    let other = Rules::new(store::open(&format!("{address}?prefix=anew")).await.unwrap());
     assert!(matches!(other.load(id, NOW).await.unwrap(), Loaded::Live(_)));
 
     for _ in 0..160 {
-        begin(&*store, "ben").await;
+        begin(&store, "ben").await;
     }
     let all = Which::OfUser { user: "ben".into(), except: Vec::new(), fence: Fence::Disabled };
     assert_eq!(store.end(&all, &Reason::UserDisabled.into(), NOW).await.unwrap().len(), 160);
@@ -77,8 +76,8 @@ async fn with_a_binary_log_the_documented_rights_suffice() {
     let Some((server, _)) = private(Kind::MariaDb, &["log-bin=bin", "binlog-format=MIXED"]).await else { return };
     let address = private_address(Kind::MariaDb, &server);
     let poor = format!("{}?prefix=poor", with_documented_rights(&address).await);
-    let store = store::open(&poor).await.unwrap();
-    let id = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&poor).await.unwrap());
+    let id = begin(&store, "anna").await;
     store.update(id, &set("a", "1"), NOW).await.unwrap();
     store.end(&Which::Ids(vec![id]), &Reason::SignedOut.into(), NOW).await.unwrap();
     store.ping().await.unwrap();
@@ -93,11 +92,11 @@ async fn with_a_binary_log_the_documented_rights_suffice() {
 async fn a_mariadb_that_takes_no_writes_says_so() {
     let Some((server, _)) = private(Kind::MariaDb, &[]).await else { return };
     let address = private_address(Kind::MariaDb, &server);
-    let store = store::open(&with_documented_rights(&address).await).await.unwrap();
-    let id = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&with_documented_rights(&address).await).await.unwrap());
+    let id = begin(&store, "anna").await;
     store.ping().await.unwrap();
     run(&address, &["SET GLOBAL read_only = 1"]).await;
-    let creation = start(&*store, "ben").1;
+    let creation = start(&store, "ben").1;
     for told in [store.ping().await.map(drop), store.create(&creation, NOW).await.map(drop)] {
         let told = told.unwrap_err();
         assert!(matches!(told, Error::Unavailable { .. }) && told.to_string().contains("read_only"), "{told}");
@@ -125,13 +124,13 @@ async fn the_smallest_packets_that_will_do_do() {
     let address = private_address(Kind::MariaDb, &server);
     let mut ids = Vec::new();
     for n in 0..100 {
-        ids.push(begin(&*store, &format!("user {n}")).await);
+        ids.push(begin(&store, &format!("user {n}")).await);
     }
     // Backslashes take twice their room.
     for (text, count) in [("x".repeat(60_000), 100), ("\\\\".repeat(30_000), 20)] {
         let change = large(&format!("\"{text}\""), 64 * 1024);
         let many = ids[..count].iter().map(|id| {
-            let (store, id, change): (Arc<dyn Store>, _, _) = (Arc::clone(&store), *id, change.clone());
+            let (store, id, change): (Rules, _, _) = (store.clone(), *id, change.clone());
             tokio::spawn(async move { store.update(id, &change, NOW).await })
         });
         for updated in join_all(many).await {

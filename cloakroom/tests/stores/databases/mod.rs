@@ -25,12 +25,10 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Clock, Data, Ending, Error, Found, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId,
-    SessionInfo, Sessions, SignIn, SystemClock, Timestamp, Token,
-    store::{
-        self, AuditQuery, Create, Created, Fence, Limit, Loaded, MysqlStore, PostgresStore, PutUser, Query, Reap,
-        Rotated, Rotation, Store, Touch, Updated, Which,
-    },
+    Change, Client, Clock, Data, Ending, Error, Found, Json, Lease, Limit, Reason, RecentChanges, Record, Secrets,
+    SessionId, SessionInfo, Sessions, SignIn, SystemClock, Timestamp, Token,
+    rules::{Create, Created, Fence, Loaded, Reap, Rotated, Rotation, Rules, Touch, Updated, Which},
+    store::{self, AuditQuery, MysqlStore, PostgresStore, PutUser, Query},
 };
 use connections::connections_that_were_dropped_in_silence_cost_seconds;
 use doctor::{
@@ -161,14 +159,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A server of the test's own, and a store on it. Where its programs are not installed the test is skipped.
-async fn private(kind: Kind, settings: &[&str]) -> Option<(PrivateServer, Arc<dyn Store>)> {
+async fn private(kind: Kind, settings: &[&str]) -> Option<(PrivateServer, Rules)> {
     let server = PrivateServer::start(kind, settings)?;
     let address = private_address(kind, &server);
     let store = eventually(|| async { store::open(&address).await.ok() }).await;
-    Some((server, store))
+    Some((server, Rules::new(store)))
 }
 
-fn start(store: &dyn Store, user: &str) -> (Token, Create) {
+fn start(store: &Rules, user: &str) -> (Token, Create) {
     let token = Token::generate(SessionId::generate(store.partition_key().partition_of(user)).unwrap()).unwrap();
     (token.clone(), create(&token, Some(user)))
 }
@@ -207,7 +205,7 @@ fn create(token: &Token, user: Option<&str>) -> Create {
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
-async fn begin(store: &dyn Store, user: &str) -> SessionId {
+async fn begin(store: &Rules, user: &str) -> SessionId {
     let (token, create) = start(store, user);
     assert!(matches!(store.create(&create, NOW).await.unwrap(), Created::Created { .. }));
     token.id()
@@ -223,7 +221,7 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
     let address = address(kind);
     let proxy = Proxy::start(host_of(&address)).await;
     let address = with_parameter(&through(&address, &proxy.address.to_string()), "max_connections", "1");
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let reap = Reap { limit: 10, tombstones_before: at(-1), audit_before: at(-1) };
     // The first rounds prepare the statements: the second finds settings of the user that the first left.
     for round in 0..3 {
@@ -234,8 +232,8 @@ async fn i9_each_call_is_one_round_trip(kind: Kind) {
             calls.push((call, now - before));
             before = now;
         };
-        let (token, create) = start(&*store, "anna");
-        let (other, mut evicting) = start(&*store, "anna");
+        let (token, create) = start(&store, "anna");
+        let (other, mut evicting) = start(&store, "anna");
         let id = token.id();
         evicting.limit = Some(Limit::evict(1));
         store.create(&create, NOW).await.unwrap();
@@ -314,9 +312,9 @@ async fn i5_a_node_whose_clock_is_off_knows_it(kind: Kind) {
             Timestamp::from_millis(SystemClock.now().as_millis() + self.0)
         }
     }
-    let store = store::open(&address(kind)).await.unwrap();
+    let store = Rules::new(store::open(&address(kind)).await.unwrap());
     for (shift, too_large) in [(0, false), (60_000, true), (-60_000, true)] {
-        let node = Sessions::builder(Arc::clone(&store)).clock(Shifted(shift)).without_upkeep().build().unwrap();
+        let node = Sessions::builder(Arc::clone(store.store())).clock(Shifted(shift)).without_upkeep().build().unwrap();
         assert_eq!(node.clock_offset(), None);
         node.measure_clock_offset().await.unwrap();
         let offset = node.clock_offset().unwrap();
@@ -326,8 +324,9 @@ async fn i5_a_node_whose_clock_is_off_knows_it(kind: Kind) {
     }
 
     // Of two nodes, the one whose clock is a minute ahead does not end what lives on the other.
-    let [right, ahead] = [0, 60_000]
-        .map(|shift| Sessions::builder(Arc::clone(&store)).clock(Shifted(shift)).without_upkeep().build().unwrap());
+    let [right, ahead] = [0, 60_000].map(|shift| {
+        Sessions::builder(Arc::clone(store.store())).clock(Shifted(shift)).without_upkeep().build().unwrap()
+    });
     let sign_in = SignIn::new("anna").idle_timeout(Duration::from_secs(55));
     let token = right.start(sign_in).await.unwrap().token;
     assert_eq!(ahead.reap().await.unwrap(), 0);
@@ -335,7 +334,7 @@ async fn i5_a_node_whose_clock_is_off_knows_it(kind: Kind) {
 }
 
 async fn i5_the_servers_clock_is_told(kind: Kind) {
-    let store = store::open(&address(kind)).await.unwrap();
+    let store = Rules::new(store::open(&address(kind)).await.unwrap());
     let before = Timestamp::from(SystemTime::now());
     let server = store.ping().await.unwrap().unwrap();
     // The server is on this machine.
@@ -347,18 +346,18 @@ async fn i5_the_servers_clock_is_told(kind: Kind) {
 
 async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
     if let Ok(address) = env::var("CLOAKROOM_TEST_SIGN_INS") {
-        let store = store::open(&address).await.unwrap();
+        let store = Rules::new(store::open(&address).await.unwrap());
         let mut tasks = Vec::new();
         for n in 0..25_i64 {
-            let store = Arc::clone(&store);
+            let store = store.clone();
             tasks.push(tokio::spawn(async move {
-                let (_, mut create) = start(&*store, "anna");
+                let (_, mut create) = start(&store, "anna");
                 create.limit = Some(Limit::evict(3));
                 create.record.info.last_seen_at = at(n);
-                sign_in(&*store, &create, at(n)).await;
-                let (_, mut create) = start(&*store, "bert");
+                sign_in(&store, &create, at(n)).await;
+                let (_, mut create) = start(&store, "bert");
                 create.limit = Some(Limit::refuse(3));
-                sign_in(&*store, &create, at(n)).await;
+                sign_in(&store, &create, at(n)).await;
                 let living = store.find(&Query::of_user("anna"), None, 100, at(n)).await.unwrap().items.len();
                 assert!(living <= 3, "{living} sessions at once");
             }));
@@ -369,7 +368,7 @@ async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
         return;
     }
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let module = match kind {
         Kind::Postgres => concat!(module_path!(), "::postgres"),
         Kind::MariaDb => concat!(module_path!(), "::mariadb"),
@@ -390,19 +389,19 @@ async fn i3_sign_ins_from_four_processes_leave_exactly_the_limit(kind: Kind) {
 }
 
 /// On a busy machine one may have to wait too long; that is an error, and no session too many.
-async fn sign_in(store: &dyn Store, create: &Create, now: Timestamp) {
+async fn sign_in(store: &Rules, create: &Create, now: Timestamp) {
     let created = store.create(create, now).await;
     assert!(created.as_ref().map_or_else(Error::is_retryable, |_| true), "{created:?}");
 }
 
 async fn i16_a_reader_misses_no_late_entry(kind: Kind) {
-    let store = store::open(&address(kind)).await.unwrap();
+    let store = Rules::new(store::open(&address(kind)).await.unwrap());
     let writers: Vec<_> = (0..8)
         .map(|writer| {
-            let store = Arc::clone(&store);
+            let store = store.clone();
             tokio::spawn(async move {
                 for n in 0..40 {
-                    begin(&*store, &format!("user {writer} {n}")).await;
+                    begin(&store, &format!("user {writer} {n}")).await;
                 }
             })
         })
@@ -428,37 +427,37 @@ async fn i16_a_reader_misses_no_late_entry(kind: Kind) {
 async fn cut_connections_lose_and_repeat_nothing(kind: Kind) {
     let address = address(kind);
     let proxy = Proxy::start(host_of(&address)).await;
-    let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
+    let store = Rules::new(store::open(&through(&address, &proxy.address.to_string())).await.unwrap());
     let load = Load::start(&store, 8).await;
     for cuts in 1..=6 {
         load.reaches(cuts * 40).await;
         proxy.cut_all();
     }
     load.reaches(300).await;
-    load.stop().await.assert_kept(&*store).await;
+    load.stop().await.assert_kept(&store).await;
 }
 
 async fn i1_many_writers_of_one_session_repeat_nothing_when_connections_are_cut(kind: Kind) {
     let address = address(kind);
     let proxy = Proxy::start(host_of(&address)).await;
-    let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
+    let store = Rules::new(store::open(&through(&address, &proxy.address.to_string())).await.unwrap());
     let load = Load::start_on_one(&store, 8).await;
     for cuts in 1..=75 {
         load.reaches(cuts * 6).await;
         proxy.cut_all();
     }
-    load.stop().await.assert_kept_by_one(&*store).await;
+    load.stop().await.assert_kept_by_one(&store).await;
 }
 
 async fn i1_a_lost_answer_is_asked_for_again(kind: Kind) {
     let address = address(kind);
     let proxy = Proxy::start(host_of(&address)).await;
-    let store = store::open(&through(&address, &proxy.address.to_string())).await.unwrap();
+    let store = Rules::new(store::open(&through(&address, &proxy.address.to_string())).await.unwrap());
     // Prepares the statements, so that the next exchange is the call itself.
-    let warm = begin(&*store, "warm").await;
+    let warm = begin(&store, "warm").await;
     store.update(warm, &set("a", "1"), NOW).await.unwrap();
 
-    let (token, mut create) = start(&*store, "anna");
+    let (token, mut create) = start(&store, "anna");
     create.limit = Some(Limit::evict(1));
     proxy.cut_next_answer();
     assert_eq!(store.create(&create, NOW).await.unwrap(), Created::Created { ended: Vec::new() });
@@ -482,12 +481,12 @@ async fn a_killed_server_keeps_what_it_acknowledged(kind: Kind) {
     server.restart();
     let at_restart = load.acknowledged();
     load.reaches(at_restart + 50).await;
-    load.stop().await.assert_kept(&*store).await;
+    load.stop().await.assert_kept(&store).await;
 }
 
 async fn i13_a_server_that_stands_still_is_an_error(kind: Kind) {
     let Some((server, store)) = private(kind, &[]).await else { return };
-    let id = begin(&*store, "anna").await;
+    let id = begin(&store, "anna").await;
     store.update(id, &set("a", "1"), NOW).await.unwrap();
     server.signal("STOP");
     let started = Instant::now();
@@ -518,7 +517,7 @@ async fn callers_beyond_the_servers_connections_wait(kind: Kind) {
     // The store may open ten connections, more than the server has.
     let load = Load::start(&store, 40).await;
     load.reaches(200).await;
-    load.stop().await.assert_kept(&*store).await;
+    load.stop().await.assert_kept(&store).await;
 }
 
 /// Three connections of somebody else, where the server cannot be told to have fewer.
@@ -533,14 +532,14 @@ async fn others(kind: Kind, server: &PrivateServer) -> Vec<MySqlConnection> {
 }
 
 async fn batches_in_any_order_do_not_deadlock(kind: Kind) {
-    let store = store::open(&address(kind)).await.unwrap();
+    let store = Rules::new(store::open(&address(kind)).await.unwrap());
     let mut ids = Vec::new();
     for _ in 0..40 {
-        ids.push(begin(&*store, "anna").await);
+        ids.push(begin(&store, "anna").await);
     }
     let mut tasks = Vec::new();
     for n in 0..8_usize {
-        let (store, mut ids) = (Arc::clone(&store), ids.clone());
+        let (store, mut ids) = (store.clone(), ids.clone());
         tasks.push(tokio::spawn(async move {
             for round in 0..10_i64 {
                 let by = (7 * n + 3) % ids.len();
@@ -548,7 +547,7 @@ async fn batches_in_any_order_do_not_deadlock(kind: Kind) {
                 let seen_at = at(round);
                 let touches: Vec<_> = ids.iter().map(|id| Touch { id: *id, seen_at, grace_ends: None }).collect();
                 store.touch(&touches, seen_at).await.unwrap();
-                let (_, mut create) = start(&*store, "anna");
+                let (_, mut create) = start(&store, "anna");
                 create.limit = Some(Limit::evict(38));
                 store.create(&create, seen_at).await.unwrap();
                 store.end(&Which::Ids(ids[..2].to_vec()), &Ending::new(Reason::SignedOut), seen_at).await.unwrap();
@@ -569,7 +568,7 @@ async fn postgresql_session_on_a_pool_that_the_application_lends() {
     let address = address(Kind::Postgres);
     let (url, schema) = address.split_once("?schema=").unwrap();
     let pool = sqlx::PgPool::connect(url).await.unwrap();
-    let store = PostgresStore::from_pool_in(pool.clone(), schema).await.unwrap();
+    let store = Rules::on(PostgresStore::from_pool_in(pool.clone(), schema).await.unwrap());
     let id = begin(&store, "anna").await;
     assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
     pool.close().await;
@@ -578,7 +577,7 @@ async fn postgresql_session_on_a_pool_that_the_application_lends() {
     let address = self::address(Kind::MariaDb);
     let (url, prefix) = address.split_once("?prefix=").unwrap();
     let pool = sqlx::MySqlPool::connect(url).await.unwrap();
-    let store = MysqlStore::from_pool_in(pool, prefix).await.unwrap();
+    let store = Rules::on(MysqlStore::from_pool_in(pool, prefix).await.unwrap());
     let id = begin(&store, "anna").await;
     assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
 }

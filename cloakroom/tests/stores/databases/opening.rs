@@ -1,9 +1,6 @@
 //! Nodes that open a store: a new one, one of an older program, one of a newer.
 
-use cloakroom::{
-    Error,
-    store::{self, Loaded, Store},
-};
+use cloakroom::{Error, rules::Loaded, rules::Rules, store};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 
 use super::{Kind, NOW, address, begin, with_parameter};
@@ -13,7 +10,7 @@ pub(super) async fn many_nodes_open_a_new_store_at_once(kind: Kind) {
     let opening: Vec<_> = (0..8)
         .map(|_| {
             let address = address.clone();
-            tokio::spawn(async move { store::open(&address).await.unwrap() })
+            tokio::spawn(async move { Rules::new(store::open(&address).await.unwrap()) })
         })
         .collect();
     let mut stores = Vec::new();
@@ -22,19 +19,19 @@ pub(super) async fn many_nodes_open_a_new_store_at_once(kind: Kind) {
     }
     let key = stores[0].partition_key().as_bytes();
     assert!(stores.iter().all(|store| store.partition_key().as_bytes() == key), "one key for all");
-    let id = begin(&*stores[0], "anna").await;
+    let id = begin(&stores[0], "anna").await;
     assert!(matches!(stores[7].load(id, NOW).await.unwrap(), Loaded::Live(_)));
 }
 
 pub(super) async fn a_newer_schema_is_refused(kind: Kind) {
     let address = address(kind);
-    let store = store::open(&address).await.unwrap();
-    let id = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&address).await.unwrap());
+    let id = begin(&store, "anna").await;
     set_schema_version(kind, &address, "99").await;
     let error = store::open(&address).await.unwrap_err();
     assert!(matches!(&error, Error::Store { message, .. } if message.contains("99")), "{error}");
     set_schema_version(kind, &address, "1").await;
-    let again = store::open(&address).await.unwrap();
+    let again = Rules::new(store::open(&address).await.unwrap());
     assert!(matches!(again.load(id, NOW).await.unwrap(), Loaded::Live(_)), "and nothing was changed");
 }
 

@@ -7,7 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use cloakroom::store::{self, Loaded, Query, Severity};
+use cloakroom::{
+    rules::Loaded,
+    rules::Rules,
+    store::{self, Query, Severity},
+};
 use futures_util::future::join_all;
 use needs::Port;
 use tempfile::TempDir;
@@ -60,35 +64,23 @@ async fn works_behind(settings: &str) {
     if !is_here(Kind::Postgres) {
         return;
     }
-    let Some((server, direct)) = private(
-        Kind::Postgres,
-        &[
-            "logging_collector=on",
-            "log_directory=/tmp/pglog",
-            "log_min_duration_statement=300",
-            "log_lock_waits=on",
-            "deadlock_timeout=300ms",
-            "log_line_prefix=%m [%p] ",
-        ],
-    )
-    .await
-    else {
+    let Some((server, direct)) = private(Kind::Postgres, &[]).await else {
         return;
     };
     let Some(bouncer) = Bouncer::start(&server, settings) else { return };
-    let store = eventually(|| async { store::open(&bouncer.address()).await.ok() }).await;
+    let store = Rules::new(eventually(|| async { store::open(&bouncer.address()).await.ok() }).await);
     // Two nodes of many writers, so that servers change hands all the time.
-    let other = store::open(&bouncer.address()).await.unwrap();
+    let other = Rules::new(store::open(&bouncer.address()).await.unwrap());
     let loads = [Load::start(&store, 12).await, Load::start_on_one(&other, 8).await];
     for load in &loads {
         load.reaches(200).await;
     }
     let [many, one] = loads;
-    many.stop().await.assert_kept(&*direct).await;
-    one.stop().await.assert_kept_by_one(&*direct).await;
+    many.stop().await.assert_kept(&direct).await;
+    one.stop().await.assert_kept_by_one(&direct).await;
 
     let user = "it's $1 \\ анна";
-    let id = begin(&*store, user).await;
+    let id = begin(&store, user).await;
     let (key, text) = ("quotes \" ' \\ $2", r#""\u0000 ' \\ $3 ☂""#);
     store.update(id, &set(key, text), NOW).await.unwrap();
     let Loaded::Live(record) = store.load(id, NOW).await.unwrap() else { panic!("it lives") };

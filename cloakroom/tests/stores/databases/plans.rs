@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Digest, Reason, SessionId,
-    store::{self, AuditQuery, Fence, Limit, PutUser, Query, Reap, Store, Touch, Which},
+    Digest, Limit, Reason, SessionId,
+    rules::{Fence, Reap, Rules, Touch, Which},
+    store::{self, AuditQuery, PutUser, Query},
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};
@@ -18,11 +19,11 @@ async fn i8_postgres_uses_its_indexes() {
         return;
     }
     let address = address(Kind::Postgres);
-    let filling = store::open(&address).await.unwrap();
+    let filling = Rules::new(store::open(&address).await.unwrap());
     let (server, parameter) = address.split_once('?').unwrap();
     let schema = parameter.split_once('=').unwrap().1;
     let mut connection = PgConnection::connect(server).await.unwrap();
-    let id = begin(&*filling, "anna").await;
+    let id = begin(&filling, "anna").await;
     filling.put_user(&put("anna")).await.unwrap();
     let fill = format!(
         "INSERT INTO {schema}.slot (revision, created_at, idle, ends_at, id, user_id, head, logged, data, seen, version, \
@@ -43,14 +44,14 @@ async fn i8_postgres_uses_its_indexes() {
     drop(filling);
     let before = scans(server, schema).await;
 
-    let store = store::open(&with_parameter(&address, "max_connections", "1")).await.unwrap();
-    each_call(&*store, id, async |_| {}).await;
+    let store = Rules::new(store::open(&with_parameter(&address, "max_connections", "1")).await.unwrap());
+    each_call(&store, id, async |_| {}).await;
     drop(store);
     assert_eq!(scans(server, schema).await, before, "a call reads all of a table");
 }
 
 /// Makes each call; `made` is told of each.
-async fn each_call(store: &dyn Store, id: SessionId, mut made: impl AsyncFnMut(&str)) {
+async fn each_call(store: &Rules, id: SessionId, mut made: impl AsyncFnMut(&str)) {
     let (token, mut create) = start(store, "anna");
     create.limit = Some(Limit::evict(2));
     create.record.idempotency = Some(Digest::from_bytes([7; Digest::LEN]));
@@ -126,7 +127,7 @@ async fn i8_mariadb_uses_its_indexes() {
     // Of its own: the whole server's count is looked at.
     let Some((server, filling)) = private(Kind::MariaDb, &[]).await else { return };
     let address = private_address(Kind::MariaDb, &server);
-    let id = begin(&*filling, "anna").await;
+    let id = begin(&filling, "anna").await;
     filling.update(id, &set("a", "1"), NOW).await.unwrap();
     filling.put_user(&put("anna")).await.unwrap();
     let mut connection = MySqlConnection::connect(&address).await.unwrap();
@@ -143,9 +144,9 @@ async fn i8_mariadb_uses_its_indexes() {
          ANALYZE TABLE cloakroom_slot, cloakroom_account, cloakroom_audit";
     connection.execute(sqlx::raw_sql(fill)).await.unwrap();
     drop(filling);
-    let store = store::open(&with_parameter(&address, "max_connections", "1")).await.unwrap();
+    let store = Rules::new(store::open(&with_parameter(&address, "max_connections", "1")).await.unwrap());
     let mut before = rows_read(&mut connection).await;
-    each_call(&*store, id, async |call| {
+    each_call(&store, id, async |call| {
         let now = rows_read(&mut connection).await;
         let (read, itself) = (now - before, rows_read(&mut connection).await - now);
         before = now + itself;

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use cloakroom::{
     Error, Reason,
-    store::{self, AuditQuery, Store, Which},
+    rules::Rules,
+    rules::Which,
+    store::{self, AuditQuery},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -17,8 +19,8 @@ async fn i16_the_log_of_a_restored_postgres_goes_on() {
         return;
     }
     let address = address(Kind::Postgres);
-    let store = store::open(&address).await.unwrap();
-    let old = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&address).await.unwrap());
+    let old = begin(&store, "anna").await;
     let (server, parameter) = address.split_once('?').unwrap();
     let schema = parameter.split_once('=').unwrap().1;
     let mut connection = PgConnection::connect(server).await.unwrap();
@@ -27,9 +29,9 @@ async fn i16_the_log_of_a_restored_postgres_goes_on() {
          UPDATE {schema}.slot SET logged = logged + 1000000000000"
     );
     connection.execute(sqlx::raw_sql(AssertSqlSafe(later))).await.unwrap();
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     store.end(&Which::Ids(vec![old]), &Reason::SignedOut.into(), at(1)).await.unwrap();
-    let new = begin(&*store, "bert").await;
+    let new = begin(&store, "bert").await;
     let page = store.audit(&AuditQuery::default(), None, 10).await.unwrap();
     let sessions: Vec<_> = page.items.iter().map(|logged| logged.entry.session).collect();
     assert_eq!(sessions, [old, old, new]);
@@ -51,9 +53,9 @@ async fn i16_a_foreign_transaction_hides_nothing() {
         return;
     }
     let address = address(Kind::Postgres);
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let _open = transaction(address.split_once('?').unwrap().0, "SELECT 1").await;
-    let id = begin(&*store, "anna").await;
+    let id = begin(&store, "anna").await;
     let started = Instant::now();
     let page = store.audit(&AuditQuery::default(), None, 10).await.unwrap();
     assert_eq!(page.items.iter().map(|logged| logged.entry.session).collect::<Vec<_>>(), [id]);
@@ -67,12 +69,12 @@ async fn i16_a_writer_under_way_is_waited_for() {
         return;
     }
     let address = address(Kind::Postgres);
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let (server, parameter) = address.split_once('?').unwrap();
     let schema = parameter.split_once('=').unwrap().1;
     let lock = format!("LOCK TABLE {schema}.audit IN ROW EXCLUSIVE MODE");
     let mut writer = transaction(server, &lock).await;
-    let id = begin(&*store, "anna").await;
+    let id = begin(&store, "anna").await;
     assert_eq!(store.audit(&AuditQuery::default(), None, 10).await.unwrap().items, []);
     let late = format!(
         "INSERT INTO {schema}.audit (place, id, at, session, entry) \
@@ -91,20 +93,20 @@ async fn a_schema_that_was_replaced_is_noticed() {
         return;
     }
     let address = address(Kind::Postgres);
-    let store = store::open(&address).await.unwrap();
-    let old = begin(&*store, "anna").await;
+    let store = Rules::new(store::open(&address).await.unwrap());
+    let old = begin(&store, "anna").await;
     let (server, parameter) = address.split_once('?').unwrap();
     let drop = format!("DROP SCHEMA {} CASCADE", parameter.split_once('=').unwrap().1);
     PgConnection::connect(server).await.unwrap().execute(sqlx::raw_sql(AssertSqlSafe(drop))).await.unwrap();
-    let gone = store.create(&start(&*store, "anna").1, NOW).await;
+    let gone = store.create(&start(&store, "anna").1, NOW).await;
     assert!(gone.is_err(), "{gone:?}");
 
-    let other = store::open(&address).await.unwrap();
-    let created = store.create(&start(&*store, "anna").1, NOW).await;
+    let other = Rules::new(store::open(&address).await.unwrap());
+    let created = store.create(&start(&store, "anna").1, NOW).await;
     assert!(matches!(created, Err(Error::Unavailable { .. })), "{created:?}");
     let ended = store.end(&Which::Ids(vec![old]), &Reason::SignedOut.into(), NOW).await;
     assert!(ended.is_ok() || matches!(ended, Err(Error::Unavailable { .. })), "{ended:?}");
     let pinged = store.ping().await;
     assert!(matches!(pinged, Err(Error::Unavailable { .. })), "{pinged:?}");
-    begin(&*other, "anna").await;
+    begin(&other, "anna").await;
 }

@@ -9,7 +9,8 @@ use std::{
 
 use cloakroom::{
     Client, Error, Json,
-    store::{self, Created, Loaded},
+    rules::{Created, Loaded, Rules},
+    store::{self},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -46,8 +47,8 @@ async fn settings_of_the_server_do_not_leak_in() {
     let Some((server, before)) = private(Kind::Postgres, &settings).await else { return };
     let address = private_address(Kind::Postgres, &server);
     run(&address, &["ALTER ROLE cloakroom SET client_encoding = LATIN1"]).await;
-    for store in [before, store::open(&address).await.unwrap()] {
-        let (token, _) = start(&*store, "анна");
+    for store in [before, Rules::new(store::open(&address).await.unwrap())] {
+        let (token, _) = start(&store, "анна");
         let mut creation = create(&token, Some("анна"));
         creation.record.info.client = Client { device: Some("it's a \\ \u{1f4f1}".into()), ..Client::default() };
         assert!(matches!(store.create(&creation, NOW).await.unwrap(), Created::Created { .. }));
@@ -58,7 +59,7 @@ async fn settings_of_the_server_do_not_leak_in() {
         assert_eq!(record.info.client, creation.record.info.client);
         let load = Load::start_on_one(&store, 6).await;
         load.reaches(60).await;
-        load.stop().await.assert_kept_by_one(&*store).await;
+        load.stop().await.assert_kept_by_one(&store).await;
     }
 }
 
@@ -89,10 +90,10 @@ async fn a_database_that_takes_no_writes_says_so() {
     }
     let Some((server, store)) = private(Kind::Postgres, &[]).await else { return };
     let address = private_address(Kind::Postgres, &server);
-    let id = begin(&*store, "anna").await;
+    let id = begin(&store, "anna").await;
     store.ping().await.unwrap();
     run(&address, &["ALTER DATABASE postgres SET default_transaction_read_only = on"]).await;
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let told = store.ping().await.unwrap_err();
     let names_it = told.to_string().contains("default_transaction_read_only");
     assert!(matches!(told, Error::Unavailable { .. }) && names_it, "{told}");
@@ -148,11 +149,11 @@ async fn a_full_disk_is_told_by_ping_until_there_is_room() {
     let address = private_address(Kind::Postgres, &server);
     let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", disk.0.display());
     run(&address, &[&tablespace, "ALTER DATABASE postgres SET default_tablespace = small"]).await;
-    let store = store::open(&with_parameter(&address, "schema", "on_small_disk")).await.unwrap();
+    let store = Rules::new(store::open(&with_parameter(&address, "schema", "on_small_disk")).await.unwrap());
     let text = format!("\"{}\"", "x".repeat(3000));
     let mut ids = Vec::new();
     let error = loop {
-        let (token, mut creation) = start(&*store, &format!("user {}", ids.len()));
+        let (token, mut creation) = start(&store, &format!("user {}", ids.len()));
         creation.record.data.insert("a", Json::from_text(&text).unwrap());
         match store.create(&creation, NOW).await {
             Ok(_) => ids.push(token.id()),
@@ -166,7 +167,7 @@ async fn a_full_disk_is_told_by_ping_until_there_is_room() {
 
     disk.grow("64m");
     store.ping().await.unwrap();
-    begin(&*store, "anna").await;
+    begin(&store, "anna").await;
     drop(server);
 }
 
@@ -194,11 +195,11 @@ async fn the_first_refusal_is_told_at_once_in_the_servers_words() {
         let text = store::open(&address).await.unwrap_err().to_string();
         assert!(text.contains(told) && !text.contains("at line") && !text.contains("wrong"), "{text}");
     }
-    let store = store::open(&address).await.unwrap();
+    let store = Rules::new(store::open(&address).await.unwrap());
     let grants = ["GRANT USAGE ON SCHEMA cloakroom TO poor", "GRANT SELECT ON ALL TABLES IN SCHEMA cloakroom TO poor"];
     run(&address, &grants).await;
-    let poor = store::open(&address.replace("cloakroom@", "poor@")).await.unwrap();
-    let id = begin(&*store, "anna").await;
+    let poor = Rules::new(store::open(&address.replace("cloakroom@", "poor@")).await.unwrap());
+    let id = begin(&store, "anna").await;
     let refused = poor.update(id, &set("a", "1"), at(1)).await.unwrap_err();
     let text = refused.to_string();
     assert!(matches!(refused, Error::Store { .. }) && text.contains("permission denied for table slot"), "{text}");

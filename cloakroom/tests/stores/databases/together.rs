@@ -8,7 +8,8 @@ use std::{
 
 use cloakroom::{
     Change, Json, Reason, SessionId,
-    store::{self, Gone, Loaded, Store, Updated, Which},
+    rules::{Gone, Loaded, Rules, Updated, Which},
+    store,
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};
@@ -50,7 +51,7 @@ on_both! {
     i9_changes_of_one_session_keep_their_order;
 }
 
-async fn begin_many(store: &dyn Store, count: usize) -> Vec<SessionId> {
+async fn begin_many(store: &Rules, count: usize) -> Vec<SessionId> {
     let mut ids = Vec::new();
     for n in 0..count {
         ids.push(begin(store, &format!("user {n}")).await);
@@ -59,7 +60,7 @@ async fn begin_many(store: &dyn Store, count: usize) -> Vec<SessionId> {
 }
 
 /// Changes that all arrive before any of them is answered.
-async fn update_all(store: &dyn Store, changes: &[(SessionId, Change)]) -> Vec<cloakroom::Result<Updated>> {
+async fn update_all(store: &Rules, changes: &[(SessionId, Change)]) -> Vec<cloakroom::Result<Updated>> {
     join_all(changes.iter().map(|(id, change)| store.update(*id, change, NOW))).await
 }
 
@@ -75,14 +76,14 @@ async fn i9_changes_that_arrive_together_travel_together(kind: Kind) {
     let proxy = Proxy::start(server.host()).await;
     let address = private_address(kind, &server);
     let one = with_parameter(&through(&address, &proxy.address.to_string()), "max_connections", "1");
-    let store = store::open(&one).await.unwrap();
-    let ids = begin_many(&*direct, 100).await;
+    let store = Rules::new(store::open(&one).await.unwrap());
+    let ids = begin_many(&direct, 100).await;
     let mut before = (0, 0);
     // The first round prepares the statements.
     for round in 0..3_u64 {
         before = (proxy.exchanges(), transactions(kind, &address).await);
         let changes: Vec<_> = ids.iter().enumerate().map(|(n, id)| (*id, set("n", &format!("1{n}{round}")))).collect();
-        for ((n, id), updated) in ids.iter().enumerate().zip(update_all(&*store, &changes).await) {
+        for ((n, id), updated) in ids.iter().enumerate().zip(update_all(&store, &changes).await) {
             let record = applied(updated);
             assert_eq!((record.info.id, record.info.version), (*id, round + 1));
             assert_eq!(record.data.get("n").unwrap().as_str(), format!("1{n}{round}"));
@@ -114,8 +115,8 @@ async fn transactions(kind: Kind, address: &str) -> i64 {
 }
 
 async fn i9_each_of_those_who_travel_together_has_its_own_answer(kind: Kind) {
-    let store = store::open(&with_parameter(&address(kind), "max_connections", "1")).await.unwrap();
-    let ids = begin_many(&*store, 7).await;
+    let store = Rules::new(store::open(&with_parameter(&address(kind), "max_connections", "1")).await.unwrap());
+    let ids = begin_many(&store, 7).await;
     store.update(ids[1], &set("a", "1"), NOW).await.unwrap();
     store.end(&Which::Ids(vec![ids[5]]), &Reason::RevokedByAdmin.into(), NOW).await.unwrap();
     let mut relying = set("a", "3");
@@ -133,7 +134,7 @@ async fn i9_each_of_those_who_travel_together_has_its_own_answer(kind: Kind) {
     full.fields.user_type = Some(None);
     full.fields.idle_timeout = Some(None);
     full.fields.ends_at = Some(Some(super::at(i64::from(u32::MAX))));
-    let (unknown, _) = start(&*store, "nobody");
+    let (unknown, _) = start(&store, "nobody");
     let changes = [
         (ids[0], set("a", "3")),
         (ids[1], relying),
@@ -146,7 +147,7 @@ async fn i9_each_of_those_who_travel_together_has_its_own_answer(kind: Kind) {
     ];
     for round in 0..2_u64 {
         // Sent a second time all is as before, and what was applied is so already.
-        let mut answers = update_all(&*store, &changes).await.into_iter();
+        let mut answers = update_all(&store, &changes).await.into_iter();
         let mut next = || answers.next().unwrap();
         assert_eq!(applied(next()).data.get("a").unwrap().as_str(), "3");
         let Ok(Updated::Conflict(record)) = next() else { panic!("it relied on another value") };
@@ -174,13 +175,13 @@ async fn i9_each_of_those_who_travel_together_has_its_own_answer(kind: Kind) {
 }
 
 async fn i9_one_change_that_cannot_be_stored_hurts_no_other(kind: Kind) {
-    let store = store::open(&with_parameter(&address(kind), "max_connections", "1")).await.unwrap();
-    let ids = begin_many(&*store, 30).await;
+    let store = Rules::new(store::open(&with_parameter(&address(kind), "max_connections", "1")).await.unwrap());
+    let ids = begin_many(&store, 30).await;
     // One server takes no such character, the other none so long. Callers check keys; this one did not.
     let poison = "\0".repeat(2000);
     let changes: Vec<_> =
         ids.iter().enumerate().map(|(n, id)| (*id, set(if n == 17 { &poison } else { "a" }, "1"))).collect();
-    for (n, updated) in update_all(&*store, &changes).await.into_iter().enumerate() {
+    for (n, updated) in update_all(&store, &changes).await.into_iter().enumerate() {
         if n == 17 {
             let is_refused =
                 matches!(updated, Err(cloakroom::Error::Store { .. } | cloakroom::Error::InvalidKey { .. }));
@@ -231,26 +232,26 @@ async fn i9_a_session_that_is_locked_holds_up_nobody_else(kind: Kind) {
     // Of its own: a transaction that stays open holds back what others read in their logs.
     let Some((server, _)) = private(kind, &[]).await else { return };
     let address = place(kind, &private_address(kind, &server), "held");
-    let store = store::open(&address).await.unwrap();
-    let ids = begin_many(&*store, 40).await;
+    let store = Rules::new(store::open(&address).await.unwrap());
+    let ids = begin_many(&store, 40).await;
     let holder = Holder::of(kind, &address, ids[20]).await;
     let waiting = {
-        let (store, id) = (Arc::clone(&store), ids[20]);
+        let (store, id) = (store.clone(), ids[20]);
         tokio::spawn(async move { store.update(id, &set("a", "0"), NOW).await })
     };
     for round in 0..3 {
         let others = ids.iter().filter(|id| **id != ids[20]);
         let changes: Vec<_> = others.map(|id| (*id, set("a", &round.to_string()))).collect();
-        update_all(&*store, &changes).await.into_iter().for_each(|updated| drop(applied(updated)));
+        update_all(&store, &changes).await.into_iter().for_each(|updated| drop(applied(updated)));
     }
     // Also when it comes along with them.
     let mut changes: Vec<_> = ids.iter().map(|id| (*id, set("b", "1"))).collect();
     let late = changes.remove(20);
     let late = {
-        let store = Arc::clone(&store);
+        let store = store.clone();
         tokio::spawn(async move { store.update(late.0, &late.1, NOW).await })
     };
-    update_all(&*store, &changes).await.into_iter().for_each(|updated| drop(applied(updated)));
+    update_all(&store, &changes).await.into_iter().for_each(|updated| drop(applied(updated)));
     assert!(!waiting.is_finished() && !late.is_finished(), "its row is locked");
     holder.let_go().await;
     assert_eq!(applied(waiting.await.unwrap()).info.version, 1);
@@ -261,23 +262,23 @@ async fn i9_a_caller_that_goes_away_disturbs_nobody(kind: Kind) {
     // Of its own: a transaction that stays open holds back what others read in their logs.
     let Some((server, _)) = private(kind, &[]).await else { return };
     let address = place(kind, &private_address(kind, &server), "held");
-    let direct = store::open(&address).await.unwrap();
-    let store = store::open(&with_parameter(&address, "max_connections", "1")).await.unwrap();
-    let ids = begin_many(&*direct, 20).await;
+    let direct = Rules::new(store::open(&address).await.unwrap());
+    let store = Rules::new(store::open(&with_parameter(&address, "max_connections", "1")).await.unwrap());
+    let ids = begin_many(&direct, 20).await;
     // The one connection waits for the row, and so does everybody behind it.
     let holder = Holder::of(kind, &address, ids[0]).await;
     let first = {
-        let (store, id) = (Arc::clone(&store), ids[0]);
+        let (store, id) = (store.clone(), ids[0]);
         tokio::spawn(async move { store.update(id, &set("a", "1"), NOW).await })
     };
     eventually(|| async { is_somebody_waiting(kind, &address).await.then_some(()) }).await;
     let changes: Vec<_> = ids.iter().map(|id| (*id, set("a", "1"))).collect();
     let (staying, leaving) = (&changes[1..10], &changes[10..]);
     {
-        let mut gone = pin!(update_all(&*store, leaving));
+        let mut gone = pin!(update_all(&store, leaving));
         assert!(gone.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
-    let (answers, ()) = tokio::join!(update_all(&*store, staying), holder.let_go());
+    let (answers, ()) = tokio::join!(update_all(&store, staying), holder.let_go());
     for updated in answers {
         assert_eq!(applied(updated).info.version, 1);
     }
@@ -314,19 +315,19 @@ async fn is_somebody_waiting(kind: Kind, address: &str) -> bool {
 
 async fn i9_a_connection_cut_under_many_changes_repeats_none(kind: Kind) {
     let address = address(kind);
-    let direct = store::open(&address).await.unwrap();
+    let direct = Rules::new(store::open(&address).await.unwrap());
     let proxy = Proxy::start(host_of(&address)).await;
     let one = with_parameter(&through(&address, &proxy.address.to_string()), "max_connections", "1");
     let name = address.split_once('=').unwrap().1;
-    let store = store::open(&place(kind, &one, name)).await.unwrap();
-    let ids = begin_many(&*direct, 40).await;
+    let store = Rules::new(store::open(&place(kind, &one, name)).await.unwrap());
+    let ids = begin_many(&direct, 40).await;
     let warming: Vec<_> = ids.iter().map(|id| (*id, set("warm", "1"))).collect();
-    update_all(&*store, &warming).await.into_iter().for_each(|updated| drop(applied(updated)));
+    update_all(&store, &warming).await.into_iter().for_each(|updated| drop(applied(updated)));
     // The second answer is that to many at once, for the first change leaves by itself.
     for answers in 0..3 {
         proxy.cut_answer_after(answers);
         let changes: Vec<_> = ids.iter().map(|id| (*id, set(&format!("{answers}"), "1"))).collect();
-        for updated in update_all(&*store, &changes).await {
+        for updated in update_all(&store, &changes).await {
             let record = applied(updated);
             assert_eq!(usize::try_from(record.info.version).unwrap(), answers + 2, "applied once");
             assert_eq!(record.data.len(), answers + 2);
@@ -336,11 +337,11 @@ async fn i9_a_connection_cut_under_many_changes_repeats_none(kind: Kind) {
 
 async fn i9_two_nodes_in_opposite_orders_do_not_deadlock(kind: Kind) {
     let address = address(kind);
-    let nodes = [store::open(&address).await.unwrap(), store::open(&address).await.unwrap()];
-    let ids = begin_many(&*nodes[0], 60).await;
+    let nodes = [Rules::new(store::open(&address).await.unwrap()), Rules::new(store::open(&address).await.unwrap())];
+    let ids = begin_many(&nodes[0], 60).await;
     let mut tasks = Vec::new();
     for n in 0..6_usize {
-        let (store, mut ids) = (Arc::clone(&nodes[n % 2]), ids.clone());
+        let (store, mut ids) = (nodes[n % 2].clone(), ids.clone());
         tasks.push(tokio::spawn(async move {
             for round in 0..8_i64 {
                 let by = (11 * n + 5) % ids.len();
@@ -351,8 +352,8 @@ async fn i9_two_nodes_in_opposite_orders_do_not_deadlock(kind: Kind) {
                 let changes: Vec<_> = ids[..50].iter().map(|id| (*id, set(&format!("{n} {round}"), "1"))).collect();
                 let seen_at = super::at(round);
                 let touches: Vec<_> =
-                    ids.iter().map(|id| store::Touch { id: *id, seen_at, grace_ends: None }).collect();
-                let (updated, touched) = tokio::join!(update_all(&*store, &changes), store.touch(&touches, NOW));
+                    ids.iter().map(|id| cloakroom::rules::Touch { id: *id, seen_at, grace_ends: None }).collect();
+                let (updated, touched) = tokio::join!(update_all(&store, &changes), store.touch(&touches, NOW));
                 touched.unwrap();
                 for updated in updated {
                     assert!(matches!(updated, Ok(Updated::Applied(_) | Updated::Gone(_))), "{updated:?}");
@@ -375,12 +376,12 @@ async fn i9_two_nodes_in_opposite_orders_do_not_deadlock(kind: Kind) {
 }
 
 async fn i9_changes_of_one_session_keep_their_order(kind: Kind) {
-    let store = store::open(&address(kind)).await.unwrap();
-    let ids = begin_many(&*store, 2).await;
+    let store = Rules::new(store::open(&address(kind)).await.unwrap());
+    let ids = begin_many(&store, 2).await;
     let mut changes: Vec<_> = (0..30).map(|n| (ids[0], set("last", &n.to_string()))).collect();
     changes.insert(15, (ids[1], set("last", "0")));
     let versions: Vec<_> =
-        update_all(&*store, &changes).await.into_iter().map(|updated| applied(updated).info.version).collect();
+        update_all(&store, &changes).await.into_iter().map(|updated| applied(updated).info.version).collect();
     let expected: Vec<_> = (1..=15).chain([1]).chain(16..=30).collect();
     assert_eq!(versions, expected);
     let Loaded::Live(record) = store.load(ids[0], NOW).await.unwrap() else { panic!("it lives") };

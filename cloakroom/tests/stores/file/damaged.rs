@@ -3,8 +3,9 @@
 use std::fs;
 
 use cloakroom::{
-    Ending, Error, Reason,
-    store::{Created, Directory, EndAnswer, Fence, Loaded, PutUser, Query, Reap, Refusal, Store, Transfer, Which},
+    Ending, Error, Reason, Refusal,
+    rules::{Created, EndAnswer, Fence, Loaded, Reap, Which},
+    store::{PutUser, Query},
 };
 
 use super::place::{NOW, Place, creation, live, record, sessions_of, set, started};

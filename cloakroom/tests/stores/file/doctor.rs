@@ -4,13 +4,14 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use cloakroom::{
     Digest, Ending, Reason, SessionId,
-    store::{AuditQuery, Examine, Fence, FileStore, Finding, Loaded, Severity, Store, Which},
+    rules::{Fence, Loaded, Rules, Which},
+    store::{AuditQuery, Finding, Severity},
 };
 
 use super::place::{NOW, Place, creation, live, record, sessions_of, set, started};
 
 /// What is wrong before the repair. Afterwards nothing is.
-async fn repaired(store: &FileStore) -> Vec<Finding> {
+async fn repaired(store: &Rules) -> Vec<Finding> {
     let found = wrong(store.examine(NOW, false).await.unwrap());
     assert_eq!(found, wrong(store.examine(NOW, false).await.unwrap()), "looking changes nothing");
     let mended = store.examine(NOW, true).await.unwrap();
@@ -57,7 +58,7 @@ impl Place {
 }
 
 /// A session that lapses, and was started with a key.
-async fn idle(store: &FileStore, user: &str, n: u8) -> SessionId {
+async fn idle(store: &Rules, user: &str, n: u8) -> SessionId {
     let mut record = record(store, user);
     record.info.idle_timeout = Some(Duration::from_hours(1));
     record.idempotency = Some(Digest::from_bytes([n; Digest::LEN]));
@@ -105,7 +106,7 @@ async fn i4_lists_that_were_deleted_are_made_anew() {
     assert_eq!(live(&store, id).await.data.get("a").unwrap().as_str(), "1");
     // It is reaped in time again, and its tombstone forgotten.
     let later = NOW.after(Duration::from_hours(2));
-    let reap = cloakroom::store::Reap { limit: 10, tombstones_before: later, audit_before: NOW };
+    let reap = cloakroom::rules::Reap { limit: 10, tombstones_before: later, audit_before: NOW };
     let reaped = store.reap(&reap, later).await.unwrap();
     assert_eq!(reaped.ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [id]);
     assert!(matches!(store.load(ended, later).await.unwrap(), Loaded::Unknown));

@@ -8,8 +8,9 @@ use std::{
 };
 
 use cloakroom::{
-    Event, Reason, SessionId,
-    store::{AuditQuery, Create, Created, EndAnswer, FileStore, Limit, Loaded, Store, Which},
+    Event, Limit, Reason, SessionId,
+    rules::{Create, Created, EndAnswer, Loaded, Rules, Which},
+    store::{AuditQuery, FileStore},
 };
 
 use super::place::{NOW, Place, child, creation, live, record, sessions_of, set, started, told_as_child};
@@ -21,12 +22,12 @@ async fn two_stores_on_one_new_directory_lose_nothing() {
     let (one, two) = tokio::join!(place.open(), place.open());
     assert_eq!(one.partition_key().as_bytes(), two.partition_key().as_bytes());
     let stores = [Arc::new(one), Arc::new(two)];
-    let id = started(&*stores[0], "anna").await;
+    let id = started(&stores[0], "anna").await;
     let tasks = (0..100).map(|n| {
         let store = Arc::clone(&stores[n % 2]);
         tokio::spawn(async move {
-            set(&*store, id, &format!("key {n}"), "1").await.unwrap();
-            let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&*store, "ben")) };
+            set(&store, id, &format!("key {n}"), "1").await.unwrap();
+            let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&store, "ben")) };
             store.create(&create, NOW).await.unwrap();
         })
     });
@@ -34,9 +35,9 @@ async fn two_stores_on_one_new_directory_lose_nothing() {
         task.await.unwrap();
     }
     for store in &stores {
-        let record = live(&**store, id).await;
+        let record = live(store, id).await;
         assert_eq!((record.data.len(), record.info.version), (100, 100));
-        assert_eq!(sessions_of(&**store, "ben").await.len(), 3);
+        assert_eq!(sessions_of(store, "ben").await.len(), 3);
     }
     let log = stores[1].audit(&AuditQuery::default(), None, 1000).await.unwrap().items;
     assert_eq!(log.iter().filter(|logged| logged.entry.event == Event::Ended).count(), 97);
@@ -47,14 +48,14 @@ async fn file_session_several_processes_on_one_directory_lose_nothing() {
     if let Some((directory, argument)) = told_as_child() {
         let (id, name) = argument.split_once(' ').unwrap();
         let id: SessionId = id.parse().unwrap();
-        let store = Arc::new(FileStore::open(&directory).await.unwrap());
+        let store = Rules::on(FileStore::open(&directory).await.unwrap());
         let tasks = (0..40).map(|n| {
-            let (store, key) = (Arc::clone(&store), format!("{name} {n}"));
+            let (store, key) = (store.clone(), format!("{name} {n}"));
             tokio::spawn(async move {
-                set(&*store, id, &key, "1").await.unwrap();
-                let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&*store, "ben")) };
+                set(&store, id, &key, "1").await.unwrap();
+                let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&store, "ben")) };
                 store.create(&create, NOW).await.unwrap();
-                let refused = Create { limit: Some(Limit::refuse(5)), ..creation(record(&*store, "eve")) };
+                let refused = Create { limit: Some(Limit::refuse(5)), ..creation(record(&store, "eve")) };
                 store.create(&refused, NOW).await.unwrap();
             })
         });
@@ -95,9 +96,9 @@ async fn what_was_answered_survives_kill_9_many_times_over() {
     const WRITERS: usize = 6;
     const LIMIT: u32 = 4;
     if let Some((directory, round)) = told_as_child() {
-        let store = Arc::new(FileStore::open(&directory).await.unwrap());
-        let writers = (0..WRITERS)
-            .map(|writer| tokio::spawn(work_until_killed(Arc::clone(&store), writer, round.clone(), LIMIT)));
+        let store = Rules::on(FileStore::open(&directory).await.unwrap());
+        let writers =
+            (0..WRITERS).map(|writer| tokio::spawn(work_until_killed(store.clone(), writer, round.clone(), LIMIT)));
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
@@ -135,10 +136,10 @@ async fn what_was_answered_survives_kill_9_many_times_over() {
 }
 
 #[cfg(unix)]
-async fn work_until_killed(store: Arc<FileStore>, writer: usize, round: String, limit: u32) {
+async fn work_until_killed(store: Rules, writer: usize, round: String, limit: u32) {
     let user = format!("user-{writer}");
     for n in 0.. {
-        let create = Create { limit: Some(Limit::evict(limit)), ..creation(record(&*store, &user)) };
+        let create = Create { limit: Some(Limit::evict(limit)), ..creation(record(&store, &user)) };
         let id = create.record.info.id;
         let Created::Created { ended } = store.create(&create, NOW).await.unwrap() else {
             panic!("nothing refuses it")
@@ -150,7 +151,7 @@ async fn work_until_killed(store: Arc<FileStore>, writer: usize, round: String, 
         say(&answer);
         for key in 0..3 {
             let key = format!("key-{round}-{n}-{key}");
-            set(&*store, id, &key, "1").await.unwrap();
+            set(&store, id, &key, "1").await.unwrap();
             say(&format!("set {id} {key}"));
         }
         if n % 3 == 0 {
@@ -182,7 +183,7 @@ fn note(sessions: &mut HashMap<SessionId, Answered>, answer: &str) {
     }
 }
 
-async fn check(store: &FileStore, sessions: &HashMap<SessionId, Answered>, limit: u32) {
+async fn check(store: &Rules, sessions: &HashMap<SessionId, Answered>, limit: u32) {
     let mut users: Vec<_> = sessions.values().map(|answered| answered.user.clone()).collect();
     users.sort_unstable();
     users.dedup();
@@ -218,7 +219,7 @@ async fn check(store: &FileStore, sessions: &HashMap<SessionId, Answered>, limit
     }
 }
 
-async fn log(store: &FileStore) -> HashMap<SessionId, Vec<Event>> {
+async fn log(store: &Rules) -> HashMap<SessionId, Vec<Event>> {
     let mut log: HashMap<_, Vec<_>> = HashMap::new();
     let mut next = None;
     loop {

@@ -3,8 +3,9 @@
 use std::fs;
 
 use cloakroom::{
-    Ending, Error, Reason,
-    store::{Created, EndAnswer, Fence, FileStore, Loaded, Query, Refusal, Store, Which},
+    Ending, Error, Reason, Refusal,
+    rules::{Created, EndAnswer, Fence, Loaded, Rules, Which},
+    store::{FileStore, Query},
 };
 
 use crate::common::disks::{Mounted, fill, remount};
@@ -17,7 +18,7 @@ async fn a_full_disk_fails_writes_and_loses_nothing() {
     let place = Place::new();
     let Some(_mounted) = Mounted::new(&place.directory, "400k") else { return };
     let directory = place.at("sessions");
-    let store = FileStore::open(&directory).await.unwrap();
+    let store = Rules::on(FileStore::open(&directory).await.unwrap());
     let id = started(&store, "anna").await;
     let mut kept = Vec::new();
     let error = loop {
@@ -29,7 +30,7 @@ async fn a_full_disk_fails_writes_and_loses_nothing() {
     };
     assert!(error.is_retryable() && error.to_string().contains("the disk is full"), "{error}");
     assert!(kept.len() > 5, "{}", kept.len());
-    for store in [&store, &FileStore::open(&directory).await.unwrap()] {
+    for store in [&store, &Rules::on(FileStore::open(&directory).await.unwrap())] {
         let record = live(store, id).await;
         assert_eq!(record.data.len(), kept.len());
         assert!(kept.iter().all(|key| record.data.get(key).is_some()));
@@ -46,13 +47,13 @@ async fn a_full_disk_is_opened_and_read_and_sessions_end_there() {
     let place = Place::new();
     let Some(_mounted) = Mounted::new(&place.directory, "4m") else { return };
     let directory = place.at("sessions");
-    let store = FileStore::open(&directory).await.unwrap();
+    let store = Rules::on(FileStore::open(&directory).await.unwrap());
     let (anna, ben, cleo) =
         (started(&store, "anna").await, started(&store, "ben").await, started(&store, "cleo").await);
     store.ping().await.unwrap();
     for round in 0..2 {
         fill(&place.at(&format!("filler {round}")));
-        let store = FileStore::open(&directory).await.unwrap();
+        let store = Rules::on(FileStore::open(&directory).await.unwrap());
         let told = |error: &Error| error.is_retryable() && error.to_string().contains("the disk is full");
         for error in [
             store.ping().await.unwrap_err(),
@@ -80,7 +81,7 @@ async fn a_full_disk_is_opened_and_read_and_sessions_end_there() {
     set(&store, cleo, "a", "1").await.unwrap();
     let refused = store.create(&creation(record(&store, "ben")), NOW).await.unwrap();
     assert_eq!(refused, Created::Refused(Refusal::UserDisabled));
-    drop(FileStore::open(&directory).await.unwrap());
+    drop(Rules::on(FileStore::open(&directory).await.unwrap()));
     assert_eq!(fs::metadata(directory.join("reserve")).unwrap().len(), 1 << 20, "there is room for the next time");
 }
 
@@ -90,13 +91,13 @@ async fn a_directory_that_cannot_be_written_is_opened_and_read() {
     let Some(_mounted) = Mounted::new(&place.directory, "8m") else { return };
     let directory = place.at("sessions");
     let id = {
-        let store = FileStore::open(&directory).await.unwrap();
+        let store = Rules::on(FileStore::open(&directory).await.unwrap());
         let id = started(&store, "anna").await;
         set(&store, id, "a", "1").await.unwrap();
         id
     };
     remount(&place.directory, "ro");
-    let store = FileStore::open(&directory).await.unwrap();
+    let store = Rules::on(FileStore::open(&directory).await.unwrap());
     assert_eq!(live(&store, id).await.data.len(), 1);
     assert_eq!(store.find(&Query::default(), None, 10, NOW).await.unwrap().items.len(), 1);
     for error in [store.ping().await.unwrap_err(), set(&store, id, "a", "2").await.unwrap_err()] {

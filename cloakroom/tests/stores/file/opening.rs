@@ -8,8 +8,9 @@ use std::{
 };
 
 use cloakroom::{
-    Digest, Ending, Error, Json, Reason, RecentChanges, SessionId, SessionInfo, Timestamp,
-    store::{self, AuditQuery, Created, Fence, FileStore, Loaded, Query, Reap, Refusal, Store, Which},
+    Digest, Ending, Error, Json, Reason, RecentChanges, Refusal, SessionId, SessionInfo, Timestamp,
+    rules::{Created, Fence, Loaded, Reap, Rules, Which},
+    store::{self, AuditQuery, FileStore, Query},
 };
 
 use super::place::{IMPATIENT, NOW, Place, creation, live, record, refusal, sessions_of, set, started};
@@ -23,7 +24,7 @@ async fn an_address_names_a_directory() {
         started(&store, "anna").await
     };
     for address in [format!("file:{path}"), format!("file://{path}")] {
-        let store = store::open(&address).await.unwrap();
+        let store = Rules::new(store::open(&address).await.unwrap());
         assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)), "{address}");
     }
     for address in ["file:", "file://", "file:sessions?mode=ro"] {
@@ -127,7 +128,7 @@ async fn i13_a_directory_that_is_deleted_or_replaced_is_unavailable_and_not_made
     set(&store, id, "a", "1").await.unwrap();
 }
 
-async fn refuses_everything(store: &FileStore, id: SessionId) {
+async fn refuses_everything(store: &Rules, id: SessionId) {
     for error in [
         store.load(id, NOW).await.unwrap_err(),
         store.end(&Which::Ids(vec![id]), &Reason::SignedOut.into(), NOW).await.unwrap_err(),
@@ -229,7 +230,7 @@ async fn a_session_is_a_file_that_tools_for_json_can_read() {
 #[tokio::test]
 async fn a_directory_locked_for_too_long_is_unavailable_and_usable_afterwards() {
     let place = Place::new();
-    let store = FileStore::open_with_lock_timeout(&place.directory, IMPATIENT).await.unwrap();
+    let store = Rules::on(FileStore::open_with_lock_timeout(&place.directory, IMPATIENT).await.unwrap());
     let id = started(&store, "anna").await;
 
     let lock = File::open(place.at("lock")).unwrap();

@@ -9,7 +9,8 @@ use std::{
 
 use cloakroom::{
     Change, Client, Data, Error, Json, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::{Create, Created, FileStore, Loaded, Query, Store, Updated},
+    rules::{Create, Created, Loaded, Rules, Updated},
+    store::{FileStore, Query},
 };
 use tempfile::TempDir;
 
@@ -28,8 +29,8 @@ impl Place {
         Self { directory: scratch.path().join("sessions"), _scratch: scratch }
     }
 
-    pub(crate) async fn open(&self) -> FileStore {
-        FileStore::open(&self.directory).await.unwrap()
+    pub(crate) async fn open(&self) -> Rules {
+        Rules::on(FileStore::open(&self.directory).await.unwrap())
     }
 
     /// Why it cannot be opened.
@@ -55,7 +56,7 @@ pub(crate) async fn refusal(directory: &Path) -> String {
     text
 }
 
-pub(crate) fn record(store: &impl Store, user: &str) -> Record {
+pub(crate) fn record(store: &Rules, user: &str) -> Record {
     let id = SessionId::generate(store.partition_key().partition_of(user)).unwrap();
     let info = SessionInfo {
         id,
@@ -93,13 +94,13 @@ pub(crate) fn creation(record: Record) -> Create {
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
-pub(crate) async fn started(store: &impl Store, user: &str) -> SessionId {
+pub(crate) async fn started(store: &Rules, user: &str) -> SessionId {
     let create = creation(record(store, user));
     assert!(matches!(store.create(&create, NOW).await.unwrap(), Created::Created { .. }));
     create.record.info.id
 }
 
-pub(crate) async fn set(store: &impl Store, id: SessionId, key: &str, value: &str) -> cloakroom::Result<()> {
+pub(crate) async fn set(store: &Rules, id: SessionId, key: &str, value: &str) -> cloakroom::Result<()> {
     let mut change = Change::new(1 << 20);
     change.set(key, Json::from_text(value).unwrap());
     match store.update(id, &change, NOW).await? {
@@ -108,14 +109,14 @@ pub(crate) async fn set(store: &impl Store, id: SessionId, key: &str, value: &st
     }
 }
 
-pub(crate) async fn live(store: &impl Store, id: SessionId) -> Arc<Record> {
+pub(crate) async fn live(store: &Rules, id: SessionId) -> Arc<Record> {
     match store.load(id, NOW).await.unwrap() {
         Loaded::Live(record) => record,
         other => panic!("{other:?}"),
     }
 }
 
-pub(crate) async fn sessions_of(store: &impl Store, user: &str) -> Vec<SessionInfo> {
+pub(crate) async fn sessions_of(store: &Rules, user: &str) -> Vec<SessionInfo> {
     store.find(&Query::of_user(user), None, 10_000, NOW).await.unwrap().items
 }
 

@@ -9,10 +9,9 @@ use std::{
 use cloakroom::{
     PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
         slots::{
-            Ask, Committed, Expect, Forget, Found, List, Listed, LogEntry, Outcome, SeenAt, Slot, SlotStore,
-            Transaction, Write,
+            Ask, Committed, Expect, Forget, Found, List, Listed, LogEntry, Outcome, SeenAt, Slot, Transaction, Write,
         },
     },
 };
@@ -98,7 +97,7 @@ impl<S> Faulty<S> {
     }
 }
 
-impl<S: SlotStore> Faulty<S> {
+impl<S: Store> Faulty<S> {
     async fn look(&self, id: SessionId) -> Result<Option<Arc<Record>>> {
         match self.inner.read(&[Ask::Session(id)]).await?.pop() {
             Some(Found::Session(Some(Slot::Open(record)))) => Ok(Some(record)),
@@ -197,9 +196,9 @@ impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
     }
 }
 
-impl<S: SlotStore> SlotStore for Faulty<S> {
+impl<S: Store> Store for Faulty<S> {
     fn partition_key(&self) -> &PartitionKey {
-        SlotStore::partition_key(&self.inner)
+        Store::partition_key(&self.inner)
     }
 
     fn spans_groups(&self) -> bool {
@@ -253,11 +252,11 @@ impl<S: SlotStore> SlotStore for Faulty<S> {
         after: Option<&'a Cursor>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Page<Logged>>> {
-        SlotStore::audit(&self.inner, query, after, limit)
+        Store::audit(&self.inner, query, after, limit)
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        SlotStore::ping(&self.inner)
+        Store::ping(&self.inner)
     }
 
     fn peek(&self, _: SessionId) -> Option<Option<Slot>> {
@@ -269,10 +268,10 @@ impl<S: SlotStore> SlotStore for Faulty<S> {
     }
 
     fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
-        SlotStore::examine(&self.inner, now, repair)
+        Store::examine(&self.inner, now, repair)
     }
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
-        SlotStore::adopt_partition_key(&self.inner, key)
+        Store::adopt_partition_key(&self.inner, key)
     }
 }

@@ -21,7 +21,8 @@ use std::{
 
 use cloakroom::{
     SessionId,
-    store::{self, AuditQuery, RecordKeys, SqliteStore, Store},
+    rules::Rules,
+    store::{self, AuditQuery, RecordKeys, SealedStore, SqliteStore},
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,18 +135,18 @@ impl Task {
     }
 }
 
-async fn open(address: &str, encrypted: bool, fault: Option<Fault>, node: u32) -> Arc<dyn Store> {
+async fn open(address: &str, encrypted: bool, fault: Option<Fault>, node: u32) -> Rules {
     if let Some(fault) = fault {
         let store = SqliteStore::open(address.strip_prefix("sqlite:").unwrap()).await.unwrap();
-        return Arc::new(Faulty::new(store, fault, node.into()));
+        return Rules::on(Faulty::new(store, fault, node.into()));
     }
     let store = store::open(address).await.unwrap();
     if !encrypted {
-        return store;
+        return Rules::new(store);
     }
     let mut ring = [[1; 32], [2; 32]];
     ring.rotate_left(node as usize % 2);
-    store.sealed(&RecordKeys::default().encryption(ring).unwrap()).unwrap()
+    Rules::on(SealedStore::new(store, RecordKeys::default().encryption(ring).unwrap()))
 }
 
 /// How much is done. With a fault less is enough.

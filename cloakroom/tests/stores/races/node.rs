@@ -3,12 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Change, Client, Data, Digest, Ended, Ending, Json, JsonRef, Lease, Partition, Reason, RecentChanges, Record,
-    Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::{
-        Create, Created, EndAnswer, Fence, Gone, Limit, Loaded, Query, Refusal, Rotated, Rotation, Store, Touch,
-        Updated, Which,
-    },
+    Change, Client, Data, Digest, Ended, Ending, Json, JsonRef, Lease, Limit, Partition, Reason, RecentChanges, Record,
+    Refusal, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    rules::{Create, Created, EndAnswer, Fence, Gone, Loaded, Rotated, Rotation, Rules, Touch, Updated, Which},
+    store::Query,
 };
 
 use super::history::{Answer, Call, CallId, Recorder, Seen, Write};
@@ -34,7 +32,7 @@ pub(super) const USERS: &[User] = &[
 ];
 
 pub(super) struct Node {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Rules,
     pub(super) recorder: Recorder,
     pub(super) random: Random,
     pub(super) number: u32,

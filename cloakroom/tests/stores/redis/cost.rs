@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Ending, Reason,
-    store::{Limit, Query, RedisStore, Rotation, Store, Touch, Updated, Which},
+    Ending, Limit, Reason,
+    rules::{Rotation, Rules, Touch, Updated, Which},
+    store::{Query, RedisStore},
 };
 
 use futures_util::future::join_all;
@@ -22,7 +23,7 @@ async fn i9_calls_wait_for_one_round_trip_or_two() {
     }
     let server = Server::start(&[]);
     let proxy = Proxy::start(format!("127.0.0.1:{}", server.port)).await;
-    let store = RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap();
+    let store = Rules::on(RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap());
     warm_up(&store).await;
     let mut before = proxy.exchanges();
     let mut trips = || {
@@ -66,7 +67,7 @@ async fn i9_changes_that_arrive_together_travel_together() {
     }
     let server = Server::start(&[]);
     let proxy = Proxy::start(format!("127.0.0.1:{}", server.port)).await;
-    let store = RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap();
+    let store = Rules::on(RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap());
     warm_up(&store).await;
     let mut ids = Vec::new();
     for n in 0..100 {
@@ -86,7 +87,7 @@ async fn i9_changes_that_arrive_together_travel_together() {
 }
 
 /// Sends each script once, in full.
-async fn warm_up(store: &RedisStore) {
+async fn warm_up(store: &Rules) {
     let create = sign_in(store, "bert");
     let (id, presented) = (create.record.info.id, create.record.secrets.current);
     begin(store, create).await;
@@ -100,5 +101,5 @@ async fn warm_up(store: &RedisStore) {
     store.touch(&[Touch { id, seen_at: NOW, grace_ends: None }], NOW).await.unwrap();
     store.find(&Query::of_user("bert"), None, 10, NOW).await.unwrap();
     store.end(&Which::Ids(vec![id]), &Ending::new(Reason::SignedOut), NOW).await.unwrap();
-    store.reap(&cloakroom::store::Reap { limit: 1, tombstones_before: NOW, audit_before: NOW }, NOW).await.unwrap();
+    store.reap(&cloakroom::rules::Reap { limit: 1, tombstones_before: NOW, audit_before: NOW }, NOW).await.unwrap();
 }

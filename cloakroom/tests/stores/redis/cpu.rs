@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use cloakroom::{
     AuditEntry, Client, Data, Ended, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
     Timestamp, Token,
+    rules::Rules,
     store::{
-        BoxFuture, RedisStore,
-        slots::{Ask, Committed, DataChange, Expect, Known, LogEntry, Outcome, SlotStore, Transaction, Write},
+        BoxFuture, RedisStore, Store,
+        slots::{Ask, Committed, DataChange, Expect, Known, LogEntry, Outcome, Transaction, Write},
     },
 };
 use futures_util::future::join_all;
@@ -28,7 +29,7 @@ async fn i9_calls_cost_a_small_multiple_of_a_blob() {
         return;
     }
     let server = Server::start(&["--hash-max-listpack-value", "512"]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let blobs = redis::Client::open(server.address()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let mut least: BTreeMap<&str, f64> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -74,7 +75,7 @@ async fn i9_calls_make_the_server_run_few_commands() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let (first, second) = (session(&store, "anna"), session(&store, "anna"));
     let id = second.info.id;
     // Each script is known from then on.
@@ -112,18 +113,18 @@ async fn measured<F: Future<Output = ()>>(server: &Server, call: impl Fn(usize) 
     (spent() - before) * 1e6 / f64::from(u32::try_from(CALLS).expect("a few thousand"))
 }
 
-async fn commit(store: &RedisStore, transaction: Transaction) {
-    let outcome = store.commit(&[transaction], false).await.unwrap().pop().unwrap();
+async fn commit(store: &Rules, transaction: Transaction) {
+    let outcome = store.store().commit(&[transaction], false).await.unwrap().pop().unwrap();
     let Outcome::Committed(answers) = outcome else { panic!("{outcome:?}") };
     assert!(answers.iter().all(|answer| !matches!(answer, Committed::Record(_))), "{answers:?}");
 }
 
-async fn load(store: &RedisStore, id: SessionId) {
-    store.read(&[Ask::Session(id)]).await.unwrap();
+async fn load(store: &Rules, id: SessionId) {
+    store.store().read(&[Ask::Session(id)]).await.unwrap();
 }
 
 /// Ten values, 1.2 KB of JSON.
-fn session(store: &RedisStore, user: &str) -> Record {
+fn session(store: &Rules, user: &str) -> Record {
     let id = SessionId::generate(store.partition_key().partition_of(user)).unwrap();
     let info = SessionInfo {
         id,

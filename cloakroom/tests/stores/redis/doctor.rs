@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Digest, Ending, Reason, SessionId,
-    store::{Created, Examine, Finding, Limit, Loaded, Query, Reap, RedisStore, Refusal, Severity, Store, Which},
+    Digest, Ending, Limit, Reason, Refusal, SessionId,
+    rules::{Created, Loaded, Reap, Rules, Which},
+    store::{Finding, Query, RedisStore, Severity},
 };
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 use crate::common::until;
 
 /// What is wrong before the repair. Afterwards nothing is.
-async fn repaired(store: &RedisStore) -> Vec<Finding> {
+async fn repaired(store: &Rules) -> Vec<Finding> {
     let found = wrong(store.examine(NOW, false).await.unwrap());
     let subjects = |findings: &[Finding]| findings.iter().map(|finding| finding.subject.clone()).collect::<Vec<_>>();
     assert_eq!(subjects(&found), subjects(&wrong(store.examine(NOW, false).await.unwrap())), "looking changes nothing");
@@ -49,14 +50,14 @@ fn session_key(server: &Server, id: SessionId) -> String {
 }
 
 /// A session that lapses, and was started with a key.
-async fn idle(store: &RedisStore, user: &str, n: u8) -> SessionId {
+async fn idle(store: &Rules, user: &str, n: u8) -> SessionId {
     let mut create = sign_in(store, user);
     create.record.info.idle_timeout = Some(Duration::from_hours(1));
     create.record.idempotency = Some(Digest::from_bytes([n; Digest::LEN]));
     begin(store, create).await
 }
 
-async fn living_of(store: &RedisStore, user: &str) -> usize {
+async fn living_of(store: &Rules, user: &str) -> usize {
     store.find(&Query::of_user(user), None, 100, NOW).await.unwrap().items.len()
 }
 
@@ -66,7 +67,7 @@ async fn i4_entries_that_are_missing_are_made_anew() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let anna = idle(&store, "anna", 1).await;
     store.update(anna, &setting("a", 1), NOW).await.unwrap();
     let ben = idle(&store, "ben", 2).await;
@@ -121,7 +122,7 @@ async fn i4_entries_that_lead_nowhere_are_removed() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let gone = idle(&store, "anna", 1).await;
     let kept = idle(&store, "anna", 2).await;
     let ended = begin(&store, sign_in(&store, "ben")).await;
@@ -151,7 +152,7 @@ async fn what_cannot_be_read_or_found_is_named_and_left_alone() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let damaged = begin(&store, sign_in(&store, "anna")).await;
     server.ask(&["HSET", &session_key(&server, damaged), "h", "{"]);
     let headless = begin(&store, sign_in(&store, "ben")).await;
@@ -165,7 +166,7 @@ async fn what_cannot_be_read_or_found_is_named_and_left_alone() {
 
     // Another key would look for users elsewhere.
     let other = Server::start(&[]);
-    drop(RedisStore::open(&other.address()).await.unwrap());
+    drop(Rules::on(RedisStore::open(&other.address()).await.unwrap()));
     other.ask(&["HSET", "cloakroom:meta", "partition_key", "0123456789abcdef0123456789abcdef"]);
     let error = RedisStore::open(&other.address()).await.unwrap_err().to_string();
     assert!(error.contains("partition_key") && error.contains("backup"), "{error}");
@@ -177,7 +178,7 @@ async fn many_sessions_are_walked_and_repaired_while_others_work() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     for n in 0..600 {
         begin(&store, if n % 2 == 0 { anonymous() } else { sign_in(&store, "anna") }).await;
     }
@@ -215,9 +216,8 @@ async fn i2_settings_that_lose_or_refuse_are_told() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
-    let look =
-        async |store: &RedisStore, subject: &str| about(&store.examine(NOW, false).await.unwrap(), subject).clone();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
+    let look = async |store: &Rules, subject: &str| about(&store.examine(NOW, false).await.unwrap(), subject).clone();
 
     assert!(look(&store, "persistence").await.text.contains("Nothing is kept"));
     server.ask(&["CONFIG", "SET", "appendonly", "yes"]);
@@ -232,7 +232,7 @@ async fn i2_settings_that_lose_or_refuse_are_told() {
     server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     assert_eq!(look(&store, "memory").await.severity, Severity::Fine);
 
-    let waiting = RedisStore::open(&format!("{}?wait_replicas=1", server.address())).await.unwrap();
+    let waiting = Rules::on(RedisStore::open(&format!("{}?wait_replicas=1", server.address())).await.unwrap());
     assert!(look(&waiting, "replicas").await.text.contains("outcome unknown"));
     server.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     // Nothing can be written to it now, so it was opened before.
@@ -251,7 +251,7 @@ async fn i2_settings_that_lose_or_refuse_are_told() {
     let user = ["ACL", "SETUSER", "anna", "on", ">pw", "~cloakroom:*"];
     assert_eq!(server.ask(&[&user[..], &rights[..]].concat()), "OK");
     let limited = format!("redis://anna:pw@127.0.0.1:{}", server.port);
-    let limited = RedisStore::open(&limited).await.unwrap();
+    let limited = Rules::on(RedisStore::open(&limited).await.unwrap());
     assert_eq!(look(&limited, "settings").await.severity, Severity::Note);
     assert_eq!(look(&limited, "persistence").await.severity, Severity::Fine);
     assert_eq!(look(&limited, "indexes").await.severity, Severity::Fine);
@@ -264,7 +264,7 @@ async fn every_server_of_a_cluster_is_looked_at() {
     }
     let mut cluster = Cluster::start();
     let address = format!("{}&wait_replicas=1", cluster.address());
-    let store = RedisStore::open(&address).await.unwrap();
+    let store = Rules::on(RedisStore::open(&address).await.unwrap());
     let mut ids = Vec::new();
     for n in 0..40_u8 {
         ids.push(idle(&store, &format!("user {n}"), n).await);

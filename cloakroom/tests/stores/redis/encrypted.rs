@@ -1,9 +1,6 @@
 //! Servers reached over TLS.
 
-use cloakroom::{
-    Error,
-    store::{RedisStore, Store},
-};
+use cloakroom::{Error, rules::Rules, store::RedisStore};
 use needs::Port;
 
 use super::{
@@ -44,7 +41,7 @@ async fn a_server_is_trusted_by_its_certificate_alone() {
     let trusting = |authority: &Authority| format!("tls_ca={}", authority.certificate("authority").display());
 
     let right = format!("{address}?{}", trusting(&authority));
-    let store = RedisStore::open(&right).await.unwrap();
+    let store = Rules::on(RedisStore::open(&right).await.unwrap());
     let id = begin(&store, sign_in(&store, "anna")).await;
     store.update(id, &setting("a", 1), NOW).await.unwrap();
     server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
@@ -75,7 +72,7 @@ async fn a_server_that_asks_for_a_certificate_is_shown_one() {
     let address = format!("{address}?timeout_ms=1000&tls_ca={}", authority.certificate("authority").display());
     let shown =
         format!("tls_cert={}&tls_key={}", authority.certificate("client").display(), authority.key("client").display());
-    let store = RedisStore::open(&format!("{address}&{shown}")).await.unwrap();
+    let store = Rules::on(RedisStore::open(&format!("{address}&{shown}")).await.unwrap());
     begin(&store, sign_in(&store, "anna")).await;
     let error = RedisStore::open(&address).await.unwrap_err();
     assert!(error.to_string().contains("tls_cert"), "{error}");

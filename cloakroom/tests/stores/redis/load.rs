@@ -11,13 +11,13 @@ use std::{
 use cloakroom::{
     Change, Client, Data, Digest, Ending, Error, Json, Lease, Partition, Reason, RecentChanges, Record, Secrets,
     SessionId, SessionInfo, Timestamp, Token,
-    store::{Create, Created, EndAnswer, Loaded, RedisStore, Store, Updated, Which},
+    rules::{Create, Created, EndAnswer, Loaded, Rules, Updated, Which},
 };
 use tokio::task::JoinHandle;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
-pub(crate) fn sign_in(store: &RedisStore, user: &str) -> Create {
+pub(crate) fn sign_in(store: &Rules, user: &str) -> Create {
     creation(Some(user), store.partition_key().partition_of(user))
 }
 
@@ -60,7 +60,7 @@ fn creation(user: Option<&str>, partition: Partition) -> Create {
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
-pub(crate) async fn begin(store: &RedisStore, create: Create) -> SessionId {
+pub(crate) async fn begin(store: &Rules, create: Create) -> SessionId {
     let id = create.record.info.id;
     let created = store.create(&create, NOW).await.unwrap();
     assert!(matches!(created, Created::Created { .. }), "{created:?}");
@@ -73,7 +73,7 @@ pub(crate) fn setting(key: &str, value: usize) -> Change {
     change
 }
 
-pub(crate) async fn live(store: &RedisStore, id: SessionId) -> Arc<Record> {
+pub(crate) async fn live(store: &Rules, id: SessionId) -> Arc<Record> {
     match store.load(id, NOW).await.unwrap() {
         Loaded::Live(record) => record,
         other => panic!("expected a living session, found {other:?}"),
@@ -102,7 +102,7 @@ pub(crate) struct Account {
 }
 
 impl Load {
-    pub(crate) fn start(store: &RedisStore, writers: usize) -> Self {
+    pub(crate) fn start(store: &Rules, writers: usize) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let writers = (0..writers)
             .map(|number| tokio::spawn(write(store.clone(), number, Arc::clone(&stop), Arc::clone(&answered))))
@@ -130,7 +130,7 @@ impl Load {
     }
 }
 
-async fn write(store: RedisStore, number: usize, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Account {
+async fn write(store: Rules, number: usize, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Account {
     let mut account = Account::default();
     let mut round = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -174,7 +174,7 @@ async fn write(store: RedisStore, number: usize, stop: Arc<AtomicBool>, answered
 }
 
 /// That all that was answered is there. Answers with the errors there were.
-pub(crate) async fn settle(store: &RedisStore, accounts: Vec<Account>, updates_too: bool) -> Vec<Error> {
+pub(crate) async fn settle(store: &Rules, accounts: Vec<Account>, updates_too: bool) -> Vec<Error> {
     let mut errors = Vec::new();
     for account in accounts {
         for id in account.created {

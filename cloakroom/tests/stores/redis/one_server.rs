@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cloakroom::{
     Ending, Error, Reason,
-    store::{Loaded, RedisStore, Store, Updated, Which},
+    rules::{Loaded, Rules, Updated, Which},
+    store::RedisStore,
 };
 
 use super::{
@@ -21,7 +22,7 @@ async fn nothing_answered_is_lost_when_the_server_is_killed_and_nobody_sees_an_e
         return;
     }
     let mut server = Server::start(&DURABLE);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let load = Load::start(&store, 8);
     for _ in 0..3 {
         load.answers(50).await;
@@ -38,7 +39,7 @@ async fn a_restart_and_connections_that_are_cut_are_not_noticed() {
         return;
     }
     let mut server = Server::start(&DURABLE);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let load = Load::start(&store, 8);
     for _ in 0..20 {
         load.answers(10).await;
@@ -57,9 +58,9 @@ async fn i1_many_writers_of_one_session_repeat_nothing_when_connections_are_cut(
         return;
     }
     let server = Server::start(&[]);
-    let direct = RedisStore::open(&server.address()).await.unwrap();
+    let direct = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let proxy = Proxy::start(server.address().trim_start_matches("redis://").to_owned()).await;
-    let store = RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap();
+    let store = Rules::on(RedisStore::open(&format!("redis://{}", proxy.address)).await.unwrap());
     let id = begin(&direct, anonymous()).await;
     let writers: Vec<_> = (0..8)
         .map(|writer| {
@@ -101,7 +102,7 @@ async fn a_server_that_forgets_its_scripts_is_told_them_again() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let load = Load::start(&store, 8);
     for _ in 0..20 {
         load.answers(10).await;
@@ -111,8 +112,8 @@ async fn a_server_that_forgets_its_scripts_is_told_them_again() {
 }
 
 /// A store that gives up soon. On a busy machine too soon to be opened at once.
-async fn impatient(address: &str) -> RedisStore {
-    eventually(|| async { RedisStore::open(&format!("{address}?timeout_ms=400")).await.ok() }).await
+async fn impatient(address: &str) -> Rules {
+    eventually(|| async { RedisStore::open(&format!("{address}?timeout_ms=400")).await.ok().map(Rules::on) }).await
 }
 
 /// Whether a call was given up when the time was up that an [`impatient`] store has for it.
@@ -126,7 +127,7 @@ async fn i13_a_server_that_does_not_answer_is_an_error_and_never_an_empty_sessio
         return;
     }
     let server = Server::start(&[]);
-    let patient = RedisStore::open(&server.address()).await.unwrap();
+    let patient = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let store = impatient(&server.address()).await;
     let id = begin(&patient, sign_in(&patient, "anna")).await;
     let change = setting("a", 1);
@@ -176,7 +177,7 @@ async fn a_full_server_takes_nothing_new_but_lets_sessions_end() {
         return;
     }
     let server = Server::start(&["--maxmemory-policy", "noeviction"]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let id = begin(&store, sign_in(&store, "anna")).await;
     server.ask(&["CONFIG", "SET", "maxmemory", "1mb"]);
 
@@ -195,7 +196,7 @@ async fn a_server_that_evicts_or_was_emptied_cannot_be_used() {
         return;
     }
     let server = Server::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let error = store.ping().await.unwrap_err();
     assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("noeviction"), "{error:?}");
 
@@ -213,7 +214,8 @@ async fn what_too_few_replicas_have_is_said_to_be_in_doubt() {
     }
     let server = Server::start(&[]);
     // What is in doubt is so before the time for a call is up, which is long enough for any machine.
-    let store = RedisStore::open(&format!("{}?wait_replicas=1&timeout_ms=60000", server.address())).await.unwrap();
+    let store =
+        Rules::on(RedisStore::open(&format!("{}?wait_replicas=1&timeout_ms=60000", server.address())).await.unwrap());
     let create = sign_in(&store, "anna");
     let created = store.create(&create, NOW).await;
     let Err(Error::OutcomeUnknown { after }) = &created else { panic!("{created:?}") };

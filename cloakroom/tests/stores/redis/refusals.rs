@@ -6,8 +6,9 @@ use std::{
 };
 
 use cloakroom::{
-    Ending, Error, Reason,
-    store::{Created, Directory, EndAnswer, Fence, Loaded, PutUser, RedisStore, Refusal, Store, Updated, Which},
+    Ending, Error, Reason, Refusal,
+    rules::{Created, EndAnswer, Fence, Loaded, Rules, Updated, Which},
+    store::{PutUser, RedisStore, Store},
 };
 
 use super::{
@@ -25,7 +26,7 @@ fn signed_out() -> Ending {
 }
 
 /// Every call is refused for this cause.
-async fn is_refused_everywhere(store: &RedisStore, id: cloakroom::SessionId, cause: &str) {
+async fn is_refused_everywhere(store: &Rules, id: cloakroom::SessionId, cause: &str) {
     let refused = |what: &str, error: Error| {
         let right = matches!(&error, Error::Unavailable { message, .. } if message.contains(cause));
         assert!(right, "{what}: {error:?}");
@@ -52,8 +53,10 @@ async fn i3_an_emptied_server_is_refused_by_every_node_until_it_is_opened_anew()
     }
     for emptying in ["FLUSHALL", "FLUSHDB"] {
         let server = Server::start(&[]);
-        let (one, other) =
-            (RedisStore::open(&server.address()).await.unwrap(), RedisStore::open(&server.address()).await.unwrap());
+        let (one, other) = (
+            Rules::on(RedisStore::open(&server.address()).await.unwrap()),
+            Rules::on(RedisStore::open(&server.address()).await.unwrap()),
+        );
         let id = begin(&one, sign_in(&one, "anna")).await;
         one.end(&of_user("ben", Fence::Disabled), &signed_out(), NOW).await.unwrap();
         assert_eq!(server.ask(&[emptying]), "OK");
@@ -62,7 +65,7 @@ async fn i3_an_emptied_server_is_refused_by_every_node_until_it_is_opened_anew()
         assert_eq!(server.ask(&["DBSIZE"]), "0", "nothing was half-written");
 
         // Opened anew it is another store, and those who knew the old one still do not write into it.
-        let anew = RedisStore::open(&server.address()).await.unwrap();
+        let anew = Rules::on(RedisStore::open(&server.address()).await.unwrap());
         let begun = begin(&anew, sign_in(&anew, "anna")).await;
         is_refused_everywhere(&other, begun, "emptied").await;
         live(&anew, begun).await;
@@ -75,7 +78,7 @@ async fn i3_a_server_of_a_cluster_that_was_emptied_is_refused_until_an_operator_
         return;
     }
     let cluster = Cluster::start();
-    let store = RedisStore::open(&cluster.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&cluster.address()).await.unwrap());
     let mut ids = Vec::new();
     for n in 0..12 {
         ids.push(begin(&store, sign_in(&store, &format!("user {n}"))).await);
@@ -96,7 +99,7 @@ async fn i3_a_server_of_a_cluster_that_was_emptied_is_refused_until_an_operator_
     let later = RedisStore::open(&cluster.address()).await;
     if let Ok(later) = later {
         later.ping().await.unwrap_err();
-        let findings = cloakroom::store::Examine::examine(&later, NOW, true).await.unwrap();
+        let findings = later.examine(NOW, true).await.unwrap();
         assert!(findings.iter().any(|finding| finding.subject == "store" && finding.repaired), "{findings:?}");
         later.ping().await.unwrap();
         store.ping().await.unwrap();
@@ -110,12 +113,12 @@ async fn i13_ping_tells_whether_changes_can_be_made_and_what_stands_against_it()
         return;
     }
     let server = Server::start(&["--maxmemory-policy", "noeviction"]);
-    let store = RedisStore::open(&unhurried(&server.address())).await.unwrap();
+    let store = Rules::on(RedisStore::open(&unhurried(&server.address())).await.unwrap());
     let id = begin(&store, sign_in(&store, "anna")).await;
     let because = async |cause: &str| {
         let error = store.ping().await.unwrap_err();
         assert!(error.to_string().contains(cause), "{cause}: {error}");
-        let findings = cloakroom::store::Examine::examine(&store, NOW, false).await.unwrap();
+        let findings = store.examine(NOW, false).await.unwrap();
         let finding = findings.iter().find(|finding| finding.subject == "writes").unwrap();
         assert!(finding.is_wrong() && finding.text.contains(cause), "{cause}: {finding:?}");
     };
@@ -162,7 +165,7 @@ async fn i13_ping_tells_whether_changes_can_be_made_and_what_stands_against_it()
     let rights = ["on", ">pw", "~cloakroom:*", "+@read", "+@write", "+@connection", "+info", "+time", "-@scripting"];
     server.ask(&[&["ACL", "SETUSER", "anna"], &rights[..]].concat());
     let limited = format!("redis://anna:pw@127.0.0.1:{}", server.port);
-    let error = RedisStore::open(&limited).await.unwrap().ping().await.unwrap_err().to_string();
+    let error = Rules::on(RedisStore::open(&limited).await.unwrap()).ping().await.unwrap_err().to_string();
     assert!(error.contains("permit") && error.contains("ACL") && !error.contains("password"), "{error}");
 }
 
@@ -172,7 +175,7 @@ async fn i3_on_a_full_server_sessions_end_and_users_are_disabled_and_deleted() {
         return;
     }
     let server = Server::start(&["--maxmemory-policy", "noeviction"]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(begin(&store, sign_in(&store, "anna")).await);
@@ -206,11 +209,11 @@ async fn a_replica_can_be_opened_and_read_and_refuses_changes_at_once() {
         return;
     }
     let primary = Server::start(&[]);
-    let store = RedisStore::open(&primary.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&primary.address()).await.unwrap());
     let id = begin(&store, sign_in(&store, "anna")).await;
     let replica = Server::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
     until(|| replica.ask(&["INFO", "replication"]).contains("master_link_status:up"));
-    let reading = RedisStore::open(&replica.address()).await.unwrap();
+    let reading = Rules::on(RedisStore::open(&replica.address()).await.unwrap());
     assert_eq!(live(&reading, id).await.info.user.as_deref(), Some("anna"));
     let page = reading.find(&cloakroom::store::Query::of_user("anna"), None, 10, NOW).await.unwrap();
     assert_eq!(page.items.len(), 1);
@@ -252,7 +255,7 @@ async fn what_the_server_says_to_a_connection_is_shown_at_once() {
     server.ask(&user);
     let error = opened(format!("redis://anna:pw@{place}")).await;
     assert!(error.contains("permit") && error.contains("ACL") && !error.contains("password"), "{error}");
-    RedisStore::open(&format!("redis://:hunter2@{place}/15")).await.unwrap();
+    Rules::on(RedisStore::open(&format!("redis://:hunter2@{place}/15")).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +264,7 @@ async fn i3_an_ending_that_was_sent_twice_answers_what_it_ended() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&format!("{}?timeout_ms=10000", server.address())).await.unwrap();
+    let store = Rules::on(RedisStore::open(&format!("{}?timeout_ms=10000", server.address())).await.unwrap());
     let mut ids = Vec::new();
     for _ in 0..100 {
         ids.push(begin(&store, sign_in(&store, "anna")).await);

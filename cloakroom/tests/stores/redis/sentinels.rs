@@ -5,10 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use cloakroom::{
-    Error,
-    store::{RedisStore, Store},
-};
+use cloakroom::{Error, rules::Rules, store::RedisStore};
 use needs::Port;
 use tempfile::TempDir;
 
@@ -91,8 +88,8 @@ async fn a_primary_that_is_killed_is_replaced_and_nothing_answered_is_lost() {
     let mut sentinels = Sentinels::watch(&primary);
     sentinels.settle();
     let address = format!("{}?wait_replicas=1&timeout_ms=180000", sentinels.address());
-    let store = RedisStore::open(&address).await.unwrap();
-    assert_eq!(format!("{store:?}"), "RedisStore(sentinels, prefix \"cloakroom:\")");
+    let store = Rules::on(RedisStore::open(&address).await.unwrap());
+    assert_eq!(format!("{:?}", store.store()), "RedisStore(sentinels, prefix \"cloakroom:\")");
     let load = Load::start(&store, 8);
     load.answers(100).await;
     primary.kill();
@@ -121,7 +118,7 @@ async fn a_primary_that_lives_on_as_a_replica_is_left() {
     let sentinels = Sentinels::watch(&primary);
     sentinels.settle();
     let address = format!("{}?wait_replicas=1&timeout_ms=180000", sentinels.address());
-    let store = RedisStore::open(&address).await.unwrap();
+    let store = Rules::on(RedisStore::open(&address).await.unwrap());
     let load = Load::start(&store, 8);
     load.answers(50).await;
     until(|| ask(sentinels.ports[0], &["SENTINEL", "FAILOVER", "shop.primary"]) == "OK");
@@ -139,7 +136,7 @@ async fn an_address_whose_sentinels_do_not_know_the_name_says_so() {
     let primary = Server::start(&[]);
     let sentinels = Sentinels::watch(&primary);
     let address = sentinels.address();
-    assert!(RedisStore::open(&address).await.unwrap().ping().await.unwrap().is_some());
+    assert!(Rules::on(RedisStore::open(&address).await.unwrap()).ping().await.unwrap().is_some());
     let address = address.replace("shop.primary", "mymaster");
     let error = RedisStore::open(&format!("{address}?timeout_ms=500")).await.unwrap_err();
     assert!(matches!(&error, Error::Unavailable { message, .. } if message.contains("\"mymaster\"")), "{error}");

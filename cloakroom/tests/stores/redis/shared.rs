@@ -2,7 +2,11 @@
 
 use std::process::{Child, Stdio};
 
-use cloakroom::store::{Created, Limit, Query, RedisStore, Refusal, Store};
+use cloakroom::{
+    Limit, Refusal,
+    rules::{Created, Rules},
+    store::{Query, RedisStore},
+};
 
 use super::{
     load::{NOW, sign_in},
@@ -28,7 +32,7 @@ fn i3_limits_hold_for_sign_ins_from_four_processes() {
             assert!(child.wait_with_output().unwrap().status.success());
         }
         block_on(async {
-            let store = RedisStore::open(&server.address()).await.unwrap();
+            let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
             for user in ["anna", "bert", "carl"] {
                 let page = store.find(&Query::of_user(user), None, 100, NOW).await.unwrap();
                 assert_eq!(page.items.len(), 3, "{user}, refusing: {refuses}");
@@ -47,7 +51,7 @@ fn sign_in_often(address: &str) {
     let refuses = std::env::var(REFUSES).unwrap() == "true";
     let limit = if refuses { Limit::refuse(3) } else { Limit::evict(3) };
     block_on(async {
-        let store = RedisStore::open(address).await.unwrap();
+        let store = Rules::on(RedisStore::open(address).await.unwrap());
         let sign_ins = (0..50).flat_map(|_| ["anna", "bert", "carl"]).map(|user| {
             let store = store.clone();
             tokio::spawn(async move {

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
     Digest, Ending, Extra, Reason, Timestamp,
+    rules::{Fence, Loaded, Reap, Rules, Which},
     store::{
-        Fence, Loaded, Reap, RedisStore, Store, Which,
-        slots::{SlotStore, Transaction, Write},
+        RedisStore, Store,
+        slots::{Transaction, Write},
     },
 };
 
@@ -22,7 +23,7 @@ async fn i3_a_sign_in_that_a_crash_cut_short_is_finished_by_reaping() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     let visitor = begin(&store, anonymous()).await;
     // The first step alone, as a node leaves it that ends before the second: a head that names what it took the place of.
     let mut record = sign_in(&store, "anna").record;
@@ -31,7 +32,7 @@ async fn i3_a_sign_in_that_a_crash_cut_short_is_finished_by_reaping() {
     record.extra = Some(Box::new(Extra { replaces: Some(visitor), ..Extra::default() }));
     let writes = vec![Write::Create(Arc::new(record))];
     let first = Transaction { id: 1, now: NOW, relies_on: vec![], writes, log: vec![] };
-    store.commit(&[first], false).await.unwrap();
+    store.store().commit(&[first], false).await.unwrap();
 
     let nothing = Reap { limit: 100, tombstones_before: Timestamp::EPOCH, audit_before: Timestamp::EPOCH };
     store.reap(&nothing, NOW.after(Duration::from_mins(1))).await.unwrap();
@@ -50,7 +51,7 @@ async fn i4_nothing_is_left_of_sessions_that_are_over() {
         return;
     }
     let server = Server::start(&[]);
-    let store = RedisStore::open(&server.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&server.address()).await.unwrap());
     for number in 0..40_u8 {
         let user = format!("user {}", number % 7);
         let mut create = sign_in(&store, &user);

@@ -1,6 +1,6 @@
 //! A cluster whose primaries fail and whose slots move, under load.
 
-use cloakroom::store::{RedisStore, Store};
+use cloakroom::{rules::Rules, store::RedisStore};
 
 use super::{
     load::{Load, settle},
@@ -15,7 +15,7 @@ async fn a_primary_that_is_killed_takes_nothing_answered_with_it() {
     }
     let mut cluster = Cluster::start();
     let address = format!("{}&wait_replicas=1&timeout_ms=180000", cluster.address());
-    let store = RedisStore::open(&address).await.unwrap();
+    let store = Rules::on(RedisStore::open(&address).await.unwrap());
     let load = Load::start(&store, 8);
     load.answers(100).await;
     let failed = cluster.primaries()[0];
@@ -36,7 +36,7 @@ async fn slots_that_move_are_followed_and_nothing_is_lost_or_done_twice() {
         return;
     }
     let cluster = Cluster::start();
-    let store = RedisStore::open(&cluster.address()).await.unwrap();
+    let store = Rules::on(RedisStore::open(&cluster.address()).await.unwrap());
     let load = Load::start(&store, 8);
     load.answers(200).await;
     let primaries = cluster.primaries();

@@ -11,10 +11,9 @@ use std::{
 use cloakroom::{
     Data, Error, PartitionKey, RecentChanges, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, MemoryStore, Page,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, MemoryStore, Page, Store,
         slots::{
-            Ask, Committed, EndedSlot, Expect, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore,
-            Transaction, Write,
+            Ask, Committed, EndedSlot, Expect, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write,
         },
     },
 };
@@ -48,7 +47,7 @@ impl Sparse {
     }
 
     fn assert_one_group(&self, transaction: &Transaction) {
-        let of_user = |user: &str| SlotStore::partition_key(self).partition_of(user).group();
+        let of_user = |user: &str| Store::partition_key(self).partition_of(user).group();
         let of = |id: &SessionId| id.partition().group();
         let mut groups = BTreeSet::new();
         groups.extend(transaction.relies_on.iter().map(|expect| match expect {
@@ -74,9 +73,9 @@ impl Sparse {
     }
 }
 
-impl SlotStore for Sparse {
+impl Store for Sparse {
     fn partition_key(&self) -> &PartitionKey {
-        SlotStore::partition_key(&*self.inner)
+        Store::partition_key(&*self.inner)
     }
 
     fn spans_groups(&self) -> bool {
@@ -119,7 +118,7 @@ impl SlotStore for Sparse {
 
     fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
         self.trip();
-        SlotStore::touch(&*self.inner, touches, now)
+        Store::touch(&*self.inner, touches, now)
     }
 
     fn list<'a>(
@@ -150,11 +149,11 @@ impl SlotStore for Sparse {
         after: Option<&'a Cursor>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Page<Logged>>> {
-        SlotStore::audit(&*self.inner, query, after, limit)
+        Store::audit(&*self.inner, query, after, limit)
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        SlotStore::ping(&*self.inner)
+        Store::ping(&*self.inner)
     }
 
     fn peek(&self, _id: SessionId) -> Option<Option<Slot>> {
@@ -166,11 +165,11 @@ impl SlotStore for Sparse {
     }
 
     fn examine(&self, now: Timestamp, repair: bool) -> BoxFuture<'_, Result<Vec<Finding>>> {
-        SlotStore::examine(&*self.inner, now, repair)
+        Store::examine(&*self.inner, now, repair)
     }
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
-        SlotStore::adopt_partition_key(&*self.inner, key)
+        Store::adopt_partition_key(&*self.inner, key)
     }
 }
 

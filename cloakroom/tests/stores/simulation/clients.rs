@@ -7,8 +7,8 @@ use std::{
 };
 
 use cloakroom::{
-    Ending, Error, Found, JsonRef, Reason, RotatedToken, SessionId, Sessions, Start, Timestamp, Token,
-    store::{EndAnswer, Limit, Updated},
+    Ending, Error, Found, JsonRef, Limit, Reason, RotatedToken, SessionId, Sessions, Start, Timestamp, Token,
+    rules::{EndAnswer, Updated},
     testing::{self, ManualClock},
 };
 

@@ -9,8 +9,8 @@ use std::{
 use cloakroom::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page,
-        slots::{Ask, Committed, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction, Write},
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        slots::{Ask, Committed, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write},
     },
 };
 
@@ -195,7 +195,7 @@ impl fmt::Debug for Server {
 #[derive(Clone, Debug)]
 pub(super) struct Client(pub(super) Arc<Server>);
 
-impl SlotStore for Client {
+impl Store for Client {
     fn partition_key(&self) -> &PartitionKey {
         &self.0.key
     }

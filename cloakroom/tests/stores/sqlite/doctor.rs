@@ -2,12 +2,15 @@
 
 use std::{fs, time::Duration};
 
-use cloakroom::store::{Examine, Finding, Severity, SqliteStore};
+use cloakroom::{
+    rules::Rules,
+    store::{Finding, Severity},
+};
 
 use super::{NOW, Place, creation, live, record, sessions_of, set, setting, started};
 
 /// What is wrong, after the damage and after the repair, and what was repaired.
-async fn repaired(store: &SqliteStore) -> (Vec<Finding>, Vec<Finding>) {
+async fn repaired(store: &Rules) -> (Vec<Finding>, Vec<Finding>) {
     let found: Vec<_> = wrong(store.examine(NOW, false).await.unwrap());
     let again = wrong(store.examine(NOW, false).await.unwrap());
     assert_eq!(found, again, "looking changes nothing");
@@ -57,7 +60,7 @@ async fn i4_columns_that_do_not_fit_their_head_are_mended_and_nothing_alive_is_l
     let mut idle = record(&store, "cleo");
     idle.info.idle_timeout = Some(Duration::from_mins(1));
     let idle = creation(idle);
-    cloakroom::store::Store::create(&store, &idle, NOW).await.unwrap();
+    store.create(&idle, NOW).await.unwrap();
     let sql = place.sqlite();
     assert_eq!(sql.execute("UPDATE slot SET user_id = 'zoe' WHERE user_id = 'anna'", []).unwrap(), 1);
     assert_eq!(sql.execute("UPDATE slot SET due_at = NULL WHERE due_at IS NOT NULL", []).unwrap(), 1);
@@ -163,7 +166,7 @@ async fn it_is_examined_and_repaired_while_others_work() {
     let working = tokio::spawn(async move {
         for n in 0..100 {
             let id = started(&other, "anna").await;
-            cloakroom::store::Store::update(&other, id, &setting("n", &n.to_string()), NOW).await.unwrap();
+            other.update(id, &setting("n", &n.to_string()), NOW).await.unwrap();
         }
     });
     let findings = store.examine(NOW, true).await.unwrap();

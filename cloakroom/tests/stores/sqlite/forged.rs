@@ -7,7 +7,7 @@ use cloakroom::{Found, Sessions, SignIn, Token};
 use super::Place;
 
 async fn sessions(place: &Place, key: Option<[u8; 32]>) -> Sessions {
-    let builder = Sessions::builder(Arc::new(place.open().await)).without_upkeep();
+    let builder = Sessions::builder(Arc::clone(place.open().await.store())).without_upkeep();
     let builder = match key {
         Some(key) => builder.record_mac_keys([key]),
         None => builder,

@@ -3,8 +3,9 @@
 use std::fs;
 
 use cloakroom::{
-    Ending, Error, Reason,
-    store::{Created, EndAnswer, Fence, Loaded, Query, Refusal, SqliteStore, Store, Which},
+    Ending, Error, Reason, Refusal,
+    rules::{Created, EndAnswer, Fence, Loaded, Rules, Which},
+    store::{Query, SqliteStore},
 };
 
 use super::{NOW, creation, live, record, sessions_of, set, started};
@@ -16,7 +17,7 @@ async fn a_full_disk_is_opened_and_read_and_sessions_end_there() {
     let disk = scratch.path().join("disk");
     let Some(_mounted) = Mounted::new(&disk, "6m") else { return };
     let file = disk.join("sessions.db");
-    let store = SqliteStore::open(&file).await.unwrap();
+    let store = Rules::on(SqliteStore::open(&file).await.unwrap());
     let (anna, ben, cleo) =
         (started(&store, "anna").await, started(&store, "ben").await, started(&store, "cleo").await);
     store.ping().await.unwrap();
@@ -26,7 +27,7 @@ async fn a_full_disk_is_opened_and_read_and_sessions_end_there() {
         fill(&disk.join(format!("filler {round}")));
         let store = match store.take() {
             Some(store) => store,
-            None => SqliteStore::open(&file).await.unwrap(),
+            None => Rules::on(SqliteStore::open(&file).await.unwrap()),
         };
         for error in [
             store.ping().await.unwrap_err(),
@@ -46,7 +47,7 @@ async fn a_full_disk_is_opened_and_read_and_sessions_end_there() {
     for round in 0..2 {
         fs::remove_file(disk.join(format!("filler {round}"))).unwrap();
     }
-    let store = SqliteStore::open(&file).await.unwrap();
+    let store = Rules::on(SqliteStore::open(&file).await.unwrap());
     store.ping().await.unwrap();
     for id in [anna, ben] {
         assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Ended(_)));
@@ -69,13 +70,13 @@ async fn a_file_that_cannot_be_written_is_opened_and_read() {
     // What an address means must not depend on what is in a name.
     let file = disk.join("sessions 100% #1.db");
     let id = {
-        let store = SqliteStore::open(&file).await.unwrap();
+        let store = Rules::on(SqliteStore::open(&file).await.unwrap());
         let id = started(&store, "anna").await;
         set(&store, id, "a", "1").await.unwrap();
         id
     };
     remount(&disk, "ro");
-    let store = SqliteStore::open(&file).await.unwrap();
+    let store = Rules::on(SqliteStore::open(&file).await.unwrap());
     assert_eq!(live(&store, id).await.data.len(), 1);
     assert_eq!(store.find(&Query::default(), None, 10, NOW).await.unwrap().items.len(), 1);
     for error in [store.ping().await.unwrap_err(), set(&store, id, "a", "2").await.unwrap_err()] {
@@ -83,7 +84,7 @@ async fn a_file_that_cannot_be_written_is_opened_and_read() {
     }
     // Another program that may write it begins to: what was opened as never written is not to be read on.
     remount(&disk, "rw");
-    let other = SqliteStore::open(&file).await.unwrap();
+    let other = Rules::on(SqliteStore::open(&file).await.unwrap());
     set(&other, id, "a", "2").await.unwrap();
     let error = store.load(id, NOW).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }) && error.to_string().contains("another program"), "{error:?}");
@@ -96,6 +97,6 @@ async fn a_file_that_cannot_be_written_is_opened_and_read() {
     }
     drop(other);
     remount(&disk, "ro");
-    let store = SqliteStore::open(&left).await.unwrap();
+    let store = Rules::on(SqliteStore::open(&left).await.unwrap());
     assert_eq!(live(&store, id).await.data.get("a").unwrap().as_str(), "2");
 }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use cloakroom::{
-    Assurance, Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges, Record, SessionInfo,
-    Timestamp, Token,
-    store::{AuditQuery, Created, Fence, Loaded, Locked, Locks, Query, Reap, Refusal, Rotation, Store, Which},
+    Assurance, Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges, Record, Refusal,
+    SessionInfo, Timestamp, Token,
+    rules::{Created, Fence, Loaded, Locked, Reap, Rotation, Which},
+    store::{AuditQuery, Query},
 };
 
 use super::{NOW, Place, creation, live, record, sessions_of, set, setting, started};

@@ -14,7 +14,8 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use cloakroom::{
     Change, Client, Data, Json, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
-    store::{Create, Created, Loaded, Query, SqliteStore, Store, Updated},
+    rules::{Create, Created, Loaded, Rules, Updated},
+    store::{Query, SqliteStore},
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -42,8 +43,8 @@ impl Place {
         self.file.to_str().unwrap()
     }
 
-    async fn open(&self) -> SqliteStore {
-        SqliteStore::open(&self.file).await.unwrap()
+    async fn open(&self) -> Rules {
+        Rules::on(SqliteStore::open(&self.file).await.unwrap())
     }
 
     fn sqlite(&self) -> Connection {
@@ -51,7 +52,7 @@ impl Place {
     }
 }
 
-fn record(store: &impl Store, user: &str) -> Record {
+fn record(store: &Rules, user: &str) -> Record {
     let id = SessionId::generate(store.partition_key().partition_of(user)).unwrap();
     let info = SessionInfo {
         id,
@@ -90,7 +91,7 @@ fn creation(record: Record) -> Create {
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
-async fn started(store: &impl Store, user: &str) -> SessionId {
+async fn started(store: &Rules, user: &str) -> SessionId {
     let create = creation(record(store, user));
     assert!(matches!(store.create(&create, NOW).await.unwrap(), Created::Created { .. }));
     create.record.info.id
@@ -102,20 +103,20 @@ fn setting(key: &str, value: &str) -> Change {
     change
 }
 
-async fn set(store: &impl Store, id: SessionId, key: &str, value: &str) -> cloakroom::Result<()> {
+async fn set(store: &Rules, id: SessionId, key: &str, value: &str) -> cloakroom::Result<()> {
     match store.update(id, &setting(key, value), NOW).await? {
         Updated::Applied(_) => Ok(()),
         other => panic!("{other:?}"),
     }
 }
 
-async fn live(store: &impl Store, id: SessionId) -> Arc<Record> {
+async fn live(store: &Rules, id: SessionId) -> Arc<Record> {
     match store.load(id, NOW).await.unwrap() {
         Loaded::Live(record) => record,
         other => panic!("{other:?}"),
     }
 }
 
-async fn sessions_of(store: &impl Store, user: &str) -> Vec<SessionInfo> {
+async fn sessions_of(store: &Rules, user: &str) -> Vec<SessionInfo> {
     store.find(&Query::of_user(user), None, 1000, NOW).await.unwrap().items
 }

@@ -4,7 +4,8 @@ use std::{fs, path::Path, time::Duration};
 
 use cloakroom::{
     Error,
-    store::{self, SqliteStore, Store},
+    rules::Rules,
+    store::{self, SqliteStore},
 };
 
 use super::{Place, live, set, started};
@@ -14,7 +15,7 @@ const IMPATIENT: Duration = Duration::from_millis(50);
 #[tokio::test]
 async fn an_address_opens_a_file_that_only_its_owner_may_read() {
     let place = Place::new();
-    let store = store::open(&format!("sqlite://{}", place.address())).await.unwrap();
+    let store = Rules::new(store::open(&format!("sqlite://{}", place.address())).await.unwrap());
     store.ping().await.unwrap();
     #[cfg(unix)]
     for file in ["", "-wal", "-shm"].map(|helper| format!("{}{helper}", place.address())) {
@@ -69,7 +70,7 @@ async fn a_new_database_is_made_once_by_several_at_once() {
     let opening: Vec<_> = (0..4)
         .map(|_| {
             let file = place.file.clone();
-            tokio::spawn(async move { SqliteStore::open(file).await.unwrap() })
+            tokio::spawn(async move { Rules::on(SqliteStore::open(file).await.unwrap()) })
         })
         .collect();
     let mut stores = Vec::new();
@@ -118,7 +119,7 @@ async fn a_read_only_file_is_refused_unless_we_may_write_it_all_the_same() {
 #[tokio::test]
 async fn a_file_locked_for_too_long_is_unavailable_and_usable_afterwards() {
     let place = Place::new();
-    let store = SqliteStore::open_with_busy_timeout(&place.file, IMPATIENT).await.unwrap();
+    let store = Rules::on(SqliteStore::open_with_busy_timeout(&place.file, IMPATIENT).await.unwrap());
     let id = started(&store, "anna").await;
 
     let other = place.sqlite();
@@ -128,7 +129,7 @@ async fn a_file_locked_for_too_long_is_unavailable_and_usable_afterwards() {
     assert!(error.to_string().contains(place.address()), "{error}");
     // Reading, and opening a file that needs no change, waits for nobody.
     assert_eq!(live(&store, id).await.data.len(), 0);
-    SqliteStore::open_with_busy_timeout(&place.file, IMPATIENT).await.unwrap();
+    Rules::on(SqliteStore::open_with_busy_timeout(&place.file, IMPATIENT).await.unwrap());
 
     other.execute_batch("ROLLBACK").unwrap();
     set(&store, id, "a", "2").await.unwrap();

@@ -4,7 +4,8 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use cloakroom::{
     Ending, Error, Reason,
-    store::{Loaded, SqliteStore, Store, Which},
+    rules::{Loaded, Which},
+    store::SqliteStore,
 };
 
 use super::{NOW, Place, live, set, started};

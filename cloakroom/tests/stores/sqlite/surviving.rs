@@ -8,8 +8,10 @@ use std::{
 };
 
 use cloakroom::{
-    Event, SessionId,
-    store::{AuditQuery, Create, Limit, SqliteStore, Store},
+    Event, Limit, SessionId,
+    rules::Create,
+    rules::Rules,
+    store::{AuditQuery, SqliteStore},
 };
 
 use super::{NOW, Place, creation, live, record, sessions_of, set, started};
@@ -21,12 +23,12 @@ async fn two_stores_on_one_new_file_lose_nothing() {
     let (one, two) = tokio::join!(place.open(), place.open());
     assert_eq!(one.partition_key().as_bytes(), two.partition_key().as_bytes());
     let stores = [Arc::new(one), Arc::new(two)];
-    let id = started(&*stores[0], "anna").await;
+    let id = started(&stores[0], "anna").await;
     let tasks = (0..100).map(|n| {
         let store = Arc::clone(&stores[n % 2]);
         tokio::spawn(async move {
-            set(&*store, id, &format!("key {n}"), "1").await.unwrap();
-            let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&*store, "bert")) };
+            set(&store, id, &format!("key {n}"), "1").await.unwrap();
+            let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&store, "bert")) };
             store.create(&create, NOW).await.unwrap();
         })
     });
@@ -34,9 +36,9 @@ async fn two_stores_on_one_new_file_lose_nothing() {
         task.await.unwrap();
     }
     for store in &stores {
-        let record = live(&**store, id).await;
+        let record = live(store, id).await;
         assert_eq!((record.data.len(), record.info.version), (100, 100));
-        assert_eq!(sessions_of(&**store, "bert").await.len(), 3);
+        assert_eq!(sessions_of(store, "bert").await.len(), 3);
     }
     let log = stores[1].audit(&AuditQuery::default(), None, 1000).await.unwrap().items;
     assert_eq!(log.iter().filter(|logged| logged.entry.event == Event::Ended).count(), 97);
@@ -46,7 +48,7 @@ async fn two_stores_on_one_new_file_lose_nothing() {
 async fn several_processes_on_one_file_lose_nothing() {
     if let Some((file, argument)) = told_as_child() {
         let (id, name) = argument.split_once(' ').unwrap();
-        let store = SqliteStore::open(&file).await.unwrap();
+        let store = Rules::on(SqliteStore::open(&file).await.unwrap());
         for n in 0..40 {
             set(&store, id.parse().unwrap(), &format!("{name} {n}"), "1").await.unwrap();
             let create = Create { limit: Some(Limit::evict(3)), ..creation(record(&store, "bert")) };
@@ -75,8 +77,8 @@ async fn what_was_answered_survives_kill_9() {
     const WRITERS: usize = 8;
     const ANSWERS: usize = 400;
     if let Some((file, _)) = told_as_child() {
-        let store = Arc::new(SqliteStore::open(&file).await.unwrap());
-        let writers = (0..WRITERS).map(|writer| tokio::spawn(write_until_killed(Arc::clone(&store), writer)));
+        let store = Rules::on(SqliteStore::open(&file).await.unwrap());
+        let writers = (0..WRITERS).map(|writer| tokio::spawn(write_until_killed(store.clone(), writer)));
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
@@ -108,10 +110,10 @@ async fn what_was_answered_survives_kill_9() {
     set(&store, answers[0].0, "afterwards", "1").await.unwrap();
 }
 
-async fn write_until_killed(store: Arc<SqliteStore>, writer: usize) {
-    let id = started(&*store, &format!("user {writer}")).await;
+async fn write_until_killed(store: Rules, writer: usize) {
+    let id = started(&store, &format!("user {writer}")).await;
     for n in 0.. {
-        set(&*store, id, &format!("key-{n}"), "1").await.unwrap();
+        set(&store, id, &format!("key-{n}"), "1").await.unwrap();
         tell(id, &format!("key-{n}"));
     }
 }
@@ -122,8 +124,8 @@ async fn write_until_killed(store: Arc<SqliteStore>, writer: usize) {
 async fn on_a_failing_disk_what_was_answered_is_there_and_nothing_else() {
     const TEST: &str = "on_a_failing_disk_what_was_answered_is_there_and_nothing_else";
     if let Some((file, _)) = told_as_child() {
-        let store = Arc::new(SqliteStore::open(&file).await.unwrap());
-        let writers = (0..8).map(|writer| tokio::spawn(write_until_it_fails(Arc::clone(&store), writer)));
+        let store = Rules::on(SqliteStore::open(&file).await.unwrap());
+        let writers = (0..8).map(|writer| tokio::spawn(write_until_it_fails(store.clone(), writer)));
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
@@ -155,14 +157,14 @@ async fn on_a_failing_disk_what_was_answered_is_there_and_nothing_else() {
     set(&store, answers[0].0, "afterwards", "1").await.unwrap();
 }
 
-async fn write_until_it_fails(store: Arc<SqliteStore>, writer: usize) {
-    let id = started(&*store, &format!("user {writer}")).await;
+async fn write_until_it_fails(store: Rules, writer: usize) {
+    let id = started(&store, &format!("user {writer}")).await;
     let large = format!("\"{}\"", "x".repeat(30_000));
     for n in 0.. {
         let key = format!("key-{n}");
-        if let Err(error) = set(&*store, id, &key, &large).await {
+        if let Err(error) = set(&store, id, &key, &large).await {
             assert!(error.is_retryable() && error.to_string().contains("could not be read or written"), "{error}");
-            return assert!(live(&*store, id).await.data.get(&key).is_none(), "reading goes on, nothing was written");
+            return assert!(live(&store, id).await.data.get(&key).is_none(), "reading goes on, nothing was written");
         }
         tell(id, &key);
     }

@@ -33,7 +33,7 @@ async fn i13_an_option_that_takes_a_failing_store_for_nobody_is_not_believed() {
         .layer(layer(&world.sessions));
     let mut browser = Browser { app, ..browser };
     for path in ["/option", "/result"] {
-        spy.fail_next(Call::Load);
+        spy.fail_next(Call::Read);
         let reply = browser.get(path).await;
         assert_eq!((reply.status, reply.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None), "{path}");
         assert_eq!(browser.text(path).await, "true");

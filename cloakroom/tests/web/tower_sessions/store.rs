@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Ending, Event, Found, Reason, Sessions, SignIn,
-    store::{AuditQuery, Limit, Query},
+    Ending, Event, Found, Limit, Reason, Sessions, SignIn,
+    store::{AuditQuery, Query},
     web::TowerSessionsStore,
 };
 use serde_json::json;

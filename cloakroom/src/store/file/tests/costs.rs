@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{LIMITS, NOW, Used, apply, at, commit, ended, journal, new_store, run, session, setting, sign_in, tx};
 use crate::{
-    PartitionKey, Record, Timestamp,
+    clock::Timestamp,
+    record::Record,
     store::{
         Query,
         file::{
@@ -17,6 +18,7 @@ use crate::{
         },
         slots::{Expect, Forget, List, SeenAt, Write},
     },
+    token::PartitionKey,
 };
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
     LIMITS, MemoryDisk, apply, at, commit, ended, journal, new_store, run, session, setting, sign_in, started, tx,
 };
 use crate::{
-    Lease, Partition, PartitionKey, SessionId, Token,
+    lease::Lease,
     store::{
         LastSignIn,
         file::{
@@ -25,6 +25,7 @@ use crate::{
         },
         slots::{EndedSlot, Expect, Forget, SeenAt, Slot, Transaction, UserSlot, Write},
     },
+    token::{Partition, PartitionKey, SessionId, Token},
 };
 
 type Step = Box<dyn Fn(&Journal) -> Result<(), Fault>>;
@@ -270,11 +271,11 @@ fn steps(key: &PartitionKey) -> Vec<Step> {
     (ending.revision, ending.info.ends_at) = (2, Some(at(600)));
     let mut held = fourth.clone();
     (held.revision, held.lease) = (2, Lease { number: 1, until: at(12) });
-    let head = |number, old: &crate::Record, new: &crate::Record, seconds| {
+    let head = |number, old: &crate::record::Record, new: &crate::record::Record, seconds| {
         let relies_on = vec![Expect::Head(old.info.id, old.revision)];
         tx(number, at(seconds), relies_on, vec![Write::Head(Arc::new(new.clone()))], [])
     };
-    let end = |number, record: &crate::Record, seconds| {
+    let end = |number, record: &crate::record::Record, seconds| {
         let (end, entry) = ended(record, at(seconds));
         tx(number, at(seconds), vec![], vec![end], [entry])
     };

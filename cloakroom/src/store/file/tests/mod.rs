@@ -17,12 +17,18 @@ use super::{
     view::View,
 };
 use crate::{
-    AuditEntry, Client, Data, Ended, Ending, Json, PartitionKey, Reason, RecentChanges, Record, Secrets, SessionId,
-    SessionInfo, Timestamp, Token,
+    audit::AuditEntry,
+    clock::Timestamp,
+    data::{Data, Json},
+    ended::{Ended, Ending, Reason},
+    record::{Client, RecentChanges, Record, SessionInfo},
+    rules::Create,
+    secrets::Secrets,
     store::{
-        Create, embedded,
+        embedded,
         slots::{DataChange, Expect, LogEntry, Outcome, Transaction, Write},
     },
+    token::{PartitionKey, SessionId, Token},
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -139,7 +145,7 @@ fn session(key: &PartitionKey, user: &str, now: Timestamp) -> Record {
         data: Data::new(),
         secrets: Secrets::new(Token::generate(id).unwrap().digest(), now),
         recent_changes: RecentChanges::default(),
-        lease: crate::Lease::default(),
+        lease: crate::lease::Lease::default(),
         idempotency: None,
     }
 }

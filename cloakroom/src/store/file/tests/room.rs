@@ -12,7 +12,7 @@ use crate::store::{
 const LIMIT: Limits = Limits { reserve: 40_000, ..LIMITS };
 
 /// A store on a disk on which there is only so much room, with a session.
-async fn on_a_disk_that_fills(room: usize) -> (MemoryDisk, crate::PartitionKey, Writer, crate::Record) {
+async fn on_a_disk_that_fills(room: usize) -> (MemoryDisk, crate::token::PartitionKey, Writer, crate::record::Record) {
     let (disk, key) = new_store();
     journal(&disk, LIMIT).recover().unwrap();
     disk.has_room(disk.taken() + room);
@@ -22,7 +22,7 @@ async fn on_a_disk_that_fills(room: usize) -> (MemoryDisk, crate::PartitionKey, 
     (disk, key, writer, record)
 }
 
-async fn write(writer: &Writer, key: &crate::PartitionKey, transaction: Transaction) -> Result<(), Fault> {
+async fn write(writer: &Writer, key: &crate::token::PartitionKey, transaction: Transaction) -> Result<(), Fault> {
     let key = key.clone();
     writer
         .write(embedded::frees(&transaction), move |view| {

@@ -11,9 +11,10 @@ use super::{
     transact::{LOCKS, Transact, counted},
 };
 use crate::{
-    Result, SessionId,
+    error::Result,
     store::{
         head,
+        key::AdoptableKey,
         slots::{Committed, DataChange, LogEntry, Outcome, Slot, Transaction, Write},
         sql::{
             flight::{Commit, State, user_lock},
@@ -21,8 +22,8 @@ use crate::{
             pool::Pool,
             rows, values,
         },
-        transfer::AdoptableKey,
     },
+    token::SessionId,
 };
 
 /// Writes transactions down for one server.
@@ -279,7 +280,7 @@ mod tests {
         let mut change = DataChange::default();
         assert_eq!(merged(&change), None);
         change.remove.insert("a.b".into());
-        change.set.insert("ключ".into(), crate::Json::from_stored("1"));
+        change.set.insert("ключ".into(), crate::data::Json::from_stored("1"));
         let pattern = ["\u{1e}(?:a\\.b|ключ)\u{1f}[^\u{1e}]*+"].concat();
         let expected = format!("CONCAT(REGEXP_REPLACE(data,{},''),'ключ\u{1f}1\u{1e}')", bytes(pattern.as_bytes()));
         assert_eq!(merged(&change), Some(expected));

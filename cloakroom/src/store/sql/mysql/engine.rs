@@ -16,8 +16,9 @@ use sqlx::{
 
 use super::{super::address::Namespace, transact::Transact};
 use crate::{
-    Error, SessionId,
+    error::Error,
     store::sql::{fault::Severity, flight::State, pool::Engine},
+    token::SessionId,
 };
 
 /// One MariaDB server.

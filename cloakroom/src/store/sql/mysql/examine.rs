@@ -16,7 +16,7 @@ use super::{
     open::{MIGRATIONS, binlog_problem},
 };
 use crate::{
-    Error, Result,
+    error::{Error, Result},
     store::{
         Finding,
         sql::{

@@ -4,7 +4,8 @@ use std::sync::PoisonError;
 
 use super::MysqlStore;
 use crate::{
-    Result, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::sql::{
         address::Namespace,
         fault::Kind,

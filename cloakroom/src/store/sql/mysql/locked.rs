@@ -13,7 +13,10 @@ use super::text::{
     slot_columns,
 };
 use crate::{
-    Data, Digest, Partition, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    data::Data,
+    error::Result,
+    record::Record,
     store::{
         embedded::Tables,
         slots::{KEPT_IDS, LogEntry, Slot, UserSlot},
@@ -22,6 +25,7 @@ use crate::{
             rows::{self, SqlRow, number, recent_column},
         },
     },
+    token::{Digest, Partition, SessionId},
 };
 
 /// What a row tells of, in its first column.

@@ -37,13 +37,16 @@ use super::{
     values,
 };
 use crate::{
-    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
         batcher::{Batcher, Limits},
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
-        transfer::{AdoptableKey, holds_others},
+        key::{AdoptableKey, holds_others},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// Sessions in a MariaDB database, version 10.6 or newer, shared by any number of nodes. Not in MySQL, which is refused: no
@@ -231,7 +234,7 @@ fn address(url: &str) -> Result<Address<MySqlConnectOptions>> {
     Address::parse(url, "MariaDB", "prefix")
 }
 
-impl SlotStore for MysqlStore {
+impl Store for MysqlStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }

@@ -10,11 +10,12 @@ use super::{
     engine::{SMALLEST_PACKET, Server},
 };
 use crate::{
-    Error, PartitionKey, Result,
+    error::{Error, Result},
     store::sql::{
         fault::{Fault, Kind},
         pool::{CALL_TIMEOUT, Pool},
     },
+    token::PartitionKey,
 };
 
 /// What makes version `n` of the tables out of the one before. Its statements commit one by one, so each can be run again

@@ -11,7 +11,8 @@ use super::{
     transact::tried,
 };
 use crate::{
-    Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{
         AuditQuery, Cursor, Logged, Page, Query, head,
         slots::{Ask, Found, List, Listed, Slot},
@@ -23,6 +24,7 @@ use crate::{
             rows::{self, SqlRow, damaged, now, number, replaced},
         },
     },
+    token::SessionId,
 };
 
 /// Reads sessions of one server.

@@ -6,11 +6,13 @@ use sqlx::{
 };
 
 use crate::{
-    Digest, Result, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{
         slots::Columns,
         sql::rows::{SqlRow, end_of, idle_of, unexpected},
     },
+    token::Digest,
 };
 
 impl SqlRow for MySqlRow {

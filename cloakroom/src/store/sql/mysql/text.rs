@@ -3,7 +3,8 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use crate::{
-    Digest, Record, SessionId, Timestamp,
+    clock::Timestamp,
+    record::Record,
     store::{
         head,
         slots::{Columns, LogEntry, Slot},
@@ -13,6 +14,7 @@ use crate::{
             values,
         },
     },
+    token::{Digest, SessionId},
 };
 
 /// What of a slot is read, from [`slot`](super::super::rows::slot) on.

@@ -11,7 +11,7 @@ use super::{
     text::{bytes, id, ids, literal, lives},
 };
 use crate::{
-    Error, PartitionKey,
+    error::Error,
     store::{
         embedded,
         slots::{Expect, Transaction},
@@ -20,6 +20,7 @@ use crate::{
             rows::{now, replaced},
         },
     },
+    token::PartitionKey,
 };
 
 /// Transactions for one statement.

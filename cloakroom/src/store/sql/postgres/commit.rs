@@ -11,15 +11,15 @@ use super::{
     whole::states,
 };
 use crate::{
-    Result,
+    error::Result,
     store::{
+        key::AdoptableKey,
         slots::Transaction,
         sql::{
             flight::{Commit, State},
             plain::Update,
             pool::Pool,
         },
-        transfer::AdoptableKey,
     },
 };
 

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Error as SqlError, PgConnection, Row, post
 
 use super::{super::address::Namespace, engine::Server, open::MIGRATIONS};
 use crate::{
-    Error, Result,
+    error::{Error, Result},
     store::{
         Finding,
         sql::{
@@ -220,7 +220,7 @@ struct Object {
 /// The objects that the migrations make. Nothing of it stays.
 async fn expected(connection: &mut PgConnection, namespace: &Namespace) -> Result<Catalogue, SqlError> {
     // A name that nobody else has, and that needs no quotation marks.
-    let scratch = format!("cloakroom_examined_{:016x}", crate::Change::new(0).id);
+    let scratch = format!("cloakroom_examined_{:016x}", crate::change::Change::new(0).id);
     let mut transaction = connection.begin().await?;
     sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {scratch}"))).execute(&mut *transaction).await?;
     for migration in MIGRATIONS {

@@ -37,13 +37,16 @@ use super::{
     values,
 };
 use crate::{
-    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
         batcher::{Batcher, Limits},
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
-        transfer::{AdoptableKey, holds_others},
+        key::{AdoptableKey, holds_others},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// Sessions in a PostgreSQL database, version 13 or newer, shared by any number of nodes.
@@ -239,7 +242,7 @@ fn address(url: &str) -> Result<Address<PgConnectOptions>> {
     Address::parse(url, "PostgreSQL", "schema")
 }
 
-impl SlotStore for PostgresStore {
+impl Store for PostgresStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }

@@ -10,11 +10,12 @@ use super::{
     engine::{Server, TELLTALE, foreign},
 };
 use crate::{
-    Error, PartitionKey, Result,
+    error::{Error, Result},
     store::sql::{
         fault::{Fault, Kind},
         pool::{CALL_TIMEOUT, Pool},
     },
+    token::PartitionKey,
 };
 
 /// What makes version `n` of the schema out of the one before.

@@ -9,7 +9,8 @@ use super::{
     whole::{LogRow, Whole},
 };
 use crate::{
-    Record, Timestamp,
+    clock::Timestamp,
+    record::Record,
     store::{
         head,
         slots::{Columns, LogEntry, Transaction},

@@ -13,7 +13,8 @@ use super::{
     texts::Texts,
 };
 use crate::{
-    Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::Result,
     store::{
         AuditQuery, Cursor, Logged, Page, Query, head,
         slots::{Ask, Found, List, Listed, Slot},
@@ -25,6 +26,7 @@ use crate::{
             rows::{self, now, replaced},
         },
     },
+    token::SessionId,
 };
 
 /// Reads sessions of one server.

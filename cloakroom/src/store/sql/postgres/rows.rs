@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use sqlx::{Error as SqlError, Row, postgres::PgRow};
 
 use crate::{
-    Data, Digest, Ended, Record, Result, Timestamp,
+    clock::Timestamp,
+    data::Data,
+    ended::Ended,
+    error::Result,
+    record::Record,
     store::{
         head,
         slots::{Columns, EndedSlot},
@@ -15,6 +19,7 @@ use crate::{
             values,
         },
     },
+    token::Digest,
 };
 
 /// What of a slot `s` is read, from [`slot`](rows::slot) on. The last column has what only a sealed head needs.

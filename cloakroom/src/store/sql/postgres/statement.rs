@@ -4,7 +4,7 @@ use std::{fmt::Write, sync::Arc};
 
 use sqlx::{Arguments, Error as SqlError, postgres::PgArguments};
 
-use crate::{Digest, SessionId};
+use crate::token::{Digest, SessionId};
 
 /// A statement, in which `$1` stands for the first of its values.
 #[derive(Debug)]

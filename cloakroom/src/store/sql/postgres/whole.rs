@@ -12,7 +12,8 @@ use sqlx::postgres::PgRow;
 
 use super::rows::{self, EndRow, SlotRow, hex};
 use crate::{
-    Error, PartitionKey, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
     store::{
         LastSignIn, head,
         slots::{Committed, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
@@ -22,6 +23,7 @@ use crate::{
             values,
         },
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// A transaction for the function that knows all of it.

@@ -11,7 +11,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::fault::Fault;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The files beside a database.
 #[derive(Clone, Debug)]

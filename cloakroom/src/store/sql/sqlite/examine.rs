@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::{SqliteStore, fault::Fault, open};
 use crate::{
-    Error, Result,
+    error::{Error, Result},
     store::{Finding, place},
 };
 

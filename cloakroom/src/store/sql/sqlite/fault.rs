@@ -4,7 +4,7 @@ use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use rusqlite::ErrorCode;
 
-use crate::{Error, SessionId};
+use crate::{error::Error, token::SessionId};
 
 /// Why work on the database failed. Cloned when it failed for several callers.
 #[derive(Clone, Debug)]

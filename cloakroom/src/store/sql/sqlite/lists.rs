@@ -7,11 +7,14 @@ use super::{
     tables::{self, Within, at_most},
 };
 use crate::{
-    Result, SessionId, SessionInfo, Timestamp,
+    clock::Timestamp,
+    error::Result,
+    record::SessionInfo,
     store::{
         AuditQuery, Cursor, Logged, Page, Query,
         slots::{Forget, List, Listed, Slot},
     },
+    token::SessionId,
 };
 
 /// So many slots are looked at for one page of those that match.

@@ -30,13 +30,16 @@ use self::{
     threads::{Stopped, Threads},
 };
 use crate::{
-    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    clock::Timestamp,
+    error::{Error, Result},
+    record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, embedded,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store, embedded,
+        key::{AdoptableKey, holds_others},
         place::Identity,
-        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, SlotStore, Transaction},
-        transfer::{AdoptableKey, holds_others},
+        slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
+    token::{PartitionKey, SessionId},
 };
 
 /// Sessions in one SQLite file on a local disk.
@@ -183,7 +186,7 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-impl SlotStore for SqliteStore {
+impl Store for SqliteStore {
     fn partition_key(&self) -> &PartitionKey {
         &self.key
     }

@@ -12,11 +12,12 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension};
 
 use super::{beside::Beside, fault::Fault};
 use crate::{
-    Error, PartitionKey, Result,
+    error::{Error, Result},
     store::{
         Schema,
         place::{Address, Identity, check_parent, unusable},
     },
+    token::PartitionKey,
 };
 
 /// Connections on one file, and the key it holds.

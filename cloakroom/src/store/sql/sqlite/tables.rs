@@ -6,13 +6,17 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::fault::Fault;
 use crate::{
-    Data, Digest, Error, Json, Partition, RecentChanges, Record, SessionId, Timestamp,
+    clock::Timestamp,
+    data::{Data, Json},
+    error::Error,
+    record::{RecentChanges, Record},
     store::{
         Cursor, LastSignIn, Logged,
         embedded::Tables,
         head::{self, Beside},
         slots::{Columns, Listed, LogEntry, SeenAt, Slot, UserSlot},
     },
+    token::{Digest, Partition, SessionId},
 };
 
 macro_rules! slot_columns {

@@ -12,20 +12,29 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    AuditEntry, Client, Data, Event, Json, RecentChanges, Record, Secrets, SessionInfo, Token,
+    audit::{AuditEntry, Event},
+    data::{Data, Json},
+    record::{Client, RecentChanges, Record, SessionInfo},
+    rules::{Create, Loaded, Rules},
+    secrets::Secrets,
     store::{
-        Create, Loaded, Query, Store,
+        Query, Store,
         embedded::Tables,
         slots::{LogEntry, Write},
     },
+    token::Token,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-async fn store() -> (TempDir, SqliteStore) {
+async fn store() -> (TempDir, Arc<SqliteStore>) {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(directory.path().join("sessions.db")).await.unwrap();
-    (directory, store)
+    (directory, Arc::new(store))
+}
+
+fn rules(store: &Arc<SqliteStore>) -> Rules {
+    Rules::new(Arc::<SqliteStore>::clone(store))
 }
 
 fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
@@ -58,7 +67,7 @@ fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
         data,
         secrets,
         recent_changes: RecentChanges::default(),
-        lease: crate::Lease::default(),
+        lease: crate::lease::Lease::default(),
         idempotency: None,
     };
     Create { record, limit: None, replaces: None, by: None, note: None }
@@ -108,7 +117,6 @@ async fn in_line<T: Send + 'static>(
 #[tokio::test]
 async fn writes_that_wait_share_a_transaction_and_one_that_fails_is_undone_alone() {
     let (directory, store) = store().await;
-    let store = Arc::new(store);
     let other = Connection::open(directory.path().join("sessions.db")).unwrap();
     let go_on = pause_writer(&store).await;
     let (first, broken, last) = (note(&store, "first"), note(&store, "broken"), note(&store, "last"));
@@ -134,7 +142,6 @@ async fn writes_that_wait_share_a_transaction_and_one_that_fails_is_undone_alone
 #[tokio::test]
 async fn a_lost_transaction_costs_only_the_write_that_lost_it() {
     let (_directory, store) = store().await;
-    let store = Arc::new(store);
     let go_on = pause_writer(&store).await;
     let (first, last) = (note(&store, "first"), note(&store, "last"));
     let first = in_line(&store, move |db| Within(db).log(&first)).await;
@@ -156,8 +163,7 @@ async fn a_lock_held_by_others_fails_all_that_wait_after_one_wait() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sessions.db");
     let patience = Duration::from_millis(50);
-    let store = SqliteStore::open_with_busy_timeout(&file, patience).await.unwrap();
-    let store = Arc::new(store);
+    let store = Arc::new(SqliteStore::open_with_busy_timeout(&file, patience).await.unwrap());
     let other = Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let since = Instant::now();
@@ -187,7 +193,7 @@ async fn a_panic_is_undone_and_the_store_goes_on() {
     let error = written.await.unwrap_err();
     assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("panicked and was undone"), "{error}");
     for _ in 0..2 * readers() {
-        let error = store.read::<()>(|_| panic!("on purpose")).await.unwrap_err();
+        let error = SqliteStore::read::<()>(&store, |_| panic!("on purpose")).await.unwrap_err();
         assert!(error.to_string().contains("panicked"), "{error}");
     }
     let entry = note(&store, "written");
@@ -224,7 +230,7 @@ async fn a_store_that_is_closed_leaves_the_file_alone_and_all_of_it_in_there() {
     let (directory, store) = store().await;
     let id = {
         let create = creation(&store, "anna", Data::new());
-        store.create(&create, NOW).await.unwrap();
+        rules(&store).create(&create, NOW).await.unwrap();
         create.record.info.id
     };
     drop(store);
@@ -235,7 +241,7 @@ async fn a_store_that_is_closed_leaves_the_file_alone_and_all_of_it_in_there() {
     let copy = directory.path().join("copy.db");
     std::fs::copy(directory.path().join("sessions.db"), &copy).unwrap();
     let copy = SqliteStore::open(&copy).await.unwrap();
-    assert!(matches!(copy.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+    assert!(matches!(Rules::on(copy).load(id, NOW).await.unwrap(), Loaded::Live(_)));
 }
 
 #[tokio::test]
@@ -244,16 +250,16 @@ async fn a_file_that_is_deleted_or_replaced_is_noticed_at_the_next_call() {
         let (directory, store) = store().await;
         let file = directory.path().join("sessions.db");
         let create = creation(&store, "anna", Data::new());
-        store.create(&create, NOW).await.unwrap();
+        rules(&store).create(&create, NOW).await.unwrap();
         if replaced {
             std::fs::copy(&file, directory.path().join("backup.db")).unwrap();
             std::fs::rename(directory.path().join("backup.db"), &file).unwrap();
         } else {
             std::fs::remove_file(&file).unwrap();
         }
-        let started = store.create(&creation(&store, "ben", Data::new()), NOW).await.map(drop);
-        let pinged = SlotStore::ping(&store).await.map(drop);
-        let loaded = store.load(create.record.info.id, NOW).await.map(drop);
+        let started = rules(&store).create(&creation(&store, "ben", Data::new()), NOW).await.map(drop);
+        let pinged = Store::ping(&store).await.map(drop);
+        let loaded = rules(&store).load(create.record.info.id, NOW).await.map(drop);
         for answer in [started, pinged, loaded] {
             let error = answer.unwrap_err();
             assert!(matches!(error, Error::Unavailable { .. }), "{error}");
@@ -275,7 +281,7 @@ async fn a_rare_match_is_found_page_by_page() {
     let mut cursor = None;
     let mut pages = Vec::new();
     loop {
-        let page = store.find(&query, cursor.as_ref(), 10, NOW).await.unwrap();
+        let page = rules(&store).find(&query, cursor.as_ref(), 10, NOW).await.unwrap();
         pages.push(page.items.len());
         cursor = page.next;
         if cursor.is_none() {
@@ -288,7 +294,6 @@ async fn a_rare_match_is_found_page_by_page() {
 #[tokio::test]
 async fn on_a_full_disk_what_was_answered_is_there_and_it_works_again_afterwards() {
     let (_directory, store) = store().await;
-    let store = Arc::new(store);
     let large: Data =
         [("large".into(), Json::from_stored(format!("\"{}\"", "x".repeat(30_000))))].into_iter().collect();
     let pages = |limit: i64| {
@@ -326,24 +331,26 @@ async fn on_a_full_disk_what_was_answered_is_there_and_it_works_again_afterwards
     assert!(!written.is_empty() && !refused.is_empty());
     assert_eq!(store.write(pages(1 << 30)).await.unwrap(), 1 << 30);
     for id in written {
-        let Loaded::Live(record) = store.load(id, NOW).await.unwrap() else { panic!("it was answered") };
+        let Loaded::Live(record) = rules(&store).load(id, NOW).await.unwrap() else { panic!("it was answered") };
         assert_eq!(record.data, large);
     }
     for id in refused {
-        assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Unknown));
+        assert!(matches!(rules(&store).load(id, NOW).await.unwrap(), Loaded::Unknown));
         let query = AuditQuery { session: Some(id), ..AuditQuery::default() };
         assert_eq!(Store::audit(&store, &query, None, 10).await.unwrap().items, []);
     }
     let create = creation(&store, "afterwards", large);
-    store.create(&create, NOW).await.unwrap();
-    let check = store.read(|db| Ok(db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?)).await;
+    rules(&store).create(&create, NOW).await.unwrap();
+    let check =
+        SqliteStore::read(&store, |db| Ok(db.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?))
+            .await;
     assert_eq!(check.unwrap(), "ok");
 }
 
 #[tokio::test]
 async fn readers_cannot_write() {
     let (_directory, store) = store().await;
-    let error = store.read(|db| Ok(db.execute("DELETE FROM meta", [])?)).await.unwrap_err();
+    let error = SqliteStore::read(&store, |db| Ok(db.execute("DELETE FROM meta", [])?)).await.unwrap_err();
     assert!(matches!(error, Error::Store { .. }) && error.to_string().contains("is read-only: let this"), "{error}");
 }
 
@@ -365,7 +372,7 @@ async fn every_statement_on_a_requests_path_uses_an_index() {
         (tables::USERS, "SEARCH user USING PRIMARY KEY"),
         (tables::DUE_USERS, "SEARCH user USING INDEX user_by_due"),
     ] {
-        let plan = store.read(move |db| plan(db, statement)).await.unwrap();
+        let plan = SqliteStore::read(&store, move |db| plan(db, statement)).await.unwrap();
         assert!(plan.iter().any(|step| step.replace("COVERING ", "").starts_with(index)), "{statement}\n{plan:#?}");
         let scans = |step: &&String| step.starts_with("SCAN") && *step != "SCAN CONSTANT ROW";
         assert_eq!(plan.iter().find(scans), None, "{statement}\n{plan:#?}");

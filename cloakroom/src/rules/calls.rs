@@ -1,8 +1,17 @@
-//! What the calls of a store take, and what they answer.
+//! What the calls of the rules take, and what they answer.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{AuditEntry, Digest, Ended, Error, Event, Record, Secrets, SessionId, Timestamp};
+use crate::{
+    admission::{Limit, Refusal},
+    audit::{AuditEntry, Event},
+    clock::Timestamp,
+    ended::Ended,
+    error::Error,
+    record::Record,
+    secrets::Secrets,
+    token::{Digest, SessionId},
+};
 
 /// What became of an attempt to lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,37 +64,6 @@ impl Create {
     }
 }
 
-/// How many sessions a user may have at once, and what a further sign-in does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// At least 1.
-    pub max: u32,
-    /// What a sign-in beyond it does.
-    pub when_full: WhenFull,
-}
-
-impl Limit {
-    /// A limit that ends the least recently seen sessions to make room.
-    pub const fn evict(max: u32) -> Self {
-        Self { max, when_full: WhenFull::Evict }
-    }
-
-    /// A limit that refuses further sign-ins.
-    pub const fn refuse(max: u32) -> Self {
-        Self { max, when_full: WhenFull::Refuse }
-    }
-}
-
-/// What a sign-in beyond the limit does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenFull {
-    /// Ends the least recently seen sessions.
-    Evict,
-    /// Is refused.
-    Refuse,
-}
-
 /// What became of a creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -96,33 +74,6 @@ pub enum Created {
     },
     /// It does not.
     Refused(Refusal),
-}
-
-/// Why a session was not started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The user has as many sessions as allowed.
-    #[error("the limit of {max} sessions is reached: sign out elsewhere first")]
-    LimitReached {
-        /// The limit.
-        max: u32,
-    },
-    /// The user is disabled.
-    #[error("the user is disabled")]
-    UserDisabled,
-    /// All sessions of the user were ended after the person had authenticated.
-    #[error("all sessions of the user were ended while this sign-in was under way: sign in again")]
-    EndedMeanwhile,
-    /// The directory of users lets them in from some networks only, and this is none of them.
-    #[error("the user may not come from this address")]
-    NetworkNotAllowed,
-    /// The directory of users does not know them, and only those it knows are let in.
-    #[error("the user is not in the directory")]
-    NotInDirectory,
-    /// The deployment's [policy](crate::Builder::may_audit) does not let the auditor in.
-    #[error("the policy does not let this auditor into the user's account")]
-    AuditForbidden,
 }
 
 /// A session as it was found.

@@ -2,10 +2,15 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::cookie::Presented;
 use crate::{
-    Found, Presented as Standing, Record, Result, SessionInfo, Sessions, Timestamp, Token, sessions::refused,
-    store::Loaded,
+    clock::Timestamp,
+    cookie::Presented,
+    error::Result,
+    record::{Record, SessionInfo},
+    rules::Loaded,
+    secrets::Presented as Standing,
+    sessions::{Found, Sessions, refused},
+    token::Token,
 };
 
 /// What the session cookies of a request stand for: the answer of [`Sessions::recognise`].

@@ -2,7 +2,10 @@
 
 use std::{ops::Deref, sync::OnceLock};
 
-use crate::{Error, PartitionKey, Result};
+use crate::{
+    error::{Error, Result},
+    token::PartitionKey,
+};
 
 /// The key that a store was opened with, until it takes over another one.
 #[derive(Debug)]
@@ -41,4 +44,11 @@ impl Deref for AdoptableKey {
     fn deref(&self) -> &PartitionKey {
         self.adopted.get().unwrap_or(&self.opened_with)
     }
+}
+
+/// What a store answers that cannot take over another key.
+pub(super) fn holds_others() -> Error {
+    let problem = "it holds sessions of its own, whose ids were made under another partition key: copy into an empty \
+                   one (another file, directory, schema or prefix)";
+    Error::InvalidArgument { what: "target", problem: problem.into() }
 }

@@ -1,13 +1,29 @@
-//! Copying one store into another.
+//! Copying what one store holds into another.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use cloakroom::{
+//!     store::{MemoryStore, Store},
+//!     transfer::copy,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> cloakroom::Result<()> {
+//! let (from, to): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(MemoryStore::new()?), Arc::new(MemoryStore::new()?));
+//! let copied = copy(&from, &to, None, |_| {}).await?;
+//! assert_eq!(copied.sessions.total(), 0);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Imported, Item, users};
 use crate::{
-    Error, Result,
-    store::{Cursor, Store},
+    error::{Error, Result},
+    rules::{Imported, Item, Rules},
+    store::{AuditQuery, Cursor, PutUser, Store, StoredUser},
 };
 
 /// How much was copied.
@@ -21,6 +37,8 @@ pub struct Copied {
     pub fences: Tally,
     /// Entries of the directory of users.
     pub users: Tally,
+    /// Entries of the audit log that the target has now.
+    pub entries: u64,
 }
 
 /// What became of items of one kind. See [`Imported`].
@@ -92,21 +110,64 @@ pub async fn copy(
     after: Option<Cursor>,
     mut tell: impl FnMut(&Progress),
 ) -> Result<Copied> {
+    let mut place = Some(Place::parse(after)?);
+    let (from, to) = (&Rules::new(Arc::clone(from)), &Rules::new(Arc::clone(to)));
     to.adopt_partition_key(from.partition_key()).await?;
     let mut copied = Copied::default();
-    match Place::parse(after)? {
-        Place::Items(after) => {
-            copy_items(from, to, after, &mut copied, &mut tell).await?;
-            copy_users(from, to, None, &mut copied, &mut tell).await?;
-        }
-        Place::Users(after) => copy_users(from, to, after, &mut copied, &mut tell).await?,
+    while let Some(part) = place {
+        place = match part {
+            Place::Items(after) => {
+                copy_items(from, to, after, &mut copied, &mut tell).await?;
+                Some(Place::Users(None))
+            }
+            Place::Users(after) => {
+                copy_users(from, to, after, &mut copied, &mut tell).await?;
+                Some(Place::Log(None))
+            }
+            Place::Log(after) => {
+                copy_log(from, to, after, &mut copied, &mut tell).await?;
+                None
+            }
+        };
     }
     Ok(copied)
 }
 
+/// What a copy of this store would take, all of it as [added](Tally::added). Changes nothing.
+pub async fn count(from: &Arc<dyn Store>) -> Result<Copied> {
+    let from = Rules::new(Arc::clone(from));
+    let mut counted = Copied::default();
+    let mut after = None;
+    loop {
+        let page = from.export(after.as_ref(), BATCH).await?;
+        let added = vec![Imported::Added; page.items.len()];
+        counted.count(&page.items, &added);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let page = from.users(after.as_ref(), BATCH).await?;
+        counted.users.added += page.items.len() as u64;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let page = from.audit(&AuditQuery::default(), after.as_ref(), BATCH).await?;
+        counted.entries += page.items.len() as u64;
+        after = page.next;
+        if after.is_none() {
+            return Ok(counted);
+        }
+    }
+}
+
 async fn copy_items(
-    from: &Arc<dyn Store>,
-    to: &Arc<dyn Store>,
+    from: &Rules,
+    to: &Rules,
     after: Option<Cursor>,
     copied: &mut Copied,
     tell: &mut impl FnMut(&Progress),
@@ -134,18 +195,39 @@ async fn copy_items(
 }
 
 async fn copy_users(
-    from: &Arc<dyn Store>,
-    to: &Arc<dyn Store>,
+    from: &Rules,
+    to: &Rules,
     mut after: Option<Cursor>,
     copied: &mut Copied,
     tell: &mut impl FnMut(&Progress),
 ) -> Result<()> {
     loop {
         let page = from.users(after.as_ref(), BATCH).await?;
-        for imported in users::put(to, page.items).await? {
+        for imported in put_users(to, page.items).await? {
             copied.users.count(imported);
         }
-        let reached = page.next.clone().map(|next| Place::Users(Some(next)).cursor());
+        let reached = page.next.clone().map_or(Place::Log(None), |next| Place::Users(Some(next)));
+        tell(&Progress { copied: *copied, reached: Some(reached.cursor()) });
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Entries of one session stay in their order: one page after the other.
+async fn copy_log(
+    from: &Rules,
+    to: &Rules,
+    mut after: Option<Cursor>,
+    copied: &mut Copied,
+    tell: &mut impl FnMut(&Progress),
+) -> Result<()> {
+    loop {
+        let page = from.audit(&AuditQuery::default(), after.as_ref(), BATCH).await?;
+        copied.entries += page.items.len() as u64;
+        to.import_log(page.items).await?;
+        let reached = page.next.clone().map(|next| Place::Log(Some(next)).cursor());
         tell(&Progress { copied: *copied, reached });
         after = page.next;
         if after.is_none() {
@@ -154,10 +236,11 @@ async fn copy_users(
     }
 }
 
-/// How far a copy has come: in what the source exports, or in its directory.
+/// How far a copy has come: in what the source exports, in its directory, or in its audit log.
 enum Place {
     Items(Option<Cursor>),
     Users(Option<Cursor>),
+    Log(Option<Cursor>),
 }
 
 impl Place {
@@ -167,6 +250,8 @@ impl Place {
             Some(("items", place)) => Ok(Self::Items(Some(Cursor::new(place)))),
             Some(("users", "")) => Ok(Self::Users(None)),
             Some(("users", place)) => Ok(Self::Users(Some(Cursor::new(place)))),
+            Some(("log", "")) => Ok(Self::Log(None)),
+            Some(("log", place)) => Ok(Self::Log(Some(Cursor::new(place)))),
             _ => Err(Cursor::invalid()),
         }
     }
@@ -175,6 +260,7 @@ impl Place {
         let (kind, place) = match &self {
             Self::Items(place) => ("items", place),
             Self::Users(place) => ("users", place),
+            Self::Log(place) => ("log", place),
         };
         Cursor::new(format!("{kind}/{}", place.as_ref().map_or("", Cursor::as_str)))
     }
@@ -191,10 +277,44 @@ struct Batch {
     reached: Option<Cursor>,
 }
 
-fn import(to: &Arc<dyn Store>, items: Vec<Item>) -> JoinHandle<Result<(Vec<Item>, Vec<Imported>)>> {
-    let to = Arc::clone(to);
+fn import(to: &Rules, items: Vec<Item>) -> JoinHandle<Result<(Vec<Item>, Vec<Imported>)>> {
+    let to = to.clone();
     tokio::spawn(async move {
         let imported = if items.is_empty() { Vec::new() } else { to.import(&items).await? };
         Ok((items, imported))
     })
+}
+
+/// Puts users into the target as they are, many at the same time.
+async fn put_users(to: &Rules, users: Vec<StoredUser>) -> Result<Vec<Imported>> {
+    let (mut users, mut putting, mut imported) = (users.into_iter(), JoinSet::new(), Vec::new());
+    loop {
+        while putting.len() < USERS_AT_ONCE
+            && let Some(user) = users.next()
+        {
+            let to = to.clone();
+            putting.spawn(async move { put_user(&to, user).await });
+        }
+        match putting.join_next().await {
+            Some(put) => imported.push(put.map_err(|error| Error::store("a task panicked", error))??),
+            None => return Ok(imported),
+        }
+    }
+}
+
+/// So many users are written at the same time.
+const USERS_AT_ONCE: usize = 32;
+
+/// The source's settings count, and the later sign-in.
+async fn put_user(to: &Rules, user: StoredUser) -> Result<Imported> {
+    let there = to.user(&user.user).await?;
+    if there.as_ref() == Some(&user) {
+        return Ok(Imported::Unchanged);
+    }
+    let StoredUser { user, settings, last_sign_in } = user;
+    let was = there.map(|there| there.settings);
+    let done = if was.is_none() { Imported::Added } else { Imported::Updated };
+    let put = PutUser { user, was, settings: Some(settings), last_sign_in };
+    // Another writer settled it meanwhile.
+    Ok(if to.put_user(&put).await? { done } else { Imported::Kept })
 }

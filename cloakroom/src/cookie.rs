@@ -17,7 +17,12 @@ use std::{fmt::Write, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{Error, Result, SessionInfo, Timestamp, Token};
+use crate::{
+    clock::Timestamp,
+    error::{Error, Result},
+    record::SessionInfo,
+    token::Token,
+};
 
 /// The cookie's name and attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
