@@ -232,7 +232,7 @@ impl Ledger {
 
 /// The entries of these portions, and perhaps some behind them.
 async fn read_between(sessions: &Sessions, query: &AuditQuery, portions: &[Portion]) -> Result<Vec<Logged>> {
-    let all = portions.iter().map(|portion| portion.entries).sum();
+    let all: usize = portions.iter().map(|portion| portion.entries).sum();
     let latest = portions.iter().map(|portion| portion.latest).max();
     let mut found: Vec<Logged> = Vec::new();
     let mut after = portions.first().and_then(|first| first.after.clone());

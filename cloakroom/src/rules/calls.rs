@@ -195,12 +195,12 @@ pub enum Which {
     },
 }
 
-/// What a user's partition remembers, to be checked by every [`create`](super::Store::create).
+/// What a user's partition remembers, to be checked by every [`create`](super::Rules::create).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
     /// Sign-ins that authenticated before now are refused; those of this very millisecond are not. It never moves back.
     EndedBefore,
-    /// Every sign-in is refused until [`enable_user`](super::Store::enable_user), and after that those from before now.
+    /// Every sign-in is refused until [`enable_user`](super::Rules::enable_user), and after that those from before now.
     Disabled,
 }
 

@@ -99,7 +99,7 @@ impl Rules {
     /// and is not among those that ended for the new one. An earlier try is looked for in the record's partition
     /// and counts until its session ended.
     ///
-    /// Where the [directory](Directory) has an entry of the user, it notes [this sign-in](LastSignIn::of) in the same
+    /// Where the directory has an entry of the user, it notes [this sign-in](crate::store::LastSignIn::of) in the same
     /// transaction.
     ///
     /// A store whose partitions live on different servers may end the replaced session in a second step before it
@@ -236,7 +236,7 @@ impl Rules {
     /// nothing.
     ///
     /// An `Err` means that the store could not be looked at. What this account may not look at is a
-    /// [note](Severity::Note).
+    /// [note](crate::store::Severity::Note).
     pub async fn examine(&self, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
         examine::examine(self, now, repair).await
     }
@@ -257,7 +257,7 @@ impl Rules {
     /// - A tombstone takes the place of a living session; the tombstone that is there first stays.
     /// - Of two fences comes one that lets nobody in whom either of them keeps out.
     ///
-    /// A session in a partition that is not its user's under this store's key is [`Error::InvalidArgument`], and
+    /// A session in a partition that is not its user's under this store's key is [`Error::InvalidArgument`](crate::Error::InvalidArgument), and
     /// nothing is put in: see [`adopt_partition_key`](Self::adopt_partition_key).
     pub async fn import(&self, items: &[Item]) -> Result<Vec<Imported>> {
         transfer::import(self, items).await
@@ -269,7 +269,7 @@ impl Rules {
     }
 
     /// Takes over another store's key, under which the ids of the sessions to come were made. The key must be the same
-    /// already, or there must be neither session nor tombstone nor fence, nor anybody in the directory: otherwise it is [`Error::InvalidArgument`],
+    /// already, or there must be neither session nor tombstone nor fence, nor anybody in the directory: otherwise it is [`Error::InvalidArgument`](crate::Error::InvalidArgument),
     /// and nothing changes. This store uses the key from then on; others that have the same place open must open it again.
     pub async fn adopt_partition_key(&self, key: &PartitionKey) -> Result<()> {
         self.store.adopt_partition_key(key).await

@@ -11,7 +11,7 @@ pub struct StoredUser {
     pub user: Arc<str>,
     /// What is settled about them, as it was given.
     pub settings: Arc<str>,
-    /// When they last signed in, as far as they were in the directory then. Written by [`Store::create`](super::Store::create)
+    /// When they last signed in, as far as they were in the directory then. Written by [`Write::SignedIn`](super::slots::Write::SignedIn)
     /// in its own transaction; when somebody else acts as them, it is not their sign-in.
     pub last_sign_in: Option<LastSignIn>,
 }
@@ -68,7 +68,7 @@ pub enum Put {
 }
 
 impl PutUser {
-    /// The rule of [`Directory::put_user`], for what is there.
+    /// The rule of [`Rules::put_user`](crate::rules::Rules::put_user), for what is there.
     pub fn decide(&self, stored: Option<&StoredUser>) -> Put {
         let is = stored.map(|stored| &stored.settings);
         if is != self.settings.as_ref() && is != self.was.as_ref() {

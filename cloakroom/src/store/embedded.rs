@@ -282,6 +282,7 @@ fn merged(data: &Data, change: &DataChange, most: usize) -> Option<Data> {
 }
 
 /// Whether a transaction takes no room on the disk for long: it ends sessions, or settles something about users.
+#[cfg(any(feature = "file", feature = "sqlite"))]
 pub(super) fn frees(transaction: &Transaction) -> bool {
     let of_endings =
         |write: &Write| matches!(write, Write::End(_) | Write::User(..) | Write::SignedIn(..) | Write::Due(..));

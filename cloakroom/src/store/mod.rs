@@ -14,7 +14,7 @@
 //!
 //! # Writing a store
 //!
-//! Implement [`Store`](Store), which keeps slots, merges data and commits transactions, and knows no rule
+//! Implement [`Store`], which keeps slots, merges data and commits transactions, and knows no rule
 //! of sessions: those stand once, above it, and make every such store a [`Store`]. Then mount two suites on it (feature
 //! `testing`, [`crate::testing`]): [`slots!`](crate::slots) looks at what it keeps, [`conformance!`](crate::conformance)
 //! at what sessions do on it.
