@@ -11,7 +11,7 @@ mod proxy;
 mod report;
 mod serve;
 
-use std::{env, time::Duration};
+use std::{env, fmt::Write as _, time::Duration};
 
 use self::{
     backend::Backend,
@@ -72,7 +72,7 @@ async fn compare(options: &Options, store: StoreKind, address: &str) {
                 println!("\n{system} on {store}: of {acknowledged} answered increments {found} are there");
             }
             Some((acknowledged, _)) => {
-                println!("\n{system} on {store}: all {acknowledged} answered increments are there")
+                println!("\n{system} on {store}: all {acknowledged} answered increments are there");
             }
             None => {}
         }
@@ -114,7 +114,7 @@ async fn trips(options: &Options, store: StoreKind, address: &str) {
         let mut line = format!("| {system} |");
         for request in options.requests.iter().copied() {
             let counted = load.count(request, 64, || proxy.trips()).await;
-            line += &format!(" {counted:.1} |");
+            let _ = write!(line, " {counted:.1} |");
         }
         println!("{line}");
     }

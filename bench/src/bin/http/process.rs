@@ -40,13 +40,11 @@ impl Subject {
             BufReader::new(output).read_line(&mut line).ok()?;
             line.trim().parse().ok()
         });
-        match address.await.expect("reading does not panic") {
-            Some(address) => Some(Self { process, address }),
-            None => {
-                let _ = process.wait();
-                None
-            }
-        }
+        let Some(address) = address.await.expect("reading does not panic") else {
+            let _ = process.wait();
+            return None;
+        };
+        Some(Self { process, address })
     }
 
     /// What it has used until now.
