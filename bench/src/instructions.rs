@@ -26,7 +26,8 @@ budgets! {
     set_and_commit: 5_800;
     untouched_request: 8_800;
     read_request: 18_200;
-    write_request: 21_750;
+    // The rules are reached through one more pointer, and the change carries what its caller knows.
+    write_request: 22_250;
 }
 
 macro_rules! flat {

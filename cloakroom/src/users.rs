@@ -23,7 +23,7 @@ use crate::{
 /// struct Staff;
 ///
 /// impl Users for Staff {
-///     fn find<'a>(&'a self, user: &'a str) -> future::BoxFuture<'a, Result<Option<User>>> {
+///     fn find<'a>(&'a self, user: &'a str) -> store::BoxFuture<'a, Result<Option<User>>> {
 ///         Box::pin(async move {
 ///             let user = (user == "anna").then(|| User { full_name: Some("Anna Berg".into()), ..User::default() });
 ///             Ok(user)

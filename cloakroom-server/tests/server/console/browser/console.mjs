@@ -200,7 +200,9 @@ const scenarios = {
       // A tablet has the width of neither.
       const size = page.viewportSize();
       await page.setViewportSize({ width: 820, height: 1180 });
-      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} on a tablet`);
+      // Charts are drawn anew once they notice.
+      const fits = page.waitForFunction(() => document.documentElement.scrollWidth <= innerWidth);
+      await fits.catch(() => assert.fail(`${name} on a tablet`));
       await page.setViewportSize(size);
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => window.axe.run());
@@ -304,6 +306,7 @@ const scenarios = {
     await page.goto('/console/sessions');
     const cookies = await context.cookies();
     await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.waitForURL('**/console/sign-in**');
     await page.goBack();
     assert.match(path(page), /^\/console\/sign-in/);
     assert.ok(!(await page.content()).includes('anna'));
