@@ -20,7 +20,7 @@ use std::{
 };
 
 use cloakroom::{
-    SessionId,
+    AuditEntry, SessionId,
     rules::Rules,
     store::{self, AuditQuery, RecordKeys, SealedStore, SqliteStore},
 };
@@ -237,22 +237,32 @@ fn disturb(children: &mut [Child], size: &Size, history: &Path, proxy: Option<&P
 
 /// Loads every session that was ever asked for, and reads the log.
 async fn look(node: &Node, history: &Path, cut_off: Range<u32>) -> After {
-    for line in history::read(history) {
-        if let Line::Call(_, history::Call::Create { id, .. }) = line {
-            node.load(id).await;
+    let mut after = After { log: read_log(node).await, lists: BTreeMap::new(), cut_off };
+    loop {
+        for line in history::read(history) {
+            if let Line::Call(_, history::Call::Create { id, .. }) = line {
+                node.load(id).await;
+            }
+        }
+        for user in USERS {
+            after.lists.insert(user.name, node.find(user.name).await);
+        }
+        let before = std::mem::replace(&mut after.log, read_log(node).await);
+        // A server may still have been at work on what a killed process asked for: then it is looked at once more.
+        if before.len() == after.log.len() {
+            return after;
         }
     }
-    let mut after = After { log: Vec::new(), lists: BTreeMap::new(), cut_off };
-    for user in USERS {
-        after.lists.insert(user.name, node.find(user.name).await);
-    }
-    let mut cursor = None;
+}
+
+async fn read_log(node: &Node) -> Vec<AuditEntry> {
+    let (mut log, mut cursor) = (Vec::new(), None);
     loop {
         let page = node.store.audit(&AuditQuery::default(), cursor.as_ref(), 1000).await.unwrap();
-        after.log.extend(page.items.into_iter().map(|logged| logged.entry));
+        log.extend(page.items.into_iter().map(|logged| logged.entry));
         cursor = page.next;
         if cursor.is_none() {
-            return after;
+            return log;
         }
     }
 }
