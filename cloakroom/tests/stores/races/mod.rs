@@ -20,9 +20,9 @@ use std::{
 };
 
 use cloakroom::{
-    AuditEntry, SessionId,
+    AuditEntry, Error, SessionId,
     rules::Rules,
-    store::{self, AuditQuery, RecordKeys, SealedStore, SqliteStore},
+    store::{self, AuditQuery, RecordKeys, SealedStore, SqliteStore, Store},
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ enum Place {
 }
 
 const POSTGRES: Place = Place::Server { variable: "CLOAKROOM_TEST_POSTGRES_URL", space: "schema", proxied: true };
-const MARIADB: Place = Place::Server { variable: "CLOAKROOM_TEST_MARIADB_URL", space: "prefix", proxied: false };
+const MARIADB: Place = Place::Server { variable: "CLOAKROOM_TEST_MARIADB_URL", space: "prefix", proxied: true };
 const REDIS: Place = Place::Server { variable: "CLOAKROOM_TEST_REDIS_URL", space: "prefix", proxied: true };
 const VALKEY: Place = Place::Server { variable: "CLOAKROOM_TEST_VALKEY_URL", space: "prefix", proxied: true };
 /// Its servers tell clients of each other, past any proxy.
@@ -140,13 +140,24 @@ async fn open(address: &str, encrypted: bool, fault: Option<Fault>, node: u32) -
         let store = SqliteStore::open(address.strip_prefix("sqlite:").unwrap()).await.unwrap();
         return Rules::on(Faulty::new(store, fault, node.into()));
     }
-    let store = store::open(address).await.unwrap();
+    let store = opened(address).await;
     if !encrypted {
         return Rules::new(store);
     }
     let mut ring = [[1; 32], [2; 32]];
     ring.rotate_left(node as usize % 2);
     Rules::on(SealedStore::new(store, RecordKeys::default().encryption(ring).unwrap()))
+}
+
+/// Opens a store whose connections may be cut while it is opened.
+async fn opened(address: &str) -> Arc<dyn Store> {
+    for _ in 0..20 {
+        match store::open(address).await {
+            Err(Error::Unavailable { .. }) => (),
+            result => return result.unwrap(),
+        }
+    }
+    panic!("{address} cannot be opened");
 }
 
 /// How much is done. With a fault less is enough.

@@ -6,7 +6,8 @@ use std::{fmt::Write as _, sync::Arc};
 use super::{
     engine::{Answer, Server, Statement},
     text::{
-        HEAD, SLOT, assignments, bytes, entry_values, head_columns, id, literal, lives, names_and_values, slot_columns,
+        Assigned, HEAD, SLOT, assignments, bytes, entry_values, head_columns, id, literal, lives, names_and_values,
+        slot_columns,
     },
     transact::{LOCKS, Transact, counted},
 };
@@ -53,14 +54,14 @@ impl Commit for Sender {
                     ("data", "X'1E'".to_owned()),
                     ("recent", "''".to_owned()),
                 ];
-                changed(name, ended.id, &assignments(&set), &relied, entry)
+                changed(name, ended.id, &assignments(&noted(set)), &relied, entry)
             }
             Plain::Head(record, relied, entry) => {
                 let mut set = head_columns(record);
                 for (_, value) in set.iter_mut().filter(|(column, value)| *column == "due_at" && value != "NULL") {
                     *value = format!("LEAST(COALESCE(due_at,{value}),{value})");
                 }
-                changed(name, record.info.id, &assignments(&set), &relied, entry)
+                changed(name, record.info.id, &assignments(&noted(set)), &relied, entry)
             }
         };
         let text = format!("{}{changed};{shown};COMMIT", self.pool.engine().begin());
@@ -119,7 +120,7 @@ impl Sender {
         let (name, of) = (&self.pool.engine().namespace, id(record.info.id));
         let user = record.info.user.as_deref().unwrap_or_default();
         let key = bytes(self.key.as_bytes());
-        let mut text = String::new();
+        let mut text = format!("{NOTHING_DONE};");
         let mut is_so = format!("value={key}");
         if let Some(revision) = revision {
             let lock = user_lock(&self.key, user).rem_euclid(LOCKS);
@@ -139,13 +140,13 @@ impl Sender {
         }
         let mut columns = slot_columns(&Slot::Open(Arc::new((*record).clone())));
         columns.push(("id", of.clone()));
-        let (names, values) = names_and_values(&columns);
+        let (names, values) = names_and_values(&noted(columns));
         write!(
             text,
-            "INSERT INTO {name}_slot {names} SELECT {values} FROM {name}_meta              WHERE name='partition_key' AND {is_so} LOCK IN SHARE MODE"
+            "INSERT INTO {name}_slot {names} SELECT {values} FROM {name}_meta \
+             WHERE name='partition_key' AND {is_so} LOCK IN SHARE MODE"
         )
         .expect("a string takes everything");
-        text.push_str(NOTE_WHETHER_DONE);
         if let Some(last) = signed_in {
             let ip = last.ip.map_or_else(|| "NULL".to_owned(), |ip| literal(ip.to_string().as_bytes()));
             let at = last.at.as_millis();
@@ -162,14 +163,24 @@ impl Sender {
     }
 }
 
-const NOTE_WHETHER_DONE: &str = ";SET @done=ROW_COUNT()";
+/// Whether a row was written is noted while it is. `ROW_COUNT()` would not do: once the client has gone, it is -1 after
+/// every statement.
+const NOTHING_DONE: &str = "SET @done=0";
+
+fn noted(mut set: Assigned) -> Assigned {
+    for (_, value) in set.iter_mut().filter(|(column, _)| ["revision", "ended_at"].contains(column)).take(1) {
+        *value = format!("IF(@done:=1,{value},{value})");
+    }
+    set
+}
+
 const SHOW_WHETHER_DONE: &str = "SELECT @done";
 
 type Names = super::super::address::Namespace;
 
 /// Changes one open slot, and tells the audit log.
 fn changed(name: &Names, of: SessionId, set: &str, relied: &Relied, entry: Option<&LogEntry>) -> (String, String) {
-    let mut text = format!("UPDATE {name}_slot SET {set} WHERE id={}{}{NOTE_WHETHER_DONE}", id(of), relied_on(relied));
+    let mut text = format!("{NOTHING_DONE};UPDATE {name}_slot SET {set} WHERE id={}{}", id(of), relied_on(relied));
     push_entry(&mut text, name, entry);
     (text, SHOW_WHETHER_DONE.to_owned())
 }
