@@ -32,6 +32,8 @@ pub mod head;
 mod key;
 mod memory;
 mod open;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod packed;
 mod pages;
 #[cfg(any(feature = "file", feature = "sqlite"))]
 mod place;

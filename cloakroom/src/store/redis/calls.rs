@@ -27,7 +27,7 @@ pub(super) static READ: LazyLock<Script> =
 
 impl Script {
     fn new(flags: &str, code: &str) -> Self {
-        let code = format!("#!lua{flags}\n{code}");
+        let code = format!("#!lua{flags}\n{}{code}", include_str!("lua/data.lua"));
         let digest = redis::Script::new(&code).get_hash().to_owned();
         Self { code, digest }
     }

@@ -45,7 +45,7 @@ impl Inner {
             for (_, place) in group {
                 let (ask, mut answer) = (&asks[*place], || answers.next().unwrap_or_default());
                 found[*place] = match ask {
-                    Ask::Session(id) => Found::Session(slot::of_hash(*id, answer(), answer())?),
+                    Ask::Session(id) => Found::Session(slot::whole(*id, answer(), answer())?),
                     Ask::Head(id) => Found::Session(slot::of_head(*id, answer(), answer())?),
                     Ask::User(_) => Found::User(slot::user(answer(), answer())?),
                     Ask::HeadsOf(..) => {
@@ -66,14 +66,13 @@ impl Inner {
 
     pub(super) async fn session(&self, id: SessionId) -> Result<Option<Slot>> {
         let group = id.partition().group();
-        let (mut hash, mut seen) = (cmd("HGETALL"), cmd("HMGET"));
-        hash.arg(self.keys.of_session(id));
+        let (hash, mut seen) = (self.whole(id, true), cmd("HMGET"));
         seen.arg(self.keys.of_group(OfGroup::Seen, group)).arg(STORE).arg(&keys::text(id)[..]);
         let call = Call::read_all(keys::slot_of_group(group), vec![hash, seen]);
         let [hash, seen]: [Value; 2] = self.servers.run(&call).await?.array()?.try_into().map_err(|_| LOOK)?;
         let [store, seen]: [Value; 2] = seen.array()?.try_into().map_err(|_| LOOK)?;
         self.check_store(store)?;
-        slot::of_hash(id, seen, hash)
+        slot::whole(id, seen, hash)
     }
 
     /// Slots of any groups, some at a time, each as it was at some moment.
@@ -98,18 +97,16 @@ impl Inner {
             for ((place, fields), seen) in places.iter().zip(answers).zip(seen) {
                 let id = ids[*place];
                 slots[*place] =
-                    if with_data { slot::of_hash(id, seen, fields)? } else { slot::of_head(id, seen, fields)? };
+                    if with_data { slot::whole(id, seen, fields)? } else { slot::of_head(id, seen, fields)? };
             }
         }
         Ok(slots)
     }
 
     fn whole(&self, id: SessionId, with_data: bool) -> Cmd {
-        let mut command = cmd(if with_data { "HGETALL" } else { "HMGET" });
+        let mut command = cmd("HMGET");
         command.arg(self.keys.of_session(id));
-        if !with_data {
-            command.arg(&slot::HEAD);
-        }
+        if with_data { command.arg(&slot::WHOLE) } else { command.arg(&slot::HEAD) };
         command
     }
 
@@ -221,11 +218,8 @@ impl<'a> Look<'a> {
     fn session(&mut self, id: SessionId, with_data: bool) {
         self.keys.push(self.inner.keys.of_session(id));
         let number = self.keys.len();
-        if with_data {
-            self.add_numbered("HGETALL", number, &[]);
-        } else {
-            self.add_numbered("HMGET", number, &slot::HEAD.map(str::as_bytes));
-        }
+        let fields = if with_data { &slot::WHOLE[..] } else { &slot::HEAD };
+        self.add_numbered("HMGET", number, &fields.iter().map(|field| field.as_bytes()).collect::<Vec<_>>());
     }
 
     fn list(&mut self, from: &[u8], to: &[u8], most: usize) {

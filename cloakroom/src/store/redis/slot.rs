@@ -7,7 +7,7 @@
 //! | `h` | head | its text, as [`head`](crate::store::head) makes it; a sealed one behind `!`, its columns and a line break |
 //! | `v` | row | what the scripts compare: revision, idle timeout, absolute end, `1` if it counts for its user or else `0`; version, bytes of keys and values, the ids of the latest transactions that changed or ended it, 8 bytes each |
 //! | `p` | place | its [`Place`], and its [idempotency key](try_of), if any |
-//! | `.KEY` | data | the value of a key |
+//! | `d` | data | [in one piece](crate::store::packed) |
 //! | `w`, `e` | | of an ended one, in place of `v`, `p` and the data: its row, and how it ended |
 //!
 //! When it was last seen lies in the hash of its group, so that a touch does not change what clients may cache of it.
@@ -24,12 +24,13 @@ use super::{
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    data::{Data, Json},
+    data::Data,
     error::Result,
     record::{RecentChanges, Record, SessionInfo},
     store::{
         LastSignIn, head,
         head::Beside,
+        packed,
         slots::{Columns, EndedSlot, LogEntry, Slot, UserSlot},
     },
     token::{Digest, PartitionKey, SessionId},
@@ -37,6 +38,8 @@ use crate::{
 
 /// The fields of a head, in the order in which [`of_head`] wants them.
 pub(super) const HEAD: [&str; 4] = ["h", "v", "w", "e"];
+/// Those of a slot, as [`whole`] wants them.
+pub(super) const WHOLE: [&str; 5] = ["h", "v", "w", "e", "d"];
 
 /// What a session's slot has of its head.
 pub(super) struct Row {
@@ -84,36 +87,23 @@ pub(super) fn or_empty<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// The slot with its data, from when it was last seen and the whole hash.
-pub(super) fn of_hash(id: SessionId, seen: Value, hash: Value) -> Result<Option<Slot>> {
-    let mut found = Found::default();
-    let mut data = Vec::new();
-    let mut parts = hash.array()?.into_iter();
-    while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-        let (name, value) = (name.bytes()?, value.bytes()?);
-        match name.as_slice() {
-            b"h" => found.head = Some(value),
-            b"v" | b"w" => found.row = Some(value),
-            b"e" => found.ending = Some(value),
-            b"p" => {}
-            [b'.', key @ ..] => data.push((text(key.to_vec())?.into(), Json::from_stored(text(value)?))),
-            _ => return Err(Damaged("a field of a session").into()),
-        }
-    }
-    found.slot(id, seen, data.into_iter().collect())
+/// The slot with its data, from when it was last seen and the fields that make it [`WHOLE`].
+pub(super) fn whole(id: SessionId, seen: Value, fields: Value) -> Result<Option<Slot>> {
+    let [head, open, ended, ending, data]: [Value; 5] = fields.array()?.try_into().map_err(|_| FIELDS)?;
+    let data = match data.optional_bytes()? {
+        Some(stored) => packed::read(&stored).ok_or(Damaged("the data of a session"))?,
+        None => Data::new(),
+    };
+    Found::of([head, open, ended, ending])?.slot(id, seen, data)
 }
 
 /// The slot without data, from when it was last seen and the fields of its [`HEAD`].
 pub(super) fn of_head(id: SessionId, seen: Value, fields: Value) -> Result<Option<Slot>> {
-    let [head, open, ended, ending]: [Value; 4] =
-        fields.array()?.try_into().map_err(|_| Damaged("the fields of a session"))?;
-    let row = open.optional_bytes()?;
-    let row = if row.is_some() { row } else { ended.optional_bytes()? };
-    let found = Found { head: head.optional_bytes()?, row, ending: ending.optional_bytes()? };
-    found.slot(id, seen, Data::new())
+    Found::of(fields.array()?.try_into().map_err(|_| FIELDS)?)?.slot(id, seen, Data::new())
 }
 
-#[derive(Default)]
+const FIELDS: Damaged = Damaged("the fields of a session");
+
 struct Found {
     head: Option<Vec<u8>>,
     row: Option<Vec<u8>>,
@@ -121,6 +111,12 @@ struct Found {
 }
 
 impl Found {
+    fn of([head, open, ended, ending]: [Value; 4]) -> Result<Self> {
+        let row = open.optional_bytes()?;
+        let row = if row.is_some() { row } else { ended.optional_bytes()? };
+        Ok(Self { head: head.optional_bytes()?, row, ending: ending.optional_bytes()? })
+    }
+
     fn slot(self, id: SessionId, seen: Value, data: Data) -> Result<Option<Slot>> {
         let (head, row) = match (self.head, self.row) {
             (Some(head), Some(row)) => (head, row),

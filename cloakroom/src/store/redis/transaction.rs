@@ -1,6 +1,6 @@
 //! Transactions: how one becomes a call of the script, and what its answer means.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use redis::Value;
 
@@ -18,18 +18,18 @@ use crate::{
     error::{Error, Result},
     record::Record,
     store::{
-        head,
-        slots::{Committed, DataChange, Expect, Outcome, SeenAt, Slot, Transaction, Write},
+        head, packed,
+        slots::{Committed, DataChange, Expect, Known, Outcome, SeenAt, Slot, Transaction, Write},
     },
     token::{PartitionKey, SessionId},
 };
 
 impl Inner {
-    pub(super) fn call(&self, group: u16, body: &Body<'_>, fit: Fit) -> Call {
+    pub(super) fn call(&self, group: u16, body: &Body, fit: Fit) -> Call {
         Call::script(keys::slot_of_group(group), self.run(group, body, fit))
     }
 
-    fn run(&self, group: u16, body: &Body<'_>, fit: Fit) -> Run {
+    fn run(&self, group: u16, body: &Body, fit: Fit) -> Run {
         let mut keys = Texts::default();
         for what in OfGroup::ALL.iter().take(body.of_group) {
             keys.push(self.keys.of_group(*what, group));
@@ -50,6 +50,7 @@ impl Inner {
     }
 
     async fn commit_one(&self, transaction: &Transaction, again: bool) -> Result<Outcome> {
+        packed::check(transaction)?;
         let group = self.group_of(transaction)?;
         let body = Body::of(transaction, group, &self.keys, &self.partition_key);
         let waits = transaction.writes.iter().any(waits_for_replicas).then(|| self.keys.wait(group));
@@ -75,27 +76,18 @@ impl Inner {
 
     /// A change of data alone, as the script for that takes it.
     fn update(&self, transaction: &Transaction, group: u16) -> Option<Run> {
-        /// So many fields are few.
-        const MOST: usize = 1000;
         let Transaction { id: transaction_id, now, relies_on, writes, log } = transaction;
         let [Write::Data { id, change, known }] = writes.as_slice() else { return None };
-        let touched = change.set.len() + change.remove.len() + relies_on.len();
-        if !log.is_empty() || change.remove_all || change.set.is_empty() || touched > MOST {
+        if !log.is_empty() || change.remove_all || change.set.is_empty() {
             return None;
         }
-        let fields: Vec<&str> = change.set.keys().map(|key| &**key).chain(removed(change)).collect();
-        let (mut lives, mut most, mut others, mut compared) = (false, usize::MAX, Vec::new(), Vec::new());
+        let (mut lives, mut most, mut compared) = (false, usize::MAX, Vec::new());
         for expect in relies_on {
             match expect {
                 Expect::Live(other) if other == id => lives = true,
                 Expect::DataAtMost(other, bytes) if other == id => most = most.min(*bytes),
                 Expect::Value(other, key, value) if other == id => {
-                    let place = fields.iter().chain(&others).position(|field| *field == &**key);
-                    let place = place.unwrap_or_else(|| {
-                        others.push(&**key);
-                        fields.len() + others.len() - 1
-                    });
-                    compared.push((place + 1, value.as_ref().map_or("", |value| value.as_str())));
+                    compared.push((value.is_some(), packed::relied_on(key, value.as_ref())));
                 }
                 _ => return None,
             }
@@ -106,17 +98,9 @@ impl Inner {
         let (mut keys, mut arguments) = (Texts::default(), Texts::default());
         keys.push(self.keys.of_group(OfGroup::Seen, group)).push(self.keys.of_session(*id));
         arguments.push(self.identity()).push(transaction_id.to_be_bytes()).number(now.as_millis());
-        arguments.push(keys::text(*id)).number(most).number(bytes_set(change));
-        arguments.push(known.map_or_else(String::new, |known| format!("{} {}", known.version, known.revision)));
-        arguments.number(change.set.len()).number(fields.len() - change.set.len()).number(others.len());
-        for field in fields.iter().chain(&others) {
-            arguments.push_parts(&[b".", field.as_bytes()]);
-        }
-        for value in change.set.values() {
-            arguments.push(value.as_str());
-        }
-        for (place, value) in compared {
-            arguments.number(place).push(value);
+        arguments.push(keys::text(*id)).number(most).push(known_text(*known)).push(packed::changes(change));
+        for (is_there, entry) in compared {
+            arguments.flag(is_there).push(entry);
         }
         Some(Run { script: &UPDATE, keys, arguments })
     }
@@ -256,7 +240,7 @@ fn conflict(shown: Option<SessionId>, answer: Vec<Value>) -> Result<Option<Slot>
 
 fn body_of(id: SessionId, body: Value) -> Result<Option<Slot>> {
     let [seen, hash]: [Value; 2] = body.array()?.try_into().map_err(|_| Damaged("a slot"))?;
-    slot::of_hash(id, seen, hash)
+    slot::whole(id, seen, hash)
 }
 
 fn committed(transaction: &Transaction, answer: Vec<Value>) -> Result<Outcome> {
@@ -277,20 +261,19 @@ fn committed(transaction: &Transaction, answer: Vec<Value>) -> Result<Outcome> {
 }
 
 /// The arguments of the script, in the making.
-pub(super) struct Body<'a> {
+pub(super) struct Body {
     id: u64,
     now: Timestamp,
     /// How many of the group's keys are named.
     of_group: usize,
     sessions: Vec<SessionId>,
     numbers: HashMap<SessionId, usize>,
-    /// Of each session, what it must be, and the fields to look at besides those of every slot.
-    looks: Vec<(&'static str, Texts)>,
+    /// Of each session, what it must be.
+    states: Vec<&'static str>,
     names_users: bool,
     mark: [String; 3],
     checks: Counted,
     writes: Counted,
-    touched: BTreeMap<SessionId, HashMap<&'a str, usize>>,
 }
 
 #[derive(Default)]
@@ -306,10 +289,7 @@ impl Counted {
     }
 }
 
-impl<'a> Body<'a> {
-    /// Fields of every slot, which come first.
-    const OF_SLOT: usize = 4;
-
+impl Body {
     pub(super) fn new(id: u64, now: Timestamp) -> Self {
         Self {
             id,
@@ -317,16 +297,15 @@ impl<'a> Body<'a> {
             of_group: OfGroup::Seen as usize,
             sessions: Vec::new(),
             numbers: HashMap::new(),
-            looks: Vec::new(),
+            states: Vec::new(),
             names_users: false,
             mark: Default::default(),
             checks: Counted::default(),
             writes: Counted::default(),
-            touched: BTreeMap::new(),
         }
     }
 
-    fn of(transaction: &'a Transaction, group: u16, keys: &Keys, key: &PartitionKey) -> Self {
+    fn of(transaction: &Transaction, group: u16, keys: &Keys, key: &PartitionKey) -> Self {
         let Transaction { id, now, relies_on, writes, log } = transaction;
         let mut body = Self::new(*id, *now);
         if !log.is_empty() {
@@ -344,7 +323,7 @@ impl<'a> Body<'a> {
         body.mark = writes.first().map(|write| body.mark_of(write)).unwrap_or_default();
         for write in writes {
             match write {
-                Write::Data { id, change, .. } => body.look_at(*id, change),
+                Write::Data { id, change, .. } => body.change(*id, change),
                 Write::Create(record) => body.must_be("empty", record.info.id),
                 Write::Head(record) => body.must_be("open", record.info.id),
                 Write::End(ended) => body.must_be("open", ended.id),
@@ -385,8 +364,8 @@ impl<'a> Body<'a> {
         let mut arguments = Texts::default();
         arguments.push(identity).push(self.id.to_be_bytes()).number(self.now.as_millis());
         arguments.number(self.of_group);
-        for (id, (state, fields)) in self.sessions.iter().zip(&self.looks) {
-            arguments.push(keys::text(*id)).push(state).number(fields.len()).append(fields);
+        for (id, state) in self.sessions.iter().zip(&self.states) {
+            arguments.push(keys::text(*id)).push(state);
         }
         for Counted { count, texts } in [&self.checks, &self.writes] {
             arguments.number(count).append(texts);
@@ -403,7 +382,7 @@ impl<'a> Body<'a> {
         let number = *self.numbers.entry(id).or_insert(next);
         if number == next {
             self.sessions.push(id);
-            self.looks.push(("", Texts::default()));
+            self.states.push("");
         }
         number
     }
@@ -427,12 +406,12 @@ impl<'a> Body<'a> {
     /// That the slot is `open`, `ended` or `empty`.
     pub(super) fn must_be(&mut self, state: &'static str, id: SessionId) {
         let session = self.session(id);
-        let look = &mut self.looks[session - 1].0;
-        if look.is_empty() {
-            *look = state;
-        } else if *look != state {
+        let known = &mut self.states[session - 1];
+        if known.is_empty() {
+            *known = state;
+        } else if *known != state {
             // It cannot be both.
-            *look = "neither";
+            *known = "neither";
         }
     }
 
@@ -441,20 +420,13 @@ impl<'a> Body<'a> {
         self.checks.add().push(kind).number(session).number(value);
     }
 
-    /// What a change sets and removes is looked at, so that the size of the data can be told.
-    fn look_at(&mut self, id: SessionId, change: &'a DataChange) {
+    /// Data are merged before they are compared with what they may be at most.
+    fn change(&mut self, id: SessionId, change: &DataChange) {
         let session = self.session(id);
-        let fields = &mut self.looks[session - 1].1;
-        let touched = self.touched.entry(id).or_default();
-        for key in change.set.keys().map(|key| &**key).chain(removed(change)) {
-            fields.push_parts(&[b".", key.as_bytes()]);
-            touched.insert(key, Self::OF_SLOT + fields.len());
-        }
-        let last = Self::OF_SLOT + fields.len();
-        self.checks.add().push("change").number(session).number(bytes_set(change)).flag(change.remove_all).number(last);
+        self.checks.add().push("change").number(session).push(packed::changes(change)).flag(change.remove_all);
     }
 
-    fn expect(&mut self, expect: &'a Expect, group: u16, keys: &Keys, key: &PartitionKey) {
+    fn expect(&mut self, expect: &Expect, group: u16, keys: &Keys, key: &PartitionKey) {
         match expect {
             Expect::Live(id) => self.check("live", *id, ""),
             Expect::Head(id, revision) => self.check("revision", *id, revision),
@@ -462,16 +434,10 @@ impl<'a> Body<'a> {
             Expect::DataAtMost(id, most) => self.check("most", *id, most),
             Expect::NotSeenSince(id, at) => self.check("unseen", *id, at.as_millis()),
             Expect::Empty(id) => self.must_be("empty", *id),
-            Expect::Value(id, name, value) => {
+            Expect::Value(id, key, value) => {
                 let session = self.session(*id);
-                let fields = &mut self.looks[session - 1].1;
-                let place = *self.touched.entry(*id).or_default().entry(&**name).or_insert_with(|| {
-                    fields.push_parts(&[b".", name.as_bytes()]);
-                    Self::OF_SLOT + fields.len()
-                });
-                // No JSON text is empty.
-                let value = value.as_ref().map_or("", |value| value.as_str());
-                self.checks.add().push("value").number(session).number(place).push(value);
+                let entry = packed::relied_on(key, value.as_ref());
+                self.checks.add().push("value").number(session).push(entry).flag(value.is_some());
             }
             Expect::User(user, revision) => {
                 self.names_users = true;
@@ -515,18 +481,9 @@ impl<'a> Body<'a> {
                 let texts = self.writes.add().push("head").number(session).push(&row.lead);
                 texts.push(&row.head).push(due).push(row.standing());
             }
-            Write::Data { id, change, known } => {
+            Write::Data { id, known, .. } => {
                 let session = self.session(*id);
-                let known = known.map_or_else(String::new, |known| format!("{} {}", known.version, known.revision));
-                let gone: Vec<_> = removed(change).collect();
-                let texts = self.writes.add().push("data").number(session).push(known).flag(change.remove_all);
-                texts.number(2 * change.set.len()).number(gone.len());
-                for (key, value) in &change.set {
-                    texts.push_parts(&[b".", key.as_bytes()]).push(value.as_str());
-                }
-                for key in gone {
-                    texts.push_parts(&[b".", key.as_bytes()]);
-                }
+                self.writes.add().push("data").number(session).push(known_text(*known));
             }
             Write::End(ended) => {
                 let session = self.session(ended.id);
@@ -571,10 +528,7 @@ impl<'a> Body<'a> {
         let due = slot::or_empty(record.due_at().map(Timestamp::as_millis));
         let texts = self.writes.add().push("create").number(session).number(info.last_seen_at.as_millis());
         texts.push(due).push(row.standing()).push(&row.head);
-        texts.push(row.whole(info.version, record.data.size(), None)).number(2 * record.data.len());
-        for (key, value) in record.data.iter() {
-            texts.push_parts(&[b".", key.as_bytes()]).push(value.as_str());
-        }
+        texts.push(row.whole(info.version, record.data.size(), None)).push(packed::stored(&record.data));
     }
 
     fn import(&mut self, slot: &Slot, key: &PartitionKey) {
@@ -615,12 +569,7 @@ impl<'a> Body<'a> {
     }
 }
 
-fn bytes_set(change: &DataChange) -> usize {
-    change.set.iter().map(|(key, value)| crate::data::entry_size(key, value.as_str())).sum()
-}
-
-/// Keys that go and are not set anew.
-fn removed(change: &DataChange) -> impl Iterator<Item = &str> {
-    let gone = change.remove.iter().filter(|key| !change.set.contains_key(*key));
-    gone.filter(|_| !change.remove_all).map(|key| &**key)
+/// As the scripts compare it with the slot; empty where the answer shall hold the slot.
+fn known_text(known: Option<Known>) -> String {
+    known.map_or_else(String::new, |known| format!("{} {}", known.version, known.revision))
 }

@@ -1,7 +1,7 @@
 //! SQL databases.
 //!
 //! What PostgreSQL and MariaDB have in common stands here: [connections](pool), [what travels together](flight), [how data
-//! are kept](values) and [what rows mean](rows).
+//! are kept](super::packed) and [what rows mean](rows).
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod address;
@@ -25,8 +25,9 @@ mod postgres;
 mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-mod values;
+use super::packed as values;
 
 #[cfg(feature = "mysql")]
 pub use mysql::MysqlStore;

@@ -19,12 +19,11 @@ end
 
 local slots, ids, broken = {}, { 'store' }, false
 for n = 1, #KEYS - OF_GROUP do
-  local key, id, state, first = KEYS[OF_GROUP + n], ARGV[at + 1], ARGV[at + 2], at + 4
-  at = at + 3 + ARGV[at + 3]
-  local found = call('HMGET', key, 'v', 'w', 'p', 'h', unpack(ARGV, first, math.min(at, first + PORTION)))
-  portions('HMGET', key, ARGV, first + PORTION + 1, at, found)
+  local key, id, state = KEYS[OF_GROUP + n], ARGV[at + 1], ARGV[at + 2]
+  at = at + 2
+  local found = call('HMGET', key, 'v', 'w', 'p', 'h', 'd')
   local lead, revision, idle, ends, version, size, changes = match(found[1] or found[2] or '', ROW)
-  slots[n] = { key = key, id = id, first = first, found = found, there = lead, open = found[1], place = found[3], head = found[4],
+  slots[n] = { key = key, id = id, there = lead, open = found[1], place = found[3], head = found[4], data = found[5],
     lead = lead, revision = revision, idle = idle, ends = ends, version = version, size = size, changes = changes }
   ids[n + 1], broken = id, broken or state ~= '' and state ~= (found[1] and 'open' or lead and 'ended' or 'empty')
 end
@@ -36,7 +35,7 @@ local function lives(id, time, idle, ends)
   return (not unused or NOW < unused) and (ends == '' or NOW < ends + 0)
 end
 local function of_user(user) return match(call('HGET', USERS, user) or '0', '^%d+') end
-local function body(n) return { seen[n + 1], call('HGETALL', slots[n].key) } end
+local function body(n) return { seen[n + 1], whole(slots[n].key) } end
 
 local function known(changes)
   local found = string.find(changes, ID, 1, true)
@@ -72,15 +71,13 @@ for _ = 1, broken and 0 or ARGV[at] do
     at, holds = at + 2, living == count
   elseif not s.open then holds = false
   elseif kind == 'live' then holds = lives(s.id, seen[n + 1], s.idle, s.ends)
-  elseif kind == 'value' then at, holds = at + 1, (s.found[value + 0] or '') == ARGV[at + 1]
+  elseif kind == 'value' then at, holds = at + 1, (string.find(s.data, value, 1, true) and '1' or '0') == ARGV[at + 1]
   elseif kind == 'unseen' then holds = seen[n + 1] + 0 <= value + 0
   elseif kind == 'most' then holds = (s.after or s.size) + 0 <= math.max(value, s.size)
-  elseif kind == 'change' then -- so many bytes are set; before it all fields go, or those found from the 5th to the last
-    local all, last = ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
-    at, s.after, holds = at + 2, value + (all and 0 or s.size), true
-    for field = all and last + 1 or 5, last do
-      if s.found[field] then s.after = s.after - #s.found[field] - #ARGV[s.first + field - 5] + 1 end
-    end
+  elseif kind == 'change' then -- before it all data go, or none
+    local all = ARGV[at + 1] == '1'
+    s.merged, s.after = merged(all and '\30' or s.data, all and 0 or s.size, value)
+    at, holds = at + 1, true
   else holds = s[kind] == value end -- revision or version
   if not holds then broken = true break end
 end
@@ -109,21 +106,15 @@ for _ = 1, ARGV[at] do
   local s = slots[tonumber(n)]
   at = at + 3
   if kind == 'data' then
-    local all, first, set = ARGV[at + 1] == '1', at + 4, at + 3 + ARGV[at + 2]
-    local gone = set + ARGV[at + 3]
-    at, answers[#answers + 1] = gone, seen[n + 1]
+    answers[#answers + 1] = seen[n + 1]
     if value ~= s.version .. ' ' .. s.revision then bodies[#answers] = n + 0 end
     s.version, s.size = string.format('%.0f', s.version + 1), string.format('%.0f', s.after)
     s.changes = sub(s.changes .. ID, -KEPT)
-    if all then call('DEL', s.key) call('HSET', s.key, 'h', s.head, 'p', s.place) end
-    call('HSET', s.key, 'v', row(s), unpack(ARGV, first, math.min(set, first + PORTION - 1)))
-    portions('HSET', s.key, ARGV, first + PORTION, set)
-    portions('HDEL', s.key, ARGV, set + 1, gone)
+    call('HSET', s.key, 'v', row(s), 'd', s.merged)
   elseif kind == 'create' then -- last-seen; when it is due, where it stands, its head, its row, its data
-    local due, place, first = ARGV[at + 1], ARGV[at + 2], at + 6
-    at = at + 5 + ARGV[at + 5]
-    call('HSET', s.key, 'h', ARGV[first - 3], 'p', place, 'v', ARGV[first - 2], unpack(ARGV, first, math.min(at, first + PORTION - 1)))
-    portions('HSET', s.key, ARGV, first + PORTION, at)
+    local due, place = ARGV[at + 1], ARGV[at + 2]
+    call('HSET', s.key, 'h', ARGV[at + 3], 'p', place, 'v', ARGV[at + 4], 'd', ARGV[at + 5])
+    at = at + 5
     call('HSET', SEEN, s.id, value)
     enter(s, place, due)
   elseif kind == 'head' then -- its revision and deadlines; the text, when it is due, where it stands

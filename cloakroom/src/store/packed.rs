@@ -1,4 +1,5 @@
-//! Data as the servers keep them: JSON text byte for byte between characters that neither a key nor JSON text has.
+//! Data in one piece, as servers keep and merge them: JSON text byte for byte between characters that neither a key nor JSON
+//! text has.
 
 use std::sync::Arc;
 
@@ -9,12 +10,12 @@ use crate::{
 };
 
 /// Ends a value, and stands before the first key.
-pub(in crate::store::sql) const END: u8 = 0x1e;
+pub(in crate::store) const END: u8 = 0x1e;
 /// Stands between a key and its value.
-pub(in crate::store::sql) const IS: u8 = 0x1f;
+pub(in crate::store) const IS: u8 = 0x1f;
 
 /// All of it.
-pub(in crate::store::sql) fn stored(data: &Data) -> Vec<u8> {
+pub(in crate::store) fn stored(data: &Data) -> Vec<u8> {
     let mut stored = Vec::with_capacity(1 + data.size() + 2 * data.len());
     stored.push(END);
     data.iter().for_each(|(key, value)| push(&mut stored, key, value.as_str()));
@@ -22,7 +23,7 @@ pub(in crate::store::sql) fn stored(data: &Data) -> Vec<u8> {
 }
 
 /// A change, where a key without a value goes.
-pub(in crate::store::sql) fn changes(change: &DataChange) -> Vec<u8> {
+pub(in crate::store) fn changes(change: &DataChange) -> Vec<u8> {
     let mut changes = Vec::with_capacity(64);
     change.remove.iter().for_each(|key| push(&mut changes, key, ""));
     change.set.iter().for_each(|(key, value)| push(&mut changes, key, value.as_str()));
@@ -30,7 +31,7 @@ pub(in crate::store::sql) fn changes(change: &DataChange) -> Vec<u8> {
 }
 
 /// What is stored if the key has this value, or not stored if it has none.
-pub(in crate::store::sql) fn relied_on(key: &str, value: Option<&Json>) -> Vec<u8> {
+pub(in crate::store) fn relied_on(key: &str, value: Option<&Json>) -> Vec<u8> {
     let mut entry = vec![END];
     if let Some(value) = value {
         push(&mut entry, key, value.as_str());
@@ -49,7 +50,7 @@ fn push(stored: &mut Vec<u8>, key: &str, value: &str) {
 }
 
 /// Data that were stored; none if they cannot have been.
-pub(in crate::store::sql) fn read(stored: &[u8]) -> Option<Data> {
+pub(in crate::store) fn read(stored: &[u8]) -> Option<Data> {
     let entries = stored.strip_prefix(&[END])?;
     let entries = entries.split_inclusive(|byte| *byte == END).map(|entry| {
         let entry = entry.strip_suffix(&[END])?;
@@ -61,7 +62,7 @@ pub(in crate::store::sql) fn read(stored: &[u8]) -> Option<Data> {
 }
 
 /// Refuses what could not be told apart again. No application can use such a key.
-pub(in crate::store::sql) fn check(transaction: &Transaction) -> Result<()> {
+pub(in crate::store) fn check(transaction: &Transaction) -> Result<()> {
     for write in &transaction.writes {
         match write {
             Write::Create(record) | Write::Import(Slot::Open(record)) => {
