@@ -7,11 +7,11 @@ use std::{future::poll_fn, task::Poll};
 
 use crate::{
     clock::Timestamp,
-    data::{Data, Json},
+    data::Data,
     record::{RecentChanges, Record},
     store::{
         LastSignIn,
-        slots::{Committed, DataChange, EndedSlot, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
+        slots::{Committed, EndedSlot, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
     },
     token::{Digest, Partition, SessionId},
 };
@@ -167,25 +167,18 @@ impl<T: Tables> Seen<'_, T> {
     }
 
     fn holds(&mut self, expect: &Expect, transaction: &Transaction) -> Result<bool, T::Fault> {
-        let now = transaction.now;
         match expect {
-            Expect::Live(id) => self.is_open(*id, |record| record.info.expiry(now).is_none()),
-            Expect::Head(id, revision) => self.is_open(*id, |record| record.revision == *revision),
-            Expect::Version(id, version) => self.is_open(*id, |record| record.info.version == *version),
-            Expect::Value(id, key, value) => {
-                self.is_open(*id, |record| record.data.get(key) == value.as_ref().map(Json::as_ref))
+            Expect::Live(id)
+            | Expect::Head(id, _)
+            | Expect::Version(id, _)
+            | Expect::Value(id, ..)
+            | Expect::DataAtMost(id, _)
+            | Expect::NotSeenSince(id, _) => {
+                self.is_open(*id, |record| expect.is_so_of(record, transaction) == Some(true))
             }
-            Expect::DataAtMost(id, most) => {
-                let change = transaction.writes.iter().find_map(|write| match write {
-                    Write::Data { id: changed, change, .. } if changed == id => Some(change),
-                    _ => None,
-                });
-                self.is_open(*id, |record| change.is_none_or(|change| merged(&record.data, change, *most).is_some()))
-            }
-            Expect::NotSeenSince(id, at) => self.is_open(*id, |record| record.info.last_seen_at <= *at),
             Expect::Empty(id) => Ok(self.slot(*id)?.is_none()),
             Expect::User(name, revision) => Ok(self.tables.user(name)?.map_or(0, |slot| slot.revision) == *revision),
-            Expect::Count(name, count) => Ok(self.tables.count(name, now)? == *count),
+            Expect::Count(name, count) => Ok(self.tables.count(name, transaction.now)? == *count),
             Expect::Try(partition, key, id) => Ok(self.tables.started_with(*partition, key)? == *id),
         }
     }
@@ -224,7 +217,7 @@ impl<T: Tables> Seen<'_, T> {
                     known.is_some_and(|known| (known.version, known.revision) == (there.info.version, there.revision));
                 let (mut record, seen) = (Record::clone(there), there.info.last_seen_at);
                 let before = record.data.clone();
-                if let Some(data) = merged(&before, change, usize::MAX) {
+                if let Some(data) = change.applied_to(&before, usize::MAX) {
                     record.data = data;
                 }
                 record.info.version += 1;
@@ -272,13 +265,6 @@ impl<T: Tables> Seen<'_, T> {
             None => None,
         }))
     }
-}
-
-/// The data after a change; `None` if they would be larger than before and than `most` bytes.
-fn merged(data: &Data, change: &DataChange, most: usize) -> Option<Data> {
-    let DataChange { remove_all, remove, set } = change;
-    let mut data = data.clone();
-    data.change(*remove_all, remove, set, most).is_ok().then_some(data)
 }
 
 /// Whether a transaction takes no room on the disk for long: it ends sessions, or settles something about users.

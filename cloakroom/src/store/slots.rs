@@ -324,6 +324,29 @@ pub enum Expect {
     Try(Partition, Digest, Option<SessionId>),
 }
 
+impl Expect {
+    /// Whether it is so of an open slot; `None` where it is not about the slot of one session.
+    #[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn is_so_of(&self, record: &Record, transaction: &Transaction) -> Option<bool> {
+        Some(match self {
+            Self::Live(_) => record.info.expiry(transaction.now).is_none(),
+            Self::Head(_, revision) => record.revision == *revision,
+            Self::Version(_, version) => record.info.version == *version,
+            Self::Value(_, key, value) => record.data.get(key) == value.as_ref().map(Json::as_ref),
+            Self::DataAtMost(id, most) => {
+                let change = transaction.writes.iter().find_map(|write| match write {
+                    Write::Data { id: changed, change, .. } if changed == id => Some(change),
+                    _ => None,
+                });
+                change.is_none_or(|change| change.applied_to(&record.data, *most).is_some())
+            }
+            Self::NotSeenSince(_, at) => record.info.last_seen_at <= *at,
+            Self::Empty(_) => false,
+            Self::User(..) | Self::Count(..) | Self::Try(..) => return None,
+        })
+    }
+}
+
 /// One write of a transaction.
 #[derive(Clone, Debug)]
 pub enum Write {
@@ -366,6 +389,25 @@ pub struct DataChange {
     pub remove: BTreeSet<Arc<str>>,
     /// Keys that get a value.
     pub set: BTreeMap<Arc<str>, Json>,
+}
+
+impl DataChange {
+    /// Data after it; `None` if they would be larger than before and than `most` bytes.
+    #[cfg(any(feature = "file", feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn applied_to(&self, data: &crate::data::Data, most: usize) -> Option<crate::data::Data> {
+        let Self { remove_all, remove, set } = self;
+        let mut data = data.clone();
+        data.change(*remove_all, remove, set, most).is_ok().then_some(data)
+    }
+
+    /// Whether a key cannot have this value right behind it.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) fn contradicts(&self, key: &str, value: Option<&Json>) -> bool {
+        match self.set.get(key) {
+            Some(set) => value != Some(set),
+            None => value.is_some() && (self.remove_all || self.remove.contains(key)),
+        }
+    }
 }
 
 /// What a caller knows of a slot.

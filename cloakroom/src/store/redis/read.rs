@@ -106,7 +106,11 @@ impl Inner {
     fn whole(&self, id: SessionId, with_data: bool) -> Cmd {
         let mut command = cmd("HMGET");
         command.arg(self.keys.of_session(id));
-        if with_data { command.arg(&slot::WHOLE) } else { command.arg(&slot::HEAD) };
+        if with_data {
+            command.arg(&slot::WHOLE)
+        } else {
+            command.arg(&slot::HEAD)
+        };
         command
     }
 

@@ -26,9 +26,6 @@ mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-use super::packed as values;
-
 #[cfg(feature = "mysql")]
 pub use mysql::MysqlStore;
 #[cfg(feature = "postgres")]

@@ -1,11 +1,11 @@
 //! Transactions that happen often, taken apart: what each relies on, as a plain statement can say it.
 
-use super::{flight::session_of, rows::now, values};
+use super::{flight::session_of, rows::now};
 use crate::{
     ended::Ended,
     record::Record,
     store::{
-        LastSignIn,
+        LastSignIn, packed,
         slots::{DataChange, Expect, Known, LogEntry, Transaction, Write},
     },
     token::SessionId,
@@ -168,8 +168,8 @@ impl<'a> Update<'a> {
                     update.revision = Some(revision.cast_signed());
                 }
                 Expect::Version(_, version) if update.version.is_none() => update.version = Some(version.cast_signed()),
-                Expect::Value(_, key, Some(value)) => update.present.push(values::relied_on(key, Some(value))),
-                Expect::Value(_, key, None) => update.absent.push(values::relied_on(key, None)),
+                Expect::Value(_, key, Some(value)) => update.present.push(packed::relied_on(key, Some(value))),
+                Expect::Value(_, key, None) => update.absent.push(packed::relied_on(key, None)),
                 Expect::DataAtMost(_, most) => update.most = update.most.min(i64::try_from(*most).unwrap_or(i64::MAX)),
                 _ => return None,
             }

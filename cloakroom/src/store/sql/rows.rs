@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::Error as SqlError;
 
-use super::values;
 use crate::{
     clock::Timestamp,
     data::Data,
@@ -13,6 +12,7 @@ use crate::{
     store::{
         LastSignIn,
         head::{self, Beside},
+        packed,
         slots::{Columns, Slot, UserSlot},
     },
     token::SessionId,
@@ -105,7 +105,7 @@ pub(super) fn recent_column(changes: &RecentChanges, version: u64) -> Vec<u8> {
 
 fn data(row: &impl SqlRow, column: usize, id: SessionId) -> Result<Data> {
     let Some(stored) = row.bytes(column)? else { return Ok(Data::new()) };
-    values::read(&stored).ok_or_else(|| damaged(format_args!("data of session {id}")))
+    packed::read(&stored).ok_or_else(|| damaged(format_args!("data of session {id}")))
 }
 
 /// A user's slot, in the columns that [`slot`] has for a session's.

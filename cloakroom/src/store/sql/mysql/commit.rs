@@ -5,6 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use super::{
     engine::{Answer, Server, Statement},
+    reads::Reader,
     text::{
         Assigned, HEAD, SLOT, assignments, bytes, entry_values, head_columns, id, literal, lives, names_and_values,
         slot_columns,
@@ -13,15 +14,17 @@ use super::{
 };
 use crate::{
     error::Result,
+    record::Record,
     store::{
         head,
         key::AdoptableKey,
-        slots::{Committed, DataChange, LogEntry, Outcome, Slot, Transaction, Write},
+        packed,
+        slots::{Committed, DataChange, Known, LogEntry, Outcome, Slot, Transaction, Write},
         sql::{
-            flight::{Commit, State, user_lock},
+            flight::{Commit, State, told_by, user_lock},
             plain::{Plain, Relied, Start, Update},
             pool::Pool,
-            rows, values,
+            rows,
         },
     },
     token::SessionId,
@@ -31,13 +34,19 @@ use crate::{
 pub(super) struct Sender {
     pub(super) pool: Arc<Pool<Server>>,
     pub(super) key: Arc<AdoptableKey>,
+    pub(super) reader: Reader,
 }
 
 impl Commit for Sender {
     type Engine = Server;
+    type Reader = Reader;
 
     fn pool(&self) -> &Arc<Pool<Server>> {
         &self.pool
+    }
+
+    fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     fn plain(&self, transaction: &Transaction) -> Option<Statement> {
@@ -99,18 +108,27 @@ fn plain_state(transaction: &Transaction, answer: &Answer) -> Result<State> {
     };
     let answers = match &transaction.writes[..] {
         [Write::Data { id, known, .. }] => {
-            let Slot::Open(record) = rows::slot(row, 1, *id)? else { return Ok(State::Left) };
-            if !record.recent_changes.contains(transaction.id) {
-                return Ok(State::Left);
-            }
-            let is_known = known
-                .is_some_and(|known| (known.version + 1, known.revision) == (record.info.version, record.revision));
-            let seen = record.info.last_seen_at;
-            vec![if is_known { Committed::AsKnown { seen } } else { Committed::Record(record) }]
+            let slot = rows::slot(row, 1, *id)?;
+            let done = match &slot {
+                Slot::Open(record) if record.recent_changes.contains(transaction.id) => Arc::clone(record),
+                // Its data were left out where it looks as if it were done.
+                Slot::Open(record) if is_known(known.as_ref(), record) => return Ok(State::Left),
+                _ => {
+                    let told = told_by(transaction, &slot).map(Ok);
+                    return Ok(told.map_or(State::Left, State::Answered));
+                }
+            };
+            let seen = done.info.last_seen_at;
+            vec![if is_known(known.as_ref(), &done) { Committed::AsKnown { seen } } else { Committed::Record(done) }]
         }
         writes => writes.iter().map(|_| Committed::Done).collect(),
     };
     Ok(State::Answered(Ok(Outcome::Committed(answers))))
+}
+
+/// Whether the record is as its caller knew, and one change further.
+fn is_known(known: Option<&Known>, record: &Record) -> bool {
+    known.is_some_and(|known| (known.version + 1, known.revision) == (record.info.version, record.revision))
 }
 
 impl Sender {
@@ -231,7 +249,7 @@ fn update_text(name: &Names, update: &Update<'_>) -> Option<String> {
         write!(text, " AND LOCATE({},data){is_so}", literal(entry)).expect("a string takes everything");
     }
     if *most < i64::MAX {
-        write!(text, " AND LENGTH(data)+{}<={most}", values::changes(change).len()).expect("a string takes everything");
+        write!(text, " AND LENGTH(data)+{}<={most}", packed::changes(change).len()).expect("a string takes everything");
     }
     Some(text)
 }
@@ -257,13 +275,13 @@ fn shown(name: &Names, update: &Update<'_>) -> String {
 fn merged(change: &DataChange) -> Option<String> {
     const LONGEST_PATTERN: usize = 4096;
     let DataChange { remove_all, remove, set } = change;
-    let added = values::changes(&DataChange { set: set.clone(), ..DataChange::default() });
+    let added = packed::changes(&DataChange { set: set.clone(), ..DataChange::default() });
     if *remove_all {
         return Some(format!("CONCAT(X'1E',{})", literal(&added)));
     }
     let mut keys = remove.iter().chain(set.keys()).peekable();
     keys.peek()?;
-    let mut pattern = vec![values::END];
+    let mut pattern = vec![packed::END];
     pattern.extend_from_slice(b"(?:");
     for (place, key) in keys.enumerate() {
         if place > 0 {
@@ -277,7 +295,7 @@ fn merged(change: &DataChange) -> Option<String> {
         }
     }
     // Up to what ends the entry, which begins the next one.
-    pattern.extend_from_slice(&[b')', values::IS, b'[', b'^', values::END, b']', b'*', b'+']);
+    pattern.extend_from_slice(&[b')', packed::IS, b'[', b'^', packed::END, b']', b'*', b'+']);
     let is_short = pattern.len() <= LONGEST_PATTERN;
     is_short.then(|| format!("CONCAT(REGEXP_REPLACE(data,{},''),{})", bytes(&pattern), literal(&added)))
 }

@@ -19,6 +19,7 @@ use crate::{
     record::Record,
     store::{
         embedded::Tables,
+        packed,
         slots::{KEPT_IDS, LogEntry, Slot, UserSlot},
         sql::{
             address::Namespace,
@@ -215,7 +216,7 @@ impl Tables for Locked<'_> {
     }
 
     fn put_data(&self, _before: &Data, record: &Record) -> Result<(), Stale> {
-        let (info, data) = (&record.info, super::super::values::stored(&record.data));
+        let (info, data) = (&record.info, packed::stored(&record.data));
         let columns = vec![
             ("version", info.version.cast_signed().to_string()),
             ("recent", bytes(&recent_column(&record.recent_changes, info.version))),

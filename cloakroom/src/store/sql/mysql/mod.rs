@@ -34,7 +34,6 @@ use super::{
     loads::{Load, Loads},
     pool::{CALL_TIMEOUT, Pool},
     rows::{id, now, number},
-    values,
 };
 use crate::{
     clock::Timestamp,
@@ -44,6 +43,7 @@ use crate::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
         batcher::{Batcher, Limits},
         key::{AdoptableKey, holds_others},
+        packed,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
     token::{PartitionKey, SessionId},
@@ -120,7 +120,8 @@ impl MysqlStore {
     async fn start(pool: Pool<Server>) -> Result<Self> {
         let pool = Arc::new(pool);
         let key = Arc::new(AdoptableKey::new(open::open(&pool).await?));
-        let sender = Sender { pool: Arc::clone(&pool), key: Arc::clone(&key) };
+        let reader = Reader::new(&pool);
+        let sender = Sender { pool: Arc::clone(&pool), key: Arc::clone(&key), reader: reader.clone() };
         // A slot keeps the ids of twice as many changes as one batch may have of a session, so that all of them are
         // recognised when the answer is lost and they are sent again.
         // However many bytes a batch has, it is written in packets that are as large as may be.
@@ -128,14 +129,14 @@ impl MysqlStore {
         Ok(Self {
             key,
             commits: Batcher::new(Arc::new(Commits(sender)), limits),
-            loads: Batcher::new(Arc::new(Loads(Reader::new(&pool))), limits),
+            loads: Batcher::new(Arc::new(Loads(reader)), limits),
             pool,
             ailment: Mutex::default(),
         })
     }
 
     async fn commit_all(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
-        transactions.iter().try_for_each(values::check)?;
+        transactions.iter().try_for_each(packed::check)?;
         let flights = transactions.iter().map(|transaction| Flight::new(transaction, again));
         let answers = self.commits.submit(flights, CALL_TIMEOUT).await;
         let outcomes: Result<Vec<_>> = answers.into_iter().collect();

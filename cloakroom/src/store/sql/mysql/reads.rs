@@ -28,6 +28,7 @@ use crate::{
 };
 
 /// Reads sessions of one server.
+#[derive(Clone)]
 pub(super) struct Reader {
     pub(super) pool: Arc<Pool<Server>>,
     load: Arc<str>,

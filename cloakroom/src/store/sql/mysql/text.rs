@@ -6,12 +6,11 @@ use crate::{
     clock::Timestamp,
     record::Record,
     store::{
-        head,
+        head, packed,
         slots::{Columns, LogEntry, Slot},
         sql::{
             address::Namespace,
             rows::{ends_column, hex, idle_column, recent_column},
-            values,
         },
     },
     token::{Digest, SessionId},
@@ -96,7 +95,7 @@ pub(super) fn slot_columns(slot: &Slot) -> Assigned {
         ("version", record.info.version.cast_signed().to_string()),
         ("seen", record.info.last_seen_at.as_millis().to_string()),
         ("recent", bytes(&recent)),
-        ("data", literal(&values::stored(&record.data))),
+        ("data", literal(&packed::stored(&record.data))),
         ("ended_at", or_null(ended.map(|slot| slot.ended.at.as_millis()))),
         ("ended_by", or_null(ended.map(|slot| slot.transaction.cast_signed()))),
         ("ending", text_or_null(ended.map(|slot| head::encode_ending(&slot.ended)).as_deref())),

@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 
 use super::{
     engine::Server,
+    reads::Reader,
     statement::{Arg, Statement},
     texts::Texts,
     whole::states,
@@ -28,13 +29,19 @@ pub(super) struct Sender {
     pub(super) pool: Arc<Pool<Server>>,
     pub(super) texts: Arc<Texts>,
     pub(super) key: Arc<AdoptableKey>,
+    pub(super) reader: Reader,
 }
 
 impl Commit for Sender {
     type Engine = Server;
+    type Reader = Reader;
 
     fn pool(&self) -> &Arc<Pool<Server>> {
         &self.pool
+    }
+
+    fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     fn plain(&self, transaction: &Transaction) -> Option<Statement> {

@@ -34,7 +34,6 @@ use super::{
     loads::{Load, Loads},
     pool::{CALL_TIMEOUT, Pool},
     rows::{id, now, number, replaced},
-    values,
 };
 use crate::{
     clock::Timestamp,
@@ -44,6 +43,7 @@ use crate::{
         AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
         batcher::{Batcher, Limits},
         key::{AdoptableKey, holds_others},
+        packed,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
     token::{PartitionKey, SessionId},
@@ -126,8 +126,13 @@ impl PostgresStore {
     async fn start(pool: Pool<Server>, texts: Texts) -> Result<Self> {
         let (pool, texts) = (Arc::new(pool), Arc::new(texts));
         let key = Arc::new(AdoptableKey::new(open::open(&pool).await?));
-        let sender = Sender { pool: Arc::clone(&pool), texts: Arc::clone(&texts), key: Arc::clone(&key) };
         let reader = Reader { pool: Arc::clone(&pool), texts: Arc::clone(&texts) };
+        let sender = Sender {
+            pool: Arc::clone(&pool),
+            texts: Arc::clone(&texts),
+            key: Arc::clone(&key),
+            reader: reader.clone(),
+        };
         // A slot keeps the ids of twice as many changes as one batch may have of a session, so that all of them are
         // recognised when the answer is lost and they are sent again.
         let limits = Limits { batches: pool.max().clamp(1, 4), pieces: 128, bytes: 256 * 1024, of_one_key: 8 };
@@ -142,7 +147,7 @@ impl PostgresStore {
     }
 
     async fn commit_all(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
-        transactions.iter().try_for_each(values::check)?;
+        transactions.iter().try_for_each(packed::check)?;
         let flights = transactions.iter().map(|transaction| Flight::new(transaction, again));
         let answers = self.commits.submit(flights, CALL_TIMEOUT).await;
         let outcomes: Result<Vec<_>> = answers.into_iter().collect();

@@ -12,13 +12,12 @@ use crate::{
     clock::Timestamp,
     record::Record,
     store::{
-        head,
+        head, packed,
         slots::{Columns, LogEntry, Transaction},
         sql::{
             flight::user_lock,
             plain::{self, Plain, Update},
             rows::{ends_column, idle_column},
-            values,
         },
     },
 };
@@ -81,7 +80,7 @@ impl Sender {
             Arg::text(head::encode(record)),
             Arg::Int(Some(record.info.last_seen_at.as_millis())),
             Arg::Int(Some(record.info.version.cast_signed())),
-            Arg::Bytes(Some(values::stored(&record.data))),
+            Arg::Bytes(Some(packed::stored(&record.data))),
             Arg::Bytes(Some(vec![0; 128])),
             self.key_arg(),
         ];
@@ -147,7 +146,7 @@ fn update_args(update: &Update<'_>) -> Vec<Arg> {
         Arg::Int(update.revision),
         Arg::Int(update.version),
         Arg::Bool(update.change.remove_all),
-        Arg::Bytes(Some(values::changes(update.change))),
+        Arg::Bytes(Some(packed::changes(update.change))),
         Arg::Int(Some(update.most)),
         Arg::Text(array(&update.present)),
         Arg::Text(array(&update.absent)),

@@ -30,6 +30,7 @@ use crate::{
 };
 
 /// Reads sessions of one server.
+#[derive(Clone)]
 pub(super) struct Reader {
     pub(super) pool: Arc<Pool<Server>>,
     pub(super) texts: Arc<Texts>,

@@ -12,12 +12,9 @@ use crate::{
     error::Result,
     record::Record,
     store::{
-        head,
+        head, packed,
         slots::{Columns, EndedSlot},
-        sql::{
-            rows::{self, SqlRow, end_of, ends_column, idle_column, idle_of, unexpected},
-            values,
-        },
+        sql::rows::{self, SqlRow, end_of, ends_column, idle_column, idle_of, unexpected},
     },
     token::Digest,
 };
@@ -71,7 +68,7 @@ impl<'a> SlotRow<'a> {
         let rest = RestRow {
             seen: record.info.last_seen_at.as_millis(),
             version: record.info.version.cast_signed(),
-            data: hex(&values::stored(&record.data)),
+            data: hex(&packed::stored(&record.data)),
             ended_at: None,
             ended_by: None,
             ending: None,
@@ -83,7 +80,7 @@ impl<'a> SlotRow<'a> {
         let mut row = Self::open(&slot.record);
         row.columns.due_at = None;
         if let Some(rest) = &mut row.rest {
-            rest.data = hex(&values::stored(&Data::new()));
+            rest.data = hex(&packed::stored(&Data::new()));
             rest.ended_at = Some(slot.ended.at.as_millis());
             rest.ended_by = Some(slot.transaction.cast_signed());
             rest.ending = Some(head::encode_ending(&slot.ended));

@@ -15,12 +15,11 @@ use crate::{
     clock::Timestamp,
     error::{Error, Result},
     store::{
-        LastSignIn, head,
+        LastSignIn, head, packed,
         slots::{Committed, Expect, LogEntry, Outcome, Slot, Transaction, UserSlot, Write},
         sql::{
             flight::State,
             rows::{id, now, number, replaced, slot},
-            values,
         },
     },
     token::{PartitionKey, SessionId},
@@ -85,7 +84,7 @@ fn expects(transaction: &Transaction) -> Vec<Value> {
         Expect::Version(of, version) => json!(["version", id(of), version.cast_signed()]),
         Expect::Value(of, key, value) => {
             let kind = if value.is_some() { "value" } else { "no value" };
-            json!([kind, id(of), hex(&values::relied_on(key, value.as_ref()))])
+            json!([kind, id(of), hex(&packed::relied_on(key, value.as_ref()))])
         }
         Expect::DataAtMost(of, most) => {
             let change = transaction.writes.iter().find_map(|write| match write {
@@ -95,7 +94,7 @@ fn expects(transaction: &Transaction) -> Vec<Value> {
             match change {
                 Some(change) => {
                     let most = i64::try_from(*most).unwrap_or(i64::MAX);
-                    json!(["size", id(of), most, change.remove_all, hex(&values::changes(change))])
+                    json!(["size", id(of), most, change.remove_all, hex(&packed::changes(change))])
                 }
                 None => json!(["open", id(of)]),
             }
@@ -134,7 +133,7 @@ fn writes(transaction: &Transaction) -> Vec<(&'static str, Vec<Value>)> {
                 json!({
                     "id": hex(id.as_bytes()),
                     "clear": change.remove_all,
-                    "changes": hex(&values::changes(change)),
+                    "changes": hex(&packed::changes(change)),
                 }),
             ),
             Write::End(ended) => add("end", value(&EndRow::of(ended))),
