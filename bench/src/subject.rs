@@ -8,7 +8,7 @@ use axum::{
     routing::{get, post},
 };
 use cloakroom::{
-    Json, SignIn, Start,
+    Json, SignIn,
     store::{MemoryStore, Store},
     web::CookieConfig,
 };
@@ -60,7 +60,7 @@ impl Subject {
         let mut sample = Vec::new();
         for number in 0..stored {
             let data = data_of(number).map(|(key, value)| (key.into(), Json::encode(&value).expect("text is JSON")));
-            let start = Start::user(user_of(number)).data(data.collect());
+            let start = SignIn::new(user_of(number)).data(data.collect());
             let started = sessions.start(start).await.expect("it starts");
             if sample.len() < cookies && is_in_sample(number, stored, cookies) {
                 let cookie = format!("{name}={}", started.token.reveal());

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cloakroom::{Client, Sessions, Start, store};
+use cloakroom::{Client, Sessions, SignIn, store};
 use cloakroom_server::{ApiKey, ApiKeys, Scope, Server, keys};
 use futures_util::{StreamExt, stream};
 
@@ -100,12 +100,12 @@ async fn fill(sessions: &Sessions, count: usize) -> cloakroom::Result<String> {
             std::io::stdout().flush().unwrap_or_default();
         }
     }
-    let started = sessions.start(Start::user("user-77")).await?;
+    let started = sessions.start(SignIn::new("user-77")).await?;
     Ok(started.record.info.id.to_string())
 }
 
-fn start(n: usize) -> Start {
-    let start = if n % 10 == 9 { Start::anonymous() } else { Start::user(format!("user-{}", n % 300_000)) };
+fn start(n: usize) -> SignIn {
+    let start = if n % 10 == 9 { SignIn::anonymous() } else { SignIn::new(format!("user-{}", n % 300_000)) };
     let [third, fourth] = [n / 250 % 250, n % 250].map(|part| u8::try_from(part).unwrap_or_default());
     let client = Client {
         ip: Some([10, 0, third, fourth].into()),

@@ -145,7 +145,7 @@ pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};
 pub use sessions::{
     AuditSink, Builder, Clear, ClockOffset, Deadlines, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Person,
-    Returned, Rotate, RotatedToken, Sessions, Settings, SignIn, Start, Started, StoredUsers, TakeLock, TracingSink,
+    Returned, Rotate, RotatedToken, Sessions, Settings, SignIn, Started, StoredUsers, TakeLock, TracingSink, Visitor,
 };
 pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
 pub use users::{User, UserPatch, Users};

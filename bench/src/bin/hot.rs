@@ -5,7 +5,7 @@
 use std::{env, hint::black_box, sync::Arc};
 
 use cloakroom::{
-    Change, Ending, Found, Json, Reason, Session, Sessions, Start, Started, Token,
+    Change, Ending, Found, Json, Reason, Session, Sessions, SignIn, Started, Token,
     rules::{Loaded, Rules},
     store::{MemoryStore, Query, Store},
     web::CookieConfig,
@@ -79,7 +79,7 @@ async fn run(operation: &str, repetitions: usize, stored: usize) {
         "start_and_end" => {
             let sessions = shop(stored).await.sessions;
             for number in (0..stored).step_by(apart(stored)).cycle().take(repetitions) {
-                let Started { token, .. } = sessions.start(Start::user(user_of(number))).await.expect("it starts");
+                let Started { token, .. } = sessions.start(SignIn::new(user_of(number))).await.expect("it starts");
                 sessions.end(token.id(), &Ending::new(Reason::SignedOut)).await.expect("it ends");
             }
         }
@@ -121,7 +121,7 @@ async fn shop(stored: usize) -> Shop {
     let sessions = Sessions::builder(store).without_upkeep().build().expect("defaults are right");
     let mut tokens = Vec::new();
     for number in 0..stored {
-        let started = sessions.start(Start::user(user_of(number))).await.expect("it starts");
+        let started = sessions.start(SignIn::new(user_of(number))).await.expect("it starts");
         if number.is_multiple_of(apart(stored)) {
             tokens.push(started.token);
         }

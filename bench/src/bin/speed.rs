@@ -10,7 +10,7 @@ use std::{
 };
 
 use cloakroom::{
-    Ending, Lifetimes, Reason, Sessions, Start,
+    Ending, Lifetimes, Reason, Sessions, SignIn,
     store::{MemoryStore, Store},
 };
 use cloakroom_bench::{Route, Subject, drive, just_read, sent_back, user_of};
@@ -178,7 +178,7 @@ async fn service(sessions: usize, idle: impl Fn(usize) -> Duration) -> (Sessions
     let service = service.expect("defaults are right");
     let mut tokens = Vec::with_capacity(sessions);
     for number in 0..sessions {
-        let start = Start::user(user_of(number)).idle_timeout(idle(number));
+        let start = SignIn::new(user_of(number)).idle_timeout(idle(number));
         tokens.push(service.start(start).await.expect("it starts").token);
     }
     (service, tokens)

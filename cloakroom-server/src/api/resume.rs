@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::response::Response;
-use cloakroom::{Ended, Error, Found, Reason, Record, Sessions, Start, Token};
+use cloakroom::{Ended, Error, Found, Reason, Record, Sessions, SignIn, Token, Visitor};
 use cloakroom_api::{AtMost, ClientFacts, Nothing, Resume, ResumeMany, TokenText};
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, StatusCode};
@@ -35,9 +35,9 @@ pub(super) async fn resume(
             return Err(Problem::field(Code::MissingField, "token", detail));
         }
         guard::require(caller.as_ref(), Scope::Write)?;
-        let visitor = Visitor { key: start::idempotency_key(attempt.as_ref(), &headers), client, attempt };
+        let newcomer = Newcomer { key: start::idempotency_key(attempt.as_ref(), &headers), client, attempt };
         let work = app.work.clone();
-        return Ok(work::joined(work.start(async move { work::response(first(&app, &edit, visitor).await) })).await);
+        return Ok(work::joined(work.start(async move { work::response(first(&app, &edit, newcomer).await) })).await);
     };
     let ip = client.as_ref().and_then(ClientFacts::ip);
     if edit.is_empty() && edit.if_version.is_none() && edit.lock.is_none() {
@@ -61,26 +61,26 @@ pub(super) async fn resume(
 }
 
 /// A visitor without a token.
-struct Visitor {
+struct Newcomer {
     client: Option<ClientFacts>,
     key: Option<String>,
     attempt: Option<Attempt>,
 }
 
 /// A visitor's first values start a session.
-async fn first(app: &App, edit: &Edit, visitor: Visitor) -> Result<Response, Problem> {
+async fn first(app: &App, edit: &Edit, newcomer: Newcomer) -> Result<Response, Problem> {
     for (field, given) in [("if_version", edit.if_version), ("lock", edit.lock)] {
         if given.is_some() {
             let detail = format!("{field}: without a token there is no session yet: leave it out");
             return Err(Problem::field(Code::InvalidField, field, detail));
         }
     }
-    let mut start = Start::anonymous().data(edit.first_data()?).client(start::client(visitor.client));
-    if let Some(key) = visitor.key {
+    let mut start = SignIn::anonymous().data(edit.first_data()?).client(start::client(newcomer.client));
+    if let Some(key) = newcomer.key {
         start = start.idempotency_key(key);
     }
     let started = app.sessions.start(start).await?;
-    app.operations.hand(visitor.attempt, started.record.info.id);
+    app.operations.hand(newcomer.attempt, started.record.info.id);
     Ok(start::answer(app, &started))
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn find(
     touch: bool,
 ) -> Result<Found, Error> {
     let Some(token) = token else { return Ok(Found::Unknown) };
-    if touch { sessions.resume_from(token, ip).await } else { sessions.resume_without_touch_from(token, ip).await }
+    sessions.resume(Visitor::new(token).ip(ip).touch(touch)).await
 }
 
 fn living(sessions: &Sessions, found: Found) -> Result<Arc<Record>, Problem> {

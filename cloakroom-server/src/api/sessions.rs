@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Extension, response::Response};
 use cloakroom::{
-    ClientIp, Ending, Error, Found, ParseReasonError, Reason, Record, Rotate, RotatedToken, Token,
+    ClientIp, Ending, Error, Found, ParseReasonError, Reason, Record, Rotate, RotatedToken, Token, Visitor,
     rules::EndAnswer,
     store::{Cursor, Query},
 };
@@ -33,8 +33,8 @@ pub(super) async fn rotate(
     if at_once && let Some(again) = rotated_again(&app, attempt.as_ref(), &presented).await? {
         return Ok(again);
     }
-    let from = request.client.as_ref().and_then(ClientFacts::ip);
-    let rotated = app.sessions.rotate_with(&presented, Rotate { from, at_once }).await;
+    let ip = request.client.as_ref().and_then(ClientFacts::ip);
+    let rotated = app.sessions.rotate(Rotate::new(Visitor::new(&presented).ip(ip)).at_once(at_once)).await;
     match rotated.map_err(|error| for_holder(&app.sessions, error))? {
         RotatedToken::Rotated { token, record } => {
             if at_once {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::response::Response;
-use cloakroom::{Client, ClientIp, Data, Ended, Found, Json, JsonRef, Limit, Reason, Record, Start, Started};
+use cloakroom::{Client, ClientIp, Data, Ended, Found, Json, JsonRef, Limit, Reason, Record, SignIn, Started, Visitor};
 use cloakroom_api::{self as wire, ClientFacts, End, Level, Nothing, TokenText};
 use http::{HeaderMap, StatusCode};
 
@@ -84,7 +84,7 @@ async fn replaced(app: &App, text: Option<&TokenText>, ip: Option<IpAddr>) -> Re
     let Some(text) = text else { return Ok(Replaced::Nothing) };
     let unknown = || Problem::unknown_session().with("field", &"replaces");
     let token = text.token().ok_or_else(unknown)?;
-    match app.sessions.resume_without_touch_from(&token, ip).await? {
+    match app.sessions.resume(Visitor::new(&token).ip(ip).touch(false)).await? {
         Found::Live(record) => Ok(Replaced::Living(record)),
         Found::Ended(Ended { reason: Reason::Replaced, .. }) => Ok(Replaced::Taken),
         Found::Ended(_) => Ok(Replaced::Nothing),
@@ -93,7 +93,7 @@ async fn replaced(app: &App, text: Option<&TokenText>, ip: Option<IpAddr>) -> Re
 }
 
 /// The living session that an earlier try of this very call started, by this process or by another.
-async fn first_try(app: &App, attempt: Option<&Attempt>, start: &Start) -> Result<Option<Arc<Record>>, Problem> {
+async fn first_try(app: &App, attempt: Option<&Attempt>, start: &SignIn) -> Result<Option<Arc<Record>>, Problem> {
     if let Some(id) = app.operations.handed(attempt)
         && let Found::Live(record) = app.sessions.get(id).await?
     {
@@ -109,11 +109,11 @@ fn merged(carried: Option<&Record>, given: Vec<(Arc<str>, Json)>) -> Data {
 }
 
 /// All but its data, and what it replaces.
-fn asked(request: wire::Start) -> Result<Start, Problem> {
+fn asked(request: wire::Start) -> Result<SignIn, Problem> {
     let idle = idle(request.idle_seconds, request.idle_milliseconds)?;
     let mut start = match request.user {
-        Some(user) => Start::user(user),
-        None => Start::anonymous(),
+        Some(user) => SignIn::new(user),
+        None => SignIn::anonymous(),
     };
     start = start.remember(request.remember).client(client(request.client));
     if let Some(name) = request.full_name {

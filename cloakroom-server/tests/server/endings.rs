@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::common::{Answer, agent};
-use cloakroom::{Clock, Sessions, Start, SystemClock, store};
+use cloakroom::{Clock, Sessions, SignIn, SystemClock, store};
 use cloakroom_server::{ApiKey, ApiKeys, Bounds, Scope, Server, keys};
 use http::Method;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ impl On {
             for portion in (0..sessions).collect::<Vec<_>>().chunks(50) {
                 let start = |n: &usize| {
                     let (service, user) = (service.clone(), format!("user {}", n % 97));
-                    tokio::spawn(async move { service.start(Start::user(user)).await.unwrap() })
+                    tokio::spawn(async move { service.start(SignIn::new(user)).await.unwrap() })
                 };
                 for started in portion.iter().map(start).collect::<Vec<_>>() {
                     started.await.unwrap();
@@ -286,7 +286,7 @@ fn s6_a_repeat_tells_what_was_done_though_the_first_try_did_not_hear_of_it() {
             let mut ids = Vec::new();
             for _ in 0..3 {
                 let client = cloakroom::Client { ip: Some([192, 0, 2, 1].into()), ..Default::default() };
-                ids.push(sessions.start(Start::user("anna").client(client)).await.unwrap().token.id().to_string());
+                ids.push(sessions.start(SignIn::new("anna").client(client)).await.unwrap().token.id().to_string());
             }
             let listener = cloakroom_server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();

@@ -9,11 +9,10 @@ use http::HeaderValue;
 
 use super::{CookieOrder, Session, Shared, Stage, State, pending::Pending};
 use crate::{
-    cookie::Presented,
     ended::Ended,
     error::Result,
     record::{Client, Record},
-    sessions::{Found, Recognised, Sessions},
+    sessions::{Found, Recognised, Sessions, Visitor},
     token::{SessionId, Token},
 };
 
@@ -23,18 +22,14 @@ impl Session {
         Self::arrive(sessions, Arrival::Nothing, Origin::default())
     }
 
-    /// The session that a token opens, for a framework without an integration of its own: what the layer does when a
-    /// handler asks. The caller [commits](Self::commit) and carries tokens itself.
-    pub async fn resume(sessions: &Sessions, token: &Token) -> Result<Self> {
-        Self::resume_from(sessions, token, None).await
-    }
-
-    /// As [`resume`](Self::resume), for a request from this address. A session that it starts is recorded as from there.
-    pub async fn resume_from(sessions: &Sessions, token: &Token, ip: Option<IpAddr>) -> Result<Self> {
-        let presented = Presented::Token(token.clone());
-        let arrival = sessions.recognise(&presented, ip).await?.into();
-        let origin = Origin { ip, user_agent: None, several: false };
-        Ok(Self::arrive(sessions, arrival, origin))
+    /// The session that a visitor's token opens, for a framework without an integration of its own: what the layer does when
+    /// a handler asks. The caller [commits](Self::commit) and carries tokens itself. A session that it starts is recorded as
+    /// from the visitor's address.
+    pub async fn resume(sessions: &Sessions, visitor: impl Into<Visitor<'_>>) -> Result<Self> {
+        let visitor = visitor.into();
+        let recognised = Recognised::of(Some(visitor.token), sessions.resume(visitor).await?);
+        let origin = Origin { ip: visitor.ip, user_agent: None, several: false };
+        Ok(Self::arrive(sessions, recognised.into(), origin))
     }
 
     pub(crate) fn arrive(sessions: &Sessions, arrival: Arrival, origin: Origin) -> Self {

@@ -11,7 +11,7 @@ use crate::{
     data::{Json, JsonRef},
     error::{Error, Result},
     record::Record,
-    sessions::Start,
+    sessions::SignIn,
     token::SessionId,
 };
 
@@ -91,7 +91,7 @@ impl Session {
             self.check_new_cookie(&state)?;
             state.view()
         };
-        let start = Start::anonymous().data(data).client(self.0.origin.client());
+        let start = SignIn::anonymous().data(data).client(self.0.origin.client());
         let started = self.0.sessions.start(start).await?;
         let id = started.record.info.id;
         self.state().become_stored(started);
@@ -151,7 +151,7 @@ impl Session {
                 pending::play(&before, &last, self.state().stage.data(), &mut change)?;
                 let Some(value) = change.set.remove(&key) else { return Ok(None) };
                 let data = [(Arc::clone(&key), value)].into_iter().collect();
-                let start = Start::anonymous().data(data).client(self.0.origin.client());
+                let start = SignIn::anonymous().data(data).client(self.0.origin.client());
                 let started = self.0.sessions.start(start).await?;
                 let record = Arc::clone(&started.record);
                 let mut state = self.state();

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, ImpersonationRefusal, Result},
     record::{Client, Record, SessionInfo},
     rules::{EndAnswer, Touch},
-    sessions::{Found, Impersonate, Lock, Returned, Rotate, RotatedToken, SEVERAL, Sessions, SignIn, Start, Started},
+    sessions::{Found, Impersonate, Lock, Returned, RotatedToken, SEVERAL, Sessions, SignIn, Started, Visitor},
     token::{SessionId, Token},
 };
 
@@ -150,14 +150,14 @@ impl Session {
     /// one. A full limit or a disabled user is [`Error::Refused`], and leaves everything as it was.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<Vec<Ended>> {
         let _turn = self.0.turn.lock().await;
-        let SignIn { mut start, fresh_data } = sign_in;
+        let mut start = sign_in;
         {
             let state = self.state();
             if state.head_sent {
                 return Err(Error::HeadSent);
             }
             let current = state.stage.record().map(|record| &record.info);
-            if !fresh_data && current.is_none_or(|info| start.may_carry_over(info)) {
+            if !start.fresh_data && current.is_none_or(|info| start.may_carry_over(info)) {
                 let mut data = state.view();
                 for (key, value) in start.data.iter() {
                     data.insert(key, value.to_json());
@@ -238,7 +238,7 @@ impl Session {
             state.signed_out = true;
         }
         if !kept.is_empty() {
-            let start = Start::anonymous().data(kept).client(self.0.origin.client());
+            let start = SignIn::anonymous().data(kept).client(self.0.origin.client());
             let started = self.0.sessions.start(start).await?;
             self.state().become_stored(started);
         }
@@ -326,11 +326,11 @@ impl Session {
     /// Gives the client a new token: after a privilege changed, or now and then. The session, its id and its data stay;
     /// the old token is served for a short grace. If another request was first, the client keeps what it has.
     ///
-    /// The [directory](crate::Builder::users) is asked as when the request arrived: see [`Sessions::rotate_with`].
+    /// The [directory](crate::Builder::users) is asked as when the request arrived: see [`Sessions::rotate`].
     pub async fn rotate(&self) -> Result<()> {
         let _turn = self.0.turn.lock().await;
         let Some(token) = self.token_to_replace()? else { return Ok(()) };
-        let rotated = self.0.sessions.rotate_with(&token, Rotate { from: self.0.origin.ip, at_once: false }).await?;
+        let rotated = self.0.sessions.rotate(Visitor::new(&token).ip(self.0.origin.ip)).await?;
         let mut state = self.state();
         match rotated {
             RotatedToken::Rotated { token, record } => {

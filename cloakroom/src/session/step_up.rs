@@ -50,14 +50,14 @@ impl Session {
         if info.user.is_none() {
             return Err(Error::UnknownSession);
         }
-        if info.user != sign_in.start.user {
+        if info.user != sign_in.user {
             return wrong("somebody else is signed in here: this takes a sign-in".into());
         }
         if let Some(actor) = &info.impersonated_by {
             return wrong(format!("{actor} acts as this user, and goes back to their own session first"));
         }
         let mut again = sign_in;
-        let start = &mut again.start;
+        let start = &mut again;
         start.full_name = start.full_name.take().or(info.full_name);
         start.user_type = start.user_type.take().or(info.user_type);
         start.audit_user = start.audit_user.take().or(info.audit_user);

@@ -42,10 +42,12 @@ mod policy;
 mod recognise;
 mod resume;
 mod settings;
+mod sign_in;
 mod start;
 mod update;
 mod upkeep;
 mod users;
+mod visitor;
 mod watch;
 
 pub use builder::Builder;
@@ -62,9 +64,11 @@ pub use recognise::Recognised;
 pub(crate) use recognise::SEVERAL;
 pub use resume::Found;
 pub use settings::Settings;
-pub use start::{SignIn, Start, Started};
+pub use sign_in::SignIn;
+pub use start::Started;
 pub use update::{Rotate, RotatedToken};
 pub use users::StoredUsers;
+pub use visitor::Visitor;
 
 pub(crate) use resume::refused;
 pub(crate) use start::check_text;

@@ -9,7 +9,7 @@ use crate::{
     record::{Record, SessionInfo},
     rules::Loaded,
     secrets::Presented as Standing,
-    sessions::{Found, Sessions, refused},
+    sessions::{Found, Sessions, Visitor, refused},
     token::Token,
 };
 
@@ -28,7 +28,7 @@ pub struct Recognised {
 impl Sessions {
     /// The session that a request's [cookies](crate::web::CookieConfig::read) open. Counts as use, and a user whom the
     /// [directory](crate::Builder::users) lets in from some networks only is refused elsewhere, as by
-    /// [`resume_from`](Self::resume_from).
+    /// [`resume`](Self::resume).
     ///
     /// A browser may send several cookies of the name: a stale one of a parent domain or of another path stands beside the
     /// right one, and the request does not say which is which. Among them exactly one living session is believed. Of several
@@ -42,7 +42,7 @@ impl Sessions {
                 Ok(Recognised::of(None, Found::Unknown))
             }
             Presented::Token(token) => {
-                let found = self.resume_from(token, ip).await?;
+                let found = self.resume(Visitor::new(token).ip(ip)).await?;
                 Ok(Recognised::of(Some(token), found))
             }
             Presented::Several(tokens) => Box::pin(self.choose(tokens, ip)).await,
@@ -54,13 +54,13 @@ impl Sessions {
         match living.as_slice() {
             [(token, record)] => {
                 tracing::info!(session = %record.info.id, "of several session cookies the one that opens a session was believed");
-                Ok(Recognised::of(Some(token), self.resume_from(token, ip).await?))
+                Ok(Recognised::of(Some(token), self.resume(Visitor::new(token).ip(ip)).await?))
             }
             [] => {
                 tracing::warn!("none of several session cookies opens a session: the newest reason is told");
                 let mut chosen = Recognised::of(None, Found::Unknown);
                 for token in tokens {
-                    let found = self.resume_from(token, ip).await?;
+                    let found = self.resume(Visitor::new(token).ip(ip)).await?;
                     if self.tells_more(&found, &chosen.found) {
                         chosen = Recognised::of(Some(token), found);
                     }
@@ -128,7 +128,7 @@ impl Sessions {
 pub(crate) const SEVERAL: &str = "its cookies hold the tokens of several living sessions";
 
 impl Recognised {
-    fn of(token: Option<&Token>, found: Found) -> Self {
+    pub(crate) fn of(token: Option<&Token>, found: Found) -> Self {
         Self { found, token: token.cloned(), rivals: Vec::new() }
     }
 }

@@ -1,11 +1,12 @@
 //! From a token to its session.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Sessions,
     impersonate::{Look, withdrawn},
     users::Whence,
+    visitor::Visitor,
 };
 use crate::{
     clock::Timestamp,
@@ -29,37 +30,24 @@ pub enum Found {
 }
 
 impl Sessions {
-    /// The session a token opens. Counts as use: it moves the idle deadline, at most as often as the throttle allows.
+    /// The session that a visitor's token opens. Counts as use, unless its [`touch`](Visitor::touch) is false: it moves
+    /// the idle deadline, at most as often as the throttle allows.
     ///
     /// A token of an ended session is told why it ended; a stranger who knows only the id is not.
     ///
-    /// Says nothing of where the request comes from: a user whom the [directory](super::Builder::users) lets in from some
-    /// networks only is refused. See [`resume_from`](Self::resume_from).
-    pub async fn resume(&self, token: &Token) -> Result<Found> {
-        self.resume_from(token, None).await
-    }
-
-    /// As [`resume`](Self::resume), for a request from this address.
-    ///
     /// With a [directory](super::Builder::users) of users: a user who is disabled there loses all sessions, and the answer
-    /// tells so; one who may not come from this address is [`Error::Refused`](crate::Error::Refused), and the session stays.
-    pub async fn resume_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
+    /// tells so; one who may not come from the visitor's [address](Visitor::ip) is
+    /// [`Error::Refused`](crate::Error::Refused), and the session stays.
+    pub async fn resume(&self, visitor: impl Into<Visitor<'_>>) -> Result<Found> {
+        let Visitor { token, ip, touch } = visitor.into();
         let now = self.now();
-        let found = self.resume_at(token, Whence::from(ip), now, true).await?;
-        if let Found::Live(record) = &found {
+        let found = self.resume_at(token, Whence::from(ip), now, touch).await?;
+        if let Found::Live(record) = &found
+            && touch
+        {
             self.note_use(record, now);
         }
         Ok(found)
-    }
-
-    /// The session a token opens, without counting as use.
-    pub async fn resume_without_touch(&self, token: &Token) -> Result<Found> {
-        self.resume_without_touch_from(token, None).await
-    }
-
-    /// As [`resume_from`](Self::resume_from), without counting as use.
-    pub async fn resume_without_touch_from(&self, token: &Token, ip: Option<IpAddr>) -> Result<Found> {
-        self.resume_at(token, Whence::from(ip), self.now(), false).await
     }
 
     /// What a token opens, if the directory lets its holder in. Where it `counts` as use, the session of who acts as another

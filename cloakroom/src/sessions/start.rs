@@ -2,246 +2,22 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Sessions, lifetimes::Asked};
+use super::{Sessions, lifetimes::Asked, sign_in::SignIn};
 use crate::{
-    admission::Limit,
     assurance::Assurance,
     client::Device,
     clock::Timestamp,
     data,
-    data::Data,
     ended::{Ended, Ending, Reason},
     error::{Error, Result},
     lease::Lease,
     period::format_period,
-    record::{Client, RecentChanges, Record, SessionInfo},
+    record::{RecentChanges, Record, SessionInfo},
     rules::{Create, Created, Loaded},
     secrets::Secrets,
     store::Query,
     token::{Digest, Partition, SessionId, Token},
 };
-
-/// What a session starts with.
-#[derive(Clone, Debug, Default)]
-pub struct Start {
-    pub(crate) user: Option<Arc<str>>,
-    pub(crate) full_name: Option<Arc<str>>,
-    pub(crate) user_type: Option<Arc<str>>,
-    pub(crate) audit_user: Option<Arc<str>>,
-    pub(crate) authenticated_at: Option<Timestamp>,
-    pub(crate) authenticated_level: Option<Assurance>,
-    pub(crate) methods: Option<Arc<str>>,
-    pub(crate) level: Option<Assurance>,
-    pub(crate) data: Data,
-    pub(crate) client: Client,
-    pub(crate) device: Option<Arc<str>>,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) ends_at: Option<Timestamp>,
-    pub(crate) never_ends: bool,
-    /// Whether the configured absolute lifetime does not apply, though somebody is signed in.
-    pub(crate) no_absolute_end: bool,
-    pub(crate) remember: bool,
-    pub(crate) limit: Option<Limit>,
-    pub(crate) replaces: Option<SessionId>,
-    /// The session that hangs on the replaced one.
-    pub(crate) ends_with_it: Option<SessionId>,
-    pub(crate) idempotency_key: Option<String>,
-    pub(crate) by: Option<Arc<str>>,
-    pub(crate) note: Option<Arc<str>>,
-}
-
-impl Start {
-    /// A session of nobody in particular.
-    pub fn anonymous() -> Self {
-        Self::default()
-    }
-
-    /// A session of `user`: at least one byte, at most 256, without control characters. Compared byte for byte.
-    pub fn user(user: impl Into<Arc<str>>) -> Self {
-        Self { user: Some(user.into()), ..Self::default() }
-    }
-
-    /// The data it starts with.
-    pub fn data(mut self, data: Data) -> Self {
-        self.data = data;
-        self
-    }
-
-    /// The session that this one takes the place of: it ends at once, and does not count towards the limit. Of a session that
-    /// was found, rather say [`in_place_of`](Self::in_place_of).
-    pub fn replaces(mut self, id: SessionId) -> Self {
-        self.replaces = Some(id);
-        self
-    }
-
-    /// As [`replaces`](Self::replaces), of a session as it was found. Where somebody acts as another in it, their own session
-    /// ends too, and theirs is the one that does not count towards the limit.
-    pub fn in_place_of(mut self, session: &SessionInfo) -> Self {
-        // The one hangs on the other, so that no crash can leave it usable.
-        let own = session.returns_to.unwrap_or(session.id);
-        self.replaces = Some(own);
-        self.ends_with_it = (own != session.id).then_some(session.id);
-        self
-    }
-
-    /// Whether the data of a session that this one takes the place of belongs to whoever starts it: an anonymous visitor's
-    /// does, and that of the same user with the same [auditor](Self::audit_user); not what somebody put in who acted as them.
-    pub fn may_carry_over(&self, session: &SessionInfo) -> bool {
-        let same_person = session.user == self.user && session.audit_user == self.audit_user;
-        session.user.is_none() || (same_person && session.impersonated_by.is_none())
-    }
-
-    /// Makes a repeated start harmless: a further one with the same key ends the session of the first, which does not
-    /// count towards the limit. At most 256 bytes.
-    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
-        self.idempotency_key = Some(key.into());
-        self
-    }
-}
-
-/// A person's sign-in, as a handler asks for it.
-#[derive(Clone, Debug)]
-pub struct SignIn {
-    pub(crate) start: Start,
-    pub(crate) fresh_data: bool,
-}
-
-impl SignIn {
-    /// A sign-in of `user`, who has just proved who they are. See [`Start::user`] for what a user may be.
-    pub fn new(user: impl Into<Arc<str>>) -> Self {
-        Self { start: Start::user(user), fresh_data: false }
-    }
-
-    /// Starts with no data, even where an anonymous visitor's would be carried over.
-    pub fn fresh_data(mut self) -> Self {
-        self.fresh_data = true;
-        self
-    }
-}
-
-impl From<SignIn> for Start {
-    fn from(sign_in: SignIn) -> Self {
-        sign_in.start
-    }
-}
-
-/// What both a start and a sign-in can say about the session they make.
-macro_rules! setters {
-    ($type:ty, $($start:ident)?) => {
-        impl $type {
-            /// The person's name, for display. At most 256 bytes.
-            pub fn full_name(mut self, name: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?full_name = Some(name.into());
-                self
-            }
-
-            /// What kind of user, in the application's own words. At most 256 bytes.
-            pub fn user_type(mut self, user_type: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?user_type = Some(user_type.into());
-                self
-            }
-
-            /// The auditor who looks into the user's account in this session. At most 256 bytes, and somebody else than the
-            /// user.
-            ///
-            /// Every audit entry of the session names both. It lasts for [8 hours](crate::Builder::impersonation_limit) at
-            /// most. Where there is a [directory](crate::Builder::users), the auditor must be enabled there, may come from
-            /// the auditor's networks, and is out at the next request once disabled; it also says the user's name and type,
-            /// if it knows them. [`Builder::may_audit`](crate::Builder::may_audit) says who may look into whose account. What
-            /// these refuse is [`Error::Refused`], and in the audit log.
-            pub fn audit_user(mut self, user: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?audit_user = Some(user.into());
-                self
-            }
-
-            /// When the person proved who they are, at the latest now. Default: now.
-            pub fn authenticated_at(mut self, at: Timestamp) -> Self {
-                self.$($start.)?authenticated_at = Some(at);
-                self
-            }
-
-            /// How the person proved who they are: names of RFC 8176 with a space between them, such as `pwd otp`. At
-            /// most 256 bytes.
-            pub fn methods(mut self, methods: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?methods = Some(methods.into());
-                self
-            }
-
-            /// How strongly the person proved who they are. The session is of this level unless
-            /// [`level`](Self::level) says a lower one.
-            pub fn authenticated_level(mut self, level: Assurance) -> Self {
-                self.$($start.)?authenticated_level = Some(level);
-                self
-            }
-
-            /// What the session counts for: at most the [level of its
-            /// authentication](Self::authenticated_level), which must be given too (NIST SP 800-63B-4, section 5.1).
-            pub fn level(mut self, level: Assurance) -> Self {
-                self.$($start.)?level = Some(level);
-                self
-            }
-
-            /// Where the session is started from, all of it.
-            pub fn client(mut self, client: Client) -> Self {
-                self.$($start.)?client = client;
-                self
-            }
-
-            /// A name for the device, in the application's own words. Default: what the user agent says, such as "Firefox
-            /// on Windows".
-            pub fn device(mut self, device: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?device = Some(device.into());
-                self
-            }
-
-            /// How long it may go unused, instead of the configured time.
-            pub fn idle_timeout(mut self, idle: Duration) -> Self {
-                self.$($start.)?idle_timeout = Some(idle);
-                self
-            }
-
-            /// When it ends whatever happens, instead of the configured time.
-            pub fn ends_at(mut self, end: Timestamp) -> Self {
-                self.$($start.)?ends_at = Some(end);
-                self
-            }
-
-            /// It lives for as long as it is used, whatever is configured. Refused where a [level of
-            /// assurance](crate::Lifetimes::assurance) asks for an end.
-            pub fn never_ends(mut self) -> Self {
-                self.$($start.)?never_ends = true;
-                self
-            }
-
-            /// "Remember me": the longer lifetimes, and a cookie that outlives the browser.
-            pub fn remember(mut self, remember: bool) -> Self {
-                self.$($start.)?remember = remember;
-                self
-            }
-
-            /// How many sessions the user may have, instead of the configured limit.
-            pub fn limit(mut self, limit: Limit) -> Self {
-                self.$($start.)?limit = Some(limit);
-                self
-            }
-
-            /// A remark for its entry in the audit log. At most 256 bytes.
-            pub fn note(mut self, note: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?note = Some(note.into());
-                self
-            }
-
-            /// Who starts it, if not the user themselves.
-            pub fn by(mut self, by: impl Into<Arc<str>>) -> Self {
-                self.$($start.)?by = Some(by.into());
-                self
-            }
-        }
-    };
-}
-
-setters!(Start,);
-setters!(SignIn, start);
 
 /// A session that was started, and the only copy of its token.
 #[derive(Clone, Debug)]
@@ -259,14 +35,14 @@ impl Sessions {
     ///
     /// A full limit or a disabled user is [`Error::Refused`], and so is what the [directory](super::Builder::users) refuses.
     /// On a node whose clock is [too far off](super::ClockOffset::is_too_large) a sign-in is [`Error::Unavailable`].
-    pub async fn start(&self, start: impl Into<Start>) -> Result<Started> {
-        self.start_with(start.into(), |partition| Token::generate(SessionId::generate(partition)?)).await
+    pub async fn start(&self, sign_in: SignIn) -> Result<Started> {
+        self.start_with(sign_in, |partition| Token::generate(SessionId::generate(partition)?)).await
     }
 
-    /// The living session of an earlier start with the same [idempotency key](Start::idempotency_key), of the same user. What
+    /// The living session of an earlier start with the same [idempotency key](SignIn::idempotency_key), of the same user. What
     /// it took from the session that it replaced lies there. Looks through the user's newest sessions; starts without a user
     /// are not found.
-    pub async fn earlier_try(&self, start: &Start) -> Result<Option<Arc<Record>>> {
+    pub async fn earlier_try(&self, start: &SignIn) -> Result<Option<Arc<Record>>> {
         const LOOKED_AT: usize = 50;
         let (Some(user), Some(digest)) = (&start.user, self.idempotency_digest(start)) else { return Ok(None) };
         let newest = self.find(&Query::of_user(Arc::clone(user)), None, LOOKED_AT).await?;
@@ -283,7 +59,7 @@ impl Sessions {
     /// Starts a session whose token, in this partition, somebody else makes.
     pub(crate) async fn start_with(
         &self,
-        start: Start,
+        start: SignIn,
         token: impl FnOnce(Partition) -> Result<Token>,
     ) -> Result<Started> {
         if start.user.is_some() {
@@ -335,7 +111,7 @@ impl Sessions {
 
     fn prepare(
         &self,
-        start: Start,
+        start: SignIn,
         token: impl FnOnce(Partition) -> Result<Token>,
         now: Timestamp,
     ) -> Result<(Create, Token)> {
@@ -422,7 +198,7 @@ impl Sessions {
     }
 
     /// The user is part of the digest: one key used for two people must not end the first one's session.
-    fn idempotency_digest(&self, start: &Start) -> Option<Digest> {
+    fn idempotency_digest(&self, start: &SignIn) -> Option<Digest> {
         let text = start.idempotency_key.as_deref()?;
         let owner = start.user.as_deref().unwrap_or_default();
         Some(self.store().partition_key().keyed_digest(format!("idempotency\0{owner}\0{text}").as_bytes()))
@@ -449,7 +225,7 @@ impl Sessions {
     }
 }
 
-fn check_auditor(start: &Start) -> Result<()> {
+fn check_auditor(start: &SignIn) -> Result<()> {
     let wrong = |problem: &str| Err(Error::InvalidArgument { what: "audit_user", problem: problem.into() });
     match (&start.audit_user, &start.user) {
         (Some(_), None) => wrong("nobody is signed in whose account could be looked into"),
@@ -471,7 +247,7 @@ fn auditors_end(asked: &Asked, ends_at: Option<Timestamp>, most: Duration, now: 
 }
 
 /// The level of a session: as strong as its authentication, or weaker.
-fn level_of(start: &Start) -> Result<Option<Assurance>> {
+fn level_of(start: &SignIn) -> Result<Option<Assurance>> {
     let wrong = |problem: String| Err(Error::InvalidArgument { what: "level", problem });
     match (start.level, start.authenticated_level) {
         (None, None) => Ok(None),

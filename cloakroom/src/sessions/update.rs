@@ -1,12 +1,13 @@
 //! Changing sessions: data, and the token.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Found, Sessions,
     impersonate::{Look, living, withdrawn},
     resume::refused,
     users::Whence,
+    visitor::Visitor,
 };
 use crate::{
     change::Change,
@@ -59,14 +60,38 @@ pub enum RotatedToken {
     },
 }
 
-/// How a token is to be rotated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rotate {
-    /// The address that the request comes from, where it is known.
-    pub from: Option<IpAddr>,
-    /// Whether the old token is dead at once, instead of being served for its grace: whoever presents it afterwards is told
-    /// that it was replaced. A client whose answer is lost is signed out.
-    pub at_once: bool,
+/// How a token is to be rotated. A [`Visitor`], or a token alone, says enough.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Rotate<'a> {
+    visitor: Visitor<'a>,
+    at_once: bool,
+}
+
+impl<'a> Rotate<'a> {
+    /// The rotation of this visitor's token.
+    pub fn new(visitor: impl Into<Visitor<'a>>) -> Self {
+        Self { visitor: visitor.into(), at_once: false }
+    }
+
+    /// Whether the old token is dead at once, instead of being served for its grace: a client that presents it afterwards is
+    /// told that it was replaced, and one whose answer is lost is signed out. Default false.
+    pub fn at_once(mut self, at_once: bool) -> Self {
+        self.at_once = at_once;
+        self
+    }
+}
+
+impl<'a> From<Visitor<'a>> for Rotate<'a> {
+    fn from(visitor: Visitor<'a>) -> Self {
+        Self::new(visitor)
+    }
+}
+
+impl<'a> From<&'a Token> for Rotate<'a> {
+    fn from(token: &'a Token) -> Self {
+        Self::new(token)
+    }
 }
 
 impl Sessions {
@@ -171,28 +196,21 @@ impl Sessions {
         *self.0.edits.get_or_init(|| self.store().peek(id).is_some())
     }
 
-    /// Gives the holder of `token` a new one. The session, its id and its data stay.
+    /// Gives the holder of a token a new one. The session, its id and its data stay, and it does not count as use.
     ///
-    /// Says nothing of where the request comes from: a user whom the [directory](super::Builder::users) lets in from some
-    /// networks only is refused. See [`rotate_with`](Self::rotate_with).
+    /// With a [directory](super::Builder::users) of users, which costs a load more: a user who is disabled there loses all
+    /// sessions, which is [`Error::Ended`]; one who may not come from the visitor's [address](Visitor::ip) is
+    /// [`Error::Refused`], and both session and token stay as they are.
     ///
     /// # Errors
     ///
     /// [`Error::Ended`] with the reason for the holder of an ended session's token, [`Error::UnknownSession`] for everybody
     /// else whose token opens nothing.
-    pub async fn rotate(&self, token: &Token) -> Result<RotatedToken> {
-        self.rotate_with(token, Rotate::default()).await
-    }
-
-    /// As [`rotate`](Self::rotate), for a request of which more is known, or that asks for more.
-    ///
-    /// With a [directory](super::Builder::users) of users, which costs a load more: a user who is disabled there loses all
-    /// sessions, which is [`Error::Ended`]; one who may not come from this address is [`Error::Refused`], and both session
-    /// and token stay as they are.
-    pub async fn rotate_with(&self, token: &Token, rotate: Rotate) -> Result<RotatedToken> {
+    pub async fn rotate(&self, rotate: impl Into<Rotate<'_>>) -> Result<RotatedToken> {
+        let Rotate { visitor: Visitor { token, ip, .. }, at_once } = rotate.into();
         if self.0.known_users.is_some() {
             // Before the rotation: the holder of a token that is refused here must not make it a predecessor.
-            living(self.resume_at(token, Whence::from(rotate.from), self.now(), false).await?)?;
+            living(self.resume_at(token, Whence::from(ip), self.now(), false).await?)?;
         }
         let successor = Token::generate(token.id())?;
         let now = self.now();
@@ -200,7 +218,7 @@ impl Sessions {
             let successor_digest = self.digest(&successor);
             let grace = self.config().rotation_grace;
             let by = self.attributed(None);
-            let rotation = Rotation { presented, successor: successor_digest, grace, at_once: rotate.at_once, by };
+            let rotation = Rotation { presented, successor: successor_digest, grace, at_once, by };
             match self.store_write(self.rules().rotate(token.id(), &rotation, now)).await? {
                 Rotated::Rotated(record) => {
                     self.check_attended(&record, now).await?;
@@ -229,7 +247,7 @@ impl Sessions {
     }
 
     async fn ended_or_unknown(&self, token: &Token) -> Error {
-        match self.resume_without_touch(token).await {
+        match self.resume(Visitor::new(token).touch(false)).await {
             Ok(Found::Ended(ended)) => ended.into(),
             Ok(_) => Error::UnknownSession,
             Err(error) => error,

@@ -66,7 +66,7 @@ pub use subject::{Open, ScratchDir, Subject};
 pub use crate::{conformance, slots};
 use crate::{
     error::Result,
-    sessions::{Sessions, Start, Started},
+    sessions::{Sessions, SignIn, Started},
     testing::checks::Check,
     token::{Partition, SessionId, Token},
 };
@@ -78,7 +78,7 @@ pub fn seed_random_ids(seed: u64) {
 }
 
 /// Starts a session under an id and a secret that follow from `random`, for simulations that must happen again as they did.
-pub async fn start_from(sessions: &Sessions, start: Start, random: impl Fn() -> u64) -> Result<Started> {
+pub async fn start_from(sessions: &Sessions, sign_in: SignIn, random: impl Fn() -> u64) -> Result<Started> {
     let bytes = || random().to_be_bytes();
     let token = |partition: Partition| {
         let mut id = *SessionId::generate(partition)?.as_bytes();
@@ -88,7 +88,7 @@ pub async fn start_from(sessions: &Sessions, start: Start, random: impl Fn() -> 
         let secret: Vec<u8> = (0..Token::SECRET_LEN / 8).flat_map(|_| bytes()).collect();
         Ok(Token::from_parts(SessionId::from_bytes(id), secret.try_into().expect("as long as a secret")))
     };
-    sessions.start_with(start, token).await
+    sessions.start_with(sign_in, token).await
 }
 
 /// Runs one check on a fresh store, on several threads. The [`conformance!`] macro's tests call it.

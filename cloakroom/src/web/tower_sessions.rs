@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     record::Record,
     rules::{Touch, Updated},
-    sessions::{Found, Sessions, Start},
+    sessions::{Found, Sessions, SignIn, Visitor},
     token::{Partition, SessionId, Token},
 };
 
@@ -123,7 +123,7 @@ impl TowerSessionsStore {
             // Nothing would be found of it anyway.
             return Ok(Bearer::generate(Partition::random()?)?.number());
         }
-        let start = Start { user: self.user(values), no_absolute_end: true, ..Start::default() };
+        let start = SignIn { user: self.user(values), no_absolute_end: true, ..SignIn::default() };
         let start = start.data(json(values)?).idle_timeout(lifetime);
         let mut id = 0;
         let started = self.sessions.start_with(start, |partition| {
@@ -138,7 +138,8 @@ impl TowerSessionsStore {
 
     /// What is there, and when it expires.
     async fn load(&self, id: i128) -> Result<Option<(Values, Timestamp)>> {
-        let Found::Live(record) = self.sessions.resume_without_touch(&self.token(Bearer::of(id))).await? else {
+        let Found::Live(record) = self.sessions.resume(Visitor::new(&self.token(Bearer::of(id))).touch(false)).await?
+        else {
             return Ok(None);
         };
         let values = values(&record)?;
@@ -148,7 +149,7 @@ impl TowerSessionsStore {
 
     async fn save(&self, id: i128, values: &Values, expires_at: Timestamp) -> Result<()> {
         let token = self.token(Bearer::of(id));
-        let record = match self.sessions.resume_without_touch(&token).await? {
+        let record = match self.sessions.resume(Visitor::new(&token).touch(false)).await? {
             Found::Live(record) => record,
             // Of a session that is gone, nothing is what there is.
             _ if values.is_empty() => return Ok(()),

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use cloakroom::{
-    Client, Data, Found, Json, RotatedToken, Sessions, SignIn, Start, Token,
+    Client, Data, Found, Json, RotatedToken, Sessions, SignIn, Token,
     store::{MemoryStore, RecordKeys, SealedStore, SqliteStore, Store},
     testing::{ScratchDir, conformance, slots},
     transfer,
@@ -64,7 +64,7 @@ async fn live_through(sessions: &Sessions) -> Token {
         device: Some(SHOWN[1].into()),
         country: None,
     };
-    let started = sessions.start(Start::from(sign_in).data(data).client(client).note(SHOWN[4])).await.unwrap();
+    let started = sessions.start(sign_in.data(data).client(client).note(SHOWN[4])).await.unwrap();
     let mut change = sessions.change();
     change.set("other", Json::encode(HIDDEN[4]).unwrap());
     sessions.update(started.token.id(), &change).await.unwrap();

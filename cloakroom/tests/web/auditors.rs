@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom::{
     Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Limit, Person, Reason,
-    Refusal, Session, Sessions, SignIn, Start, Started, User, UserPatch, store::Query,
+    Refusal, Session, Sessions, SignIn, Started, User, UserPatch, Visitor, store::Query,
 };
 use http::StatusCode;
 
@@ -30,7 +30,7 @@ fn is_forbidden(outcome: &cloakroom::Result<Started>) -> bool {
 #[tokio::test]
 async fn audit_user_is_somebody_else_and_in_every_entry() {
     let world = world();
-    for wrong in [Start::user("anna").audit_user("anna"), Start::anonymous().audit_user("olga")] {
+    for wrong in [SignIn::new("anna").audit_user("anna"), SignIn::anonymous().audit_user("olga")] {
         let error = world.sessions.start(wrong).await.unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { what: "audit_user", .. }), "{error:?}");
     }
@@ -202,9 +202,9 @@ async fn audit_user_may_come_from_the_auditors_networks() {
     let refused = world.sessions.start(from(annas)).await;
     assert!(matches!(refused, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{refused:?}");
     let audited = world.sessions.start(from(olgas)).await.unwrap();
-    let away = world.sessions.resume_from(&audited.token, annas).await;
+    let away = world.sessions.resume(Visitor::new(&audited.token).ip(annas)).await;
     assert!(matches!(away, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{away:?}");
-    assert!(matches!(world.sessions.resume_from(&audited.token, olgas).await, Ok(Found::Live(_))));
+    assert!(matches!(world.sessions.resume(Visitor::new(&audited.token).ip(olgas)).await, Ok(Found::Live(_))));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Clear, Ending, Found, Limit, Reason, SessionId, SignIn, Start, Started, User, store::Query};
+use cloakroom::{Clear, Ending, Found, Limit, Reason, SessionId, SignIn, Started, User, store::Query};
 
 use super::world::{World, world_with};
 
@@ -170,7 +170,7 @@ async fn clear_all_sessions_ends_everybodys_in_portions() {
     for n in 0..1100 {
         world.sessions.start(SignIn::new(format!("user {}", n % 300))).await.unwrap();
     }
-    world.sessions.start(Start::anonymous()).await.unwrap();
+    world.sessions.start(SignIn::anonymous()).await.unwrap();
     let kept = world.sessions.start(SignIn::new("root")).await.unwrap().token.id();
     let ending = Ending::new(Reason::AllRevoked).by("root");
     let everything = Query::default();

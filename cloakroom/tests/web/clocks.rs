@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Error, Found, Impersonate, Limit, Sessions, SignIn, Start, Timestamp,
+    Error, Found, Impersonate, Limit, Sessions, SignIn, Timestamp,
     store::MemoryStore,
     testing::{Call, ManualClock, SpyStore},
 };
@@ -111,7 +111,7 @@ async fn r6_a_node_whose_clock_is_off_refuses_sign_ins() {
             assert!(matches!(right.resume(&first).await.unwrap(), Found::Live(_)));
             assert_eq!(right.list("anna").await.unwrap().len(), 1);
             // A visitor is no admission.
-            other.start(Start::anonymous()).await.unwrap();
+            other.start(SignIn::anonymous()).await.unwrap();
 
             // Once it is right, at once.
             other_clock.set(START);

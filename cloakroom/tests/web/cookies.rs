@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::{
-    Event, Found, Partition, Reason, RotatedToken, Session, SessionId, SignIn, Start, Token,
+    Event, Found, Partition, Reason, RotatedToken, Session, SessionId, SignIn, Token,
     store::AuditQuery,
     web::{CookieConfig, SameSite, cookie::Presented},
 };
@@ -360,7 +360,7 @@ async fn t9_where_none_of_the_cookies_opens_a_session_the_last_reason_is_told() 
     let world = shared_domain();
     let mut tokens = Vec::new();
     for reason in [Reason::SignedOut, Reason::RevokedByAdmin, Reason::UserDisabled] {
-        let token = world.sessions.start(Start::anonymous()).await.unwrap().token;
+        let token = world.sessions.start(SignIn::anonymous()).await.unwrap().token;
         world.sessions.end(token.id(), &reason.into()).await.unwrap();
         world.clock.advance(Duration::from_mins(1));
         tokens.push(token.reveal());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloakroom::{Error, Found, Key, Session, SignIn, Start};
+use cloakroom::{Error, Found, Key, Session, SignIn};
 use http::StatusCode;
 
 use super::{
@@ -230,7 +230,7 @@ async fn modify_is_replayed_on_what_others_stored() {
 #[tokio::test]
 async fn i1_modify_is_replayed_when_the_layer_stores_it_and_others_keep_what_they_saw() {
     let world = world();
-    let started = world.sessions.start(Start::user("anna").data(data([("count", "3")]))).await.unwrap();
+    let started = world.sessions.start(SignIn::new("anna").data(data([("count", "3")]))).await.unwrap();
     let other = Session::resume(&world.sessions, &started.token).await.unwrap();
     let mut browser = world.browser();
     browser.cookie = Some(started.token.reveal());
@@ -292,7 +292,7 @@ async fn modify_now_starts_a_visitor_s_session_with_its_key_alone() {
 #[tokio::test]
 async fn of_all_who_take_now_one_gets_the_value() {
     let world = world();
-    let started = world.sessions.start(Start::anonymous().data(data([("code", "\"1234\"")]))).await.unwrap();
+    let started = world.sessions.start(SignIn::anonymous().data(data([("code", "\"1234\"")]))).await.unwrap();
     let mut browser = world.browser();
     browser.cookie = Some(started.token.reveal());
     let app =

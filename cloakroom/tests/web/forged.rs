@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
     Builder, Change, Error, Found, Json, JsonRef, Limit, Reason, Record, RotatedToken, Session, SessionId, SignIn,
-    Start, Timestamp, Token,
+    Timestamp, Token,
     rules::{Gone, Updated},
     store::{
         MemoryStore, Query, Store,
@@ -170,10 +170,8 @@ async fn t10_a_forged_row_opens_nothing() {
 async fn t10_an_encrypted_row_that_was_changed_opens_nothing() {
     let store = memory();
     let world = on(&store, KINDS[1]);
-    let token = world
-        .sessions
-        .start(Start::from(SignIn::new("mallory")).data(data([("role", "\"guest\""), ("plan", "\"free\"")])))
-        .await;
+    let token =
+        world.sessions.start(SignIn::new("mallory").data(data([("role", "\"guest\""), ("plan", "\"free\"")]))).await;
     let (token, other) = (token.unwrap().token, sign_in(&world, "anna").await);
     let (genuine, others) = (row(&store, token.id()).await, row(&store, other.id()).await);
     assert!(!head(&genuine).contains("mallory") && !format!("{:?}", genuine.data.get("role")).contains("guest"));
@@ -312,12 +310,8 @@ async fn t10_what_is_said_to_stay_possible_does() {
     // With encryption a value can be put back or taken away, and no other be made.
     let store = memory();
     let world = on(&store, KINDS[1]);
-    let token = world
-        .sessions
-        .start(Start::from(SignIn::new("anna")).data(data([("role", "\"admin\""), ("a", "1")])))
-        .await
-        .unwrap()
-        .token;
+    let token =
+        world.sessions.start(SignIn::new("anna").data(data([("role", "\"admin\""), ("a", "1")]))).await.unwrap().token;
     let early = row(&store, token.id()).await;
     let mut change = world.sessions.change();
     change.set("role", Json::from_text("\"guest\"").unwrap());
@@ -410,12 +404,7 @@ async fn t10_values_under_an_earlier_key_are_relied_on_and_written_anew() {
         world_on(Arc::clone(&store) as Arc<dyn Store>, |builder| builder.encryption_keys(keys.iter().copied()))
     };
     let old = world_of(&[KEY]);
-    let token = old
-        .sessions
-        .start(Start::from(SignIn::new("anna")).data(data([("n", "1"), ("kept", "7")])))
-        .await
-        .unwrap()
-        .token;
+    let token = old.sessions.start(SignIn::new("anna").data(data([("n", "1"), ("kept", "7")]))).await.unwrap().token;
     let both = world_of(&[NEXT_KEY, KEY]);
     let number = |value: &str| Some(Json::from_text(value).unwrap());
     let mut change = both.sessions.change();
@@ -552,7 +541,7 @@ async fn t10_no_application_sees_the_seal() {
 #[tokio::test]
 async fn t10_the_seal_does_not_count_towards_the_size_limit() {
     for world in [world(), world_with(KINDS[0]), world_with(KINDS[1])] {
-        let token = world.sessions.start(Start::anonymous()).await.unwrap().token;
+        let token = world.sessions.start(SignIn::anonymous()).await.unwrap().token;
         let fits = format!("\"{}\"", "x".repeat(97));
         for (text, remove_all) in [(&fits, false), (&fits, true)] {
             let mut change = Change::new(100);
@@ -568,7 +557,7 @@ async fn t10_the_seal_does_not_count_towards_the_size_limit() {
             assert!(matches!(error, Error::TooLarge { size: 101, limit: 100, .. }), "{error}");
         }
         // Many small values go for one that is as large as they are stored, not as they count.
-        let token = world.sessions.start(Start::anonymous()).await.unwrap().token;
+        let token = world.sessions.start(SignIn::anonymous()).await.unwrap().token;
         let mut change = Change::new(100);
         (0..33).for_each(|n| change.set(format!("{n:02}"), Json::from_text("1").unwrap()));
         assert!(matches!(world.sessions.update(token.id(), &change).await.unwrap(), Updated::Applied(_)));

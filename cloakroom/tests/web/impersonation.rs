@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
     Assurance, AuditEntry, Builder, Client, Error, Event, Found, Impersonate, ImpersonationRefusal, Limit, Reason,
-    Refusal, Session, SessionId, SessionInfo, SignIn, Start, Started, Token, User, UserPatch,
+    Refusal, Session, SessionId, SessionInfo, SignIn, Started, Token, User, UserPatch, Visitor,
     rules::Rules,
     store::{AuditQuery, Query},
     testing::Call,
@@ -224,7 +224,7 @@ async fn set_impersonated_use_keeps_both_sessions_alive() {
     assert_eq!(info(&world, &returned.token).await.id, root.token.id());
     // Looking is not use.
     world.clock.advance(59 * MINUTE);
-    world.sessions.resume_without_touch(&returned.token).await.unwrap();
+    world.sessions.resume(Visitor::new(&returned.token).touch(false)).await.unwrap();
     world.clock.advance(MINUTE);
     assert_eq!(reason(&world, &returned.token).await, Reason::IdleTimeout);
 }
@@ -273,7 +273,7 @@ async fn set_impersonated_is_refused_clearly_and_the_refusal_is_in_the_audit_log
         assert_eq!(entry.note.as_deref(), Some(note));
         assert_eq!(info(&world, &root.token).await.id, root.token.id(), "and nothing has changed");
     }
-    let visitor = world.sessions.start(Start::anonymous()).await.unwrap();
+    let visitor = world.sessions.start(SignIn::anonymous()).await.unwrap();
     let auditor = world.sessions.start(SignIn::new("bert").audit_user("olga")).await.unwrap();
     let acting = world.sessions.impersonate(&root.token, as_anna()).await.unwrap();
     for (token, why) in [
@@ -341,12 +341,15 @@ async fn set_impersonated_goes_by_the_networks_of_who_acts() {
 
     // Where their own session was started from, unless told otherwise.
     let acting = sessions.impersonate(&root.token, as_anna()).await.unwrap();
-    let away = sessions.resume_from(&acting.token, from("203.0.113.1").ip).await;
+    let away = sessions.resume(Visitor::new(&acting.token).ip(from("203.0.113.1").ip)).await;
     assert!(matches!(away, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{away:?}");
-    assert!(matches!(sessions.resume_from(&acting.token, from("192.0.2.8").ip).await, Ok(Found::Live(_))));
+    assert!(matches!(sessions.resume(Visitor::new(&acting.token).ip(from("192.0.2.8").ip)).await, Ok(Found::Live(_))));
     assert_eq!(sessions.user("anna").await.unwrap().unwrap().last_sign_in, None, "she did not sign in");
     let returned = sessions.stop_impersonating(&acting.token).await.unwrap();
-    assert!(matches!(sessions.resume_from(&returned.token, from("192.0.2.8").ip).await, Ok(Found::Live(_))));
+    assert!(matches!(
+        sessions.resume(Visitor::new(&returned.token).ip(from("192.0.2.8").ip)).await,
+        Ok(Found::Live(_))
+    ));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Client, Error, Event, Found, Impersonate, Reason, Refusal, Rotate, RotatedToken, Session, Sessions, SignIn,
-    Started, Token, User,
+    Client, Error, Event, Found, Impersonate, Reason, Refusal, RotatedToken, Session, Sessions, SignIn, Started, Token,
+    User, Visitor,
 };
 
 use super::{
@@ -65,15 +65,15 @@ async fn restrict_ip_a_rotation_from_elsewhere_is_refused_and_leaves_the_token()
     let client = Client { ip: at("10.1.2.3"), ..Client::default() };
     let token = world.sessions.start(SignIn::new("anna").client(client)).await.unwrap().token;
     for elsewhere in ["192.0.2.1", ""].map(at) {
-        let refused = world.sessions.rotate_with(&token, Rotate { from: elsewhere, at_once: false }).await;
+        let refused = world.sessions.rotate(Visitor::new(&token).ip(elsewhere)).await;
         assert!(matches!(refused, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{refused:?}");
     }
     let refused = world.sessions.rotate(&token).await;
     assert!(matches!(refused, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{refused:?}");
     // It is the current one still: a token that was replaced could not be rotated.
-    let session = Session::resume_from(&world.sessions, &token, at("10.9.9.9")).await.unwrap();
+    let session = Session::resume(&world.sessions, Visitor::new(&token).ip(at("10.9.9.9"))).await.unwrap();
     session.rotate().await.unwrap();
-    let rotated = world.sessions.rotate_with(&token, Rotate { from: at("10.9.9.9"), at_once: false }).await.unwrap();
+    let rotated = world.sessions.rotate(Visitor::new(&token).ip(at("10.9.9.9"))).await.unwrap();
     assert!(matches!(rotated, RotatedToken::Superseded { .. }), "{rotated:?}");
     let events: Vec<_> = log_of(&world, token.id()).await.into_iter().map(|entry| entry.event).collect();
     assert_eq!(events, [Event::SignedIn, Event::Refused, Event::Refused, Event::Refused, Event::Rotated]);

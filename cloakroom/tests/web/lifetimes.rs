@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Start, Timestamp, Token};
+use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Timestamp, Token, Visitor};
 
 use super::world::{World, world, world_with};
 
@@ -10,7 +10,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const FLUSH_DELAY: Duration = Duration::from_secs(1);
 
 async fn reason(world: &World, token: &Token) -> Option<Reason> {
-    match world.sessions.resume_without_touch(token).await.unwrap() {
+    match world.sessions.resume(Visitor::new(token).touch(false)).await.unwrap() {
         Found::Ended(ended) => Some(ended.reason),
         Found::Live(_) => None,
         Found::Unknown => panic!("it is known"),
@@ -146,7 +146,7 @@ async fn session_end_and_timeout_are_settings_of_each_sign_in() {
 #[tokio::test]
 async fn a_visitor_s_session_has_no_absolute_end() {
     let world = world();
-    let session = world.sessions.start(Start::anonymous()).await.unwrap().record;
+    let session = world.sessions.start(SignIn::anonymous()).await.unwrap().record;
     assert_eq!(session.info.ends_at, None);
     assert_eq!(session.info.idle_timeout, Some(60 * MINUTE));
 }
@@ -256,10 +256,10 @@ async fn x7_a_session_is_of_no_higher_level_than_its_authentication() {
         assert_eq!(record.info.level, expected);
     }
     for (start, hint) in [
-        (Start::from(proved(Assurance::Aal1).level(Assurance::Aal2)), "ask the person to prove more"),
-        (Start::from(SignIn::new("anna").level(Assurance::Aal1)), "say which it had"),
-        (Start::anonymous().authenticated_level(Assurance::Aal1), "nobody is signed in"),
-        (Start::anonymous().authenticated_level(Assurance::Aal1).level(Assurance::Aal1), "nobody is signed in"),
+        (proved(Assurance::Aal1).level(Assurance::Aal2), "ask the person to prove more"),
+        (SignIn::new("anna").level(Assurance::Aal1), "say which it had"),
+        (SignIn::anonymous().authenticated_level(Assurance::Aal1), "nobody is signed in"),
+        (SignIn::anonymous().authenticated_level(Assurance::Aal1).level(Assurance::Aal1), "nobody is signed in"),
     ] {
         let error = world.sessions.start(start).await.unwrap_err();
         assert!(matches!(&error, Error::InvalidArgument { what: "level", .. }), "{error:?}");

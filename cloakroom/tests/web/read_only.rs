@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Change, Ending, Error, Found, Reason, Session, SignIn, Start, rules::EndAnswer};
+use cloakroom::{Change, Ending, Error, Found, Reason, Session, SignIn, rules::EndAnswer};
 use http::StatusCode;
 
 use super::world::{world, world_with};
@@ -20,7 +20,7 @@ async fn read_only_of_the_frappe_seed_refuses_every_change_and_serves_what_is_st
     change.set("a", cloakroom::Json::from_text("1").unwrap());
     let ending = Ending::new(Reason::RevokedByAdmin);
     for (what, refused) in [
-        ("start", world.sessions.start(Start::anonymous()).await.map(drop)),
+        ("start", world.sessions.start(SignIn::anonymous()).await.map(drop)),
         ("update", world.sessions.update(id, &change).await.map(drop)),
         ("rotate", world.sessions.rotate(&token).await.map(drop)),
         ("lock", world.sessions.lock(id).await.map(drop)),

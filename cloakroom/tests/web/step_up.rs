@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
     Assurance, Ending, Error, Event, Found, Fresh, Lifetimes, Limit, Reason, RotatedToken, Session, SessionInfo,
-    Sessions, SignIn, SignedIn,
+    Sessions, SignIn, SignedIn, Visitor,
     store::{AuditQuery, MemoryStore},
 };
 use http::StatusCode;
@@ -38,7 +38,7 @@ async fn browser(world: &World, user: &str) -> Browser {
 }
 
 async fn info(world: &World, browser: &Browser) -> SessionInfo {
-    let Found::Live(record) = world.sessions.resume_without_touch(&browser.token()).await.unwrap() else {
+    let Found::Live(record) = world.sessions.resume(Visitor::new(&browser.token()).touch(false)).await.unwrap() else {
         panic!("it lives")
     };
     record.info.clone()

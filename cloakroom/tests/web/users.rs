@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cloakroom::{
     Builder, Ended, Error, Found, Limit, Reason, Refusal, Result, SessionId, Sessions, SignIn, Started, Timestamp,
-    User, Users, WhenFull,
+    User, Users, Visitor, WhenFull,
     rules::Create,
     rules::Rules,
     store::{BoxFuture, MemoryStore},
@@ -105,8 +105,8 @@ async fn restrict_ip_refuses_a_request_from_elsewhere_and_leaves_the_session() {
     world.clock.advance(Duration::from_mins(10));
     for outside in ["192.0.2.1", ""].map(at) {
         for refused in [
-            sessions.resume_from(&started.token, outside).await,
-            sessions.resume_without_touch_from(&started.token, outside).await,
+            sessions.resume(Visitor::new(&started.token).ip(outside)).await,
+            sessions.resume(Visitor::new(&started.token).ip(outside).touch(false)).await,
         ] {
             assert!(matches!(refused, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{refused:?}");
         }
@@ -115,14 +115,14 @@ async fn restrict_ip_refuses_a_request_from_elsewhere_and_leaves_the_session() {
     let Found::Live(record) = sessions.get(started.token.id()).await.unwrap() else { panic!("it lives") };
     assert_eq!(record.info.last_seen_at, started.record.info.last_seen_at, "a refused request is no use");
     for inside in ["10.9.9.9", "::ffff:10.9.9.9"] {
-        let found = sessions.resume_from(&started.token, at(inside)).await.unwrap();
+        let found = sessions.resume(Visitor::new(&started.token).ip(at(inside))).await.unwrap();
         assert!(matches!(found, Found::Live(_)));
     }
     // What was narrowed later counts for sessions that are there.
     staff.set("anna", from_networks(&["10.1.0.0/16"]));
     world.clock.advance(Duration::from_secs(5));
-    assert!(sessions.resume_from(&started.token, at("10.9.9.9")).await.is_err());
-    assert!(sessions.resume_from(&started.token, at("10.1.9.9")).await.is_ok());
+    assert!(sessions.resume(Visitor::new(&started.token).ip(at("10.9.9.9"))).await.is_err());
+    assert!(sessions.resume(Visitor::new(&started.token).ip(at("10.1.9.9"))).await.is_ok());
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn a_directory_is_asked_anew_when_its_answer_is_old_or_forgotten() {
     sessions.forget_user("anna");
     sessions.resume(&anna.token).await.unwrap();
     assert_eq!(staff.asked(), 1);
-    let anonymous = sessions.start(cloakroom::Start::anonymous()).await.unwrap();
+    let anonymous = sessions.start(SignIn::anonymous()).await.unwrap();
     sessions.resume(&anonymous.token).await.unwrap();
     assert_eq!(staff.asked(), 0, "a visitor is nobody to look up");
 
@@ -312,7 +312,7 @@ async fn every_refusal_of_the_directory_is_in_the_audit_log() {
     let sessions = &world.sessions;
     let started = sign_in_from(sessions, "anna", at("10.1.2.3")).await.unwrap();
     sign_in_from(sessions, "anna", at("192.0.2.1")).await.unwrap_err();
-    sessions.resume_from(&started.token, at("192.0.2.2")).await.unwrap_err();
+    sessions.resume(Visitor::new(&started.token).ip(at("192.0.2.2"))).await.unwrap_err();
     sessions.resume(&started.token).await.unwrap_err();
     sessions.start(SignIn::new("ben").by("gateway")).await.unwrap_err();
     sessions.start(SignIn::new("cleo")).await.unwrap_err();
@@ -351,11 +351,11 @@ async fn set_impersonated_asks_the_directory_about_both_persons() {
         Rules::new(store.clone()).create(&create, NOW).await.unwrap();
 
         // Where the one who acts may come from counts.
-        assert!(matches!(sessions.resume_from(&token, at("192.0.2.1")).await.unwrap(), Found::Live(_)));
-        assert!(sessions.resume_from(&token, at("10.1.2.3")).await.is_err());
+        assert!(matches!(sessions.resume(Visitor::new(&token).ip(at("192.0.2.1"))).await.unwrap(), Found::Live(_)));
+        assert!(sessions.resume(Visitor::new(&token).ip(at("10.1.2.3"))).await.is_err());
         staff.set(who, disabled());
         sessions.forget_user(who);
-        let Found::Ended(ended) = sessions.resume_from(&token, at("192.0.2.1")).await.unwrap() else {
+        let Found::Ended(ended) = sessions.resume(Visitor::new(&token).ip(at("192.0.2.1"))).await.unwrap() else {
             panic!("{who} is disabled")
         };
         assert_eq!(ended.reason, Reason::UserDisabled);

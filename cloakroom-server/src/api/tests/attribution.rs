@@ -1,6 +1,6 @@
 //! S4: every entry of the audit log names the key that acted, beside who it says it acted for.
 
-use cloakroom::{AuditEntry, Reason, Start};
+use cloakroom::{AuditEntry, Reason, SignIn};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ fn s4_refusals_and_what_a_start_ends_name_the_key_too() {
         let written = entries(&api, &Method::POST, "/v1/sessions", Some(&body)).await;
         assert_eq!(written.len(), 2, "one ended to make room, one started");
 
-        let visitor = api.sessions.start(Start::anonymous()).await.unwrap().token.reveal();
+        let visitor = api.sessions.start(SignIn::anonymous()).await.unwrap().token.reveal();
         let replacing = json!({"user": "ben", "replaces": visitor});
         let mut written = [written, entries(&api, &Method::POST, "/v1/sessions", Some(&replacing)).await].concat();
         let own = json!({"token": api.root, "user": "root", "reason": "x"});

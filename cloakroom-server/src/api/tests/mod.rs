@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use cloakroom::{
-    Found, Impersonate, Sessions, Start, TakeLock, User,
+    Found, Impersonate, Sessions, SignIn, TakeLock, User,
     store::{self, AuditQuery, Logged, Query},
 };
 use http::{Method, Request, StatusCode, header};
@@ -44,11 +44,11 @@ impl Api {
         let keys = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| (scope, keys::generate().unwrap()));
         let known = keys.iter().map(|(scope, key)| keys::ApiKey::new("shop", *scope, key).unwrap()).collect();
         let router = Server::new(sessions.clone(), keys::ApiKeys::new(known)).router();
-        let anna = sessions.start(Start::user("anna")).await.unwrap();
+        let anna = sessions.start(SignIn::new("anna")).await.unwrap();
         let hour = Duration::from_hours(1);
         sessions.take_lock(anna.token.id(), TakeLock { lease: hour, patience: Duration::ZERO }).await.unwrap();
-        let root = sessions.start(Start::user("root")).await.unwrap();
-        let boss = sessions.start(Start::user("boss")).await.unwrap();
+        let root = sessions.start(SignIn::new("root")).await.unwrap();
+        let boss = sessions.start(SignIn::new("boss")).await.unwrap();
         let acting = sessions.impersonate(&boss.token, Impersonate::new("ben", "a test")).await.unwrap();
         Self {
             router,

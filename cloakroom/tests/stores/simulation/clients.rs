@@ -7,7 +7,7 @@ use std::{
 };
 
 use cloakroom::{
-    Ending, Error, Found, JsonRef, Limit, Reason, RotatedToken, SessionId, Sessions, Start, Timestamp, Token,
+    Ending, Error, Found, JsonRef, Limit, Reason, RotatedToken, SessionId, Sessions, SignIn, Timestamp, Token,
     rules::{EndAnswer, Updated},
     testing::{self, ManualClock},
 };
@@ -150,9 +150,9 @@ impl World {
 
     async fn sign_in(&self, step: usize) {
         let (user, limit, idle) = USERS[self.random.below(USERS.len())];
-        let mut start = Start::user(user);
-        start = limit.into_iter().fold(start, Start::limit);
-        start = idle.into_iter().fold(start, Start::idle_timeout);
+        let mut start = SignIn::new(user);
+        start = limit.into_iter().fold(start, SignIn::limit);
+        start = idle.into_iter().fold(start, SignIn::idle_timeout);
         let key = self.random.percent(40).then(|| format!("{user} {}", step / 3));
         start = key.iter().fold(start, |start, key| start.idempotency_key(key.as_str()));
         let was_disabled = self.promises().disabled.contains(user);
@@ -182,7 +182,7 @@ impl World {
     async fn sign_in_impatiently(&self) {
         let (user, limit, _) = USERS[self.random.below(2)];
         for _ in 0..4 {
-            let start = limit.into_iter().fold(Start::user(user), Start::limit);
+            let start = limit.into_iter().fold(SignIn::new(user), SignIn::limit);
             let started = testing::start_from(self.node(), start, || self.random.next());
             drop(tokio::time::timeout(self.random.millis(150), started).await);
         }
