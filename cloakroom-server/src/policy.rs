@@ -116,11 +116,11 @@ impl Policy {
         if !self.user_types.is_empty() && !self.user_types.iter().any(|allowed| allowed == user_type) {
             return Err(Lack::UserType);
         }
-        let age = session.authenticated_at.map_or(Duration::MAX, |at| now.since(at));
+        let age = session.authenticated_at().map_or(Duration::MAX, |at| now.since(at));
         if self.fresh.is_some_and(|fresh| age > fresh) {
             return Err(Lack::FreshSignIn);
         }
-        if self.level.is_some() && session.level < self.level {
+        if self.level.is_some() && session.level() < self.level {
             return Err(Lack::Level);
         }
         Ok(())

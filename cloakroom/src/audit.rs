@@ -121,7 +121,7 @@ impl AuditEntry {
             event,
             session: info.id,
             user: info.user.clone(),
-            impersonated_by: info.impersonated_by.clone(),
+            impersonated_by: info.impersonator().cloned(),
             audit_user: info.audit_user.clone(),
             ip: info.client.ip,
             reason: None,
@@ -133,7 +133,7 @@ impl AuditEntry {
     /// The start of a session.
     pub fn started(record: &Record, now: Timestamp) -> Self {
         let event = match &record.info {
-            SessionInfo { impersonated_by: Some(_), .. } => Event::Impersonated,
+            SessionInfo { acting: Some(_), .. } => Event::Impersonated,
             SessionInfo { user: Some(_), .. } => Event::SignedIn,
             _ => Event::Started,
         };

@@ -261,7 +261,7 @@ impl Session {
             user: user.as_deref(),
             full_name: info.as_ref().and_then(|info| info.full_name.as_deref()),
             user_type: info.as_ref().and_then(|info| info.user_type.as_deref()),
-            impersonated_by: info.as_ref().and_then(|info| info.impersonated_by.as_deref()),
+            impersonated_by: info.as_ref().and_then(|info| info.impersonator().map(|by| &**by)),
             expires_at: info.as_ref().and_then(crate::record::SessionInfo::expires_at),
             read_only: self.sessions().is_read_only(),
         };

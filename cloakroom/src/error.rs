@@ -88,6 +88,13 @@ pub enum Error {
         problem: String,
     },
 
+    /// A cursor is not one that this store gave. A mistake in the caller.
+    #[error("cursor: {problem}")]
+    InvalidCursor {
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// The response's head was sent already, so the cookie this needs cannot be set any more.
     #[error("the response's head was sent already: sign in, start or rotate before answering")]
     HeadSent,

@@ -139,7 +139,7 @@ pub use error::{Error, ImpersonationRefusal, Result};
 pub use lease::Lease;
 pub use network::{Network, ParseNetworkError};
 pub use period::{format_period, parse_period};
-pub use record::{Client, Extra, RecentChanges, Record, SessionInfo};
+pub use record::{Acting, Authentication, Client, Extra, RecentChanges, Record, SessionInfo};
 pub use rules::{EndAnswer, Gone, Updated};
 pub use secrets::{Predecessor, Presented, Secrets};
 pub use session::{Entry, Key, Session, SessionLock, ValueKey};

@@ -77,6 +77,21 @@ impl Extra {
 }
 
 impl Record {
+    /// A session as it starts, with nothing in it.
+    pub fn new(info: SessionInfo, secrets: Secrets) -> Self {
+        Self {
+            data: Data::new(),
+            secrets,
+            info,
+            recent_changes: RecentChanges::default(),
+            lease: Lease::default(),
+            idempotency: None,
+            revision: 0,
+            user_epoch: 0,
+            extra: None,
+        }
+    }
+
     /// When the reaper is to look at it: when it expires if it is not used again, or at once if what it replaces may not
     /// have ended.
     pub fn due_at(&self) -> Option<Timestamp> {
@@ -98,8 +113,6 @@ pub struct SessionInfo {
     pub idle_timeout: Option<Duration>,
     /// When it ends whatever happens; `None` for no absolute end.
     pub ends_at: Option<Timestamp>,
-    /// The session of who really acts, to which they return; `None` where nobody acts as another.
-    pub returns_to: Option<SessionId>,
     /// The session's handle.
     pub id: SessionId,
     /// Who is signed in; `None` for an anonymous visitor.
@@ -110,25 +123,94 @@ pub struct SessionInfo {
     pub user_type: Option<Arc<str>>,
     /// When it started.
     pub created_at: Timestamp,
-    /// When the person last proved who they are; `None` for an anonymous visitor.
-    pub authenticated_at: Option<Timestamp>,
-    /// How they proved it: names of RFC 8176 with a space between them, such as `pwd otp`.
-    pub methods: Option<Arc<str>>,
-    /// How strongly they proved it, as far as it is known; never more than the authentication allowed.
-    pub level: Option<Assurance>,
+    /// The latest proof of who the person is; `None` for an anonymous visitor.
+    pub authentication: Option<Authentication>,
     /// Whether the cookie outlives the browser ("remember me").
     pub remember: bool,
     /// Where it was started from.
     pub client: Client,
-    /// Who really acts, when somebody acts as `user`.
-    pub impersonated_by: Option<Arc<str>>,
+    /// The impersonator, who acts as `user`; `None` for the user's own session.
+    pub acting: Option<Acting>,
     /// The auditor who looks into the user's account in it.
     pub audit_user: Option<Arc<str>>,
     /// How many changes were applied. Touches and rotations do not count.
     pub version: u64,
 }
 
+/// A person's proof of who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authentication {
+    /// When it was given.
+    pub at: Timestamp,
+    /// How: names of RFC 8176 with a space between them, such as `pwd otp`.
+    pub methods: Option<Arc<str>>,
+    /// How strong it is, as far as it is known; never more than the authentication allowed.
+    pub level: Option<Assurance>,
+}
+
+impl Authentication {
+    /// A proof given at this time, in a way that is not known.
+    pub fn at(at: Timestamp) -> Self {
+        Self { at, methods: None, level: None }
+    }
+}
+
+/// The impersonator of a session: another person, who acts as its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acting {
+    /// The impersonator.
+    pub by: Arc<str>,
+    /// The impersonator's own session, to which they return; `None` only where the session's head is sealed and its keys are
+    /// not known.
+    pub returns_to: Option<SessionId>,
+}
+
 impl SessionInfo {
+    /// A session of an anonymous visitor, without deadlines: what a record begins with.
+    pub fn new(id: SessionId, created_at: Timestamp) -> Self {
+        Self {
+            last_seen_at: created_at,
+            idle_timeout: None,
+            ends_at: None,
+            acting: None,
+            id,
+            user: None,
+            full_name: None,
+            user_type: None,
+            created_at,
+            authentication: None,
+            remember: false,
+            client: Client::default(),
+            audit_user: None,
+            version: 0,
+        }
+    }
+
+    /// The impersonator, who acts as the user.
+    pub fn impersonator(&self) -> Option<&Arc<str>> {
+        self.acting.as_ref().map(|acting| &acting.by)
+    }
+
+    /// The impersonator's own session, to which they return.
+    pub fn returns_to(&self) -> Option<SessionId> {
+        self.acting.as_ref()?.returns_to
+    }
+
+    /// When the person last proved who they are.
+    pub fn authenticated_at(&self) -> Option<Timestamp> {
+        Some(self.authentication.as_ref()?.at)
+    }
+
+    /// How the person proved who they are: names of RFC 8176 with a space between them.
+    pub fn methods(&self) -> Option<&str> {
+        self.authentication.as_ref()?.methods.as_deref()
+    }
+
+    /// How strongly the person proved who they are.
+    pub fn level(&self) -> Option<Assurance> {
+        self.authentication.as_ref()?.level
+    }
+
     /// When the session expires if nobody uses it again: the earlier of its idle and absolute deadlines.
     pub fn expires_at(&self) -> Option<Timestamp> {
         let idle = self.idle_timeout.map(|idle| self.last_seen_at.after(idle));
@@ -148,7 +230,7 @@ impl SessionInfo {
     /// What the fence of its user is compared with when it starts: when the person authenticated, or without that, and
     /// where somebody acts as the user, when it started.
     pub fn fenced_at(&self) -> Timestamp {
-        let proved = self.authenticated_at.filter(|_| self.impersonated_by.is_none());
+        let proved = self.authenticated_at().filter(|_| self.acting.is_none());
         proved.unwrap_or(self.created_at)
     }
 
@@ -248,23 +330,10 @@ mod tests {
 
     fn info() -> SessionInfo {
         SessionInfo {
-            id: SessionId::generate(Partition::random().unwrap()).unwrap(),
-            user: None,
-            full_name: None,
-            user_type: None,
-            created_at: Timestamp::from_millis(1000),
             last_seen_at: Timestamp::from_millis(2000),
             idle_timeout: Some(Duration::from_millis(500)),
             ends_at: Some(Timestamp::from_millis(2600)),
-            authenticated_at: None,
-            methods: None,
-            level: None,
-            remember: false,
-            client: Client::default(),
-            impersonated_by: None,
-            returns_to: None,
-            audit_user: None,
-            version: 0,
+            ..SessionInfo::new(SessionId::generate(Partition::random().unwrap()).unwrap(), Timestamp::from_millis(1000))
         }
     }
 

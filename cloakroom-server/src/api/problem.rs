@@ -42,7 +42,7 @@ impl Problem {
     /// A cursor comes by different names.
     pub(crate) fn of_cursor(name: &str, error: Error) -> Self {
         match error {
-            Error::InvalidArgument { what: "cursor", problem } => Self::parameter(name, &problem),
+            Error::InvalidCursor { problem } => Self::parameter(name, &problem),
             error => error.into(),
         }
     }
@@ -144,7 +144,7 @@ impl From<Error> for Problem {
             Error::TooLarge { key, size, limit } => {
                 Self::new(Code::DataTooLarge, detail).with("key", &key).with("size", &size).with("limit", &limit)
             }
-            Error::InvalidArgument { what: "cursor", problem } => Self::parameter("cursor", &problem),
+            Error::InvalidCursor { problem } => Self::parameter("cursor", &problem),
             Error::InvalidArgument { what, problem } => {
                 let field = field_of(what);
                 Self::field(Code::InvalidField, field, format!("{field}: {problem}"))

@@ -124,10 +124,10 @@ impl<'a> Claims<'a> {
             sub: session.user.as_deref()?,
             name: session.full_name.as_deref(),
             user_type: session.user_type.as_deref(),
-            auth_time: session.authenticated_at.map(seconds),
-            amr: session.methods.as_deref().map(|methods| methods.split(' ').collect()),
-            level: session.level.map(Assurance::number),
-            impersonated_by: session.impersonated_by.as_deref(),
+            auth_time: session.authenticated_at().map(seconds),
+            amr: session.methods().map(|methods| methods.split(' ').collect()),
+            level: session.level().map(Assurance::number),
+            impersonated_by: session.impersonator().map(|by| &**by),
             audit_user: session.audit_user.as_deref(),
         })
     }
@@ -140,7 +140,7 @@ fn seconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    use cloakroom::{Sessions, SignIn};
+    use cloakroom::{Acting, Sessions, SignIn};
     use serde_json::{Value, json};
 
     use super::*;
@@ -164,7 +164,7 @@ mod tests {
     async fn s1_an_assertion_says_who_it_is_for_whom_and_never_outlives_the_session() {
         let (assertions, policy, mut session) = (assertions(), Arc::from("staff"), session().await);
         let now = session.created_at;
-        session.impersonated_by = Some("root".into());
+        session.acting = Some(Acting { by: "root".into(), returns_to: None });
         session.ends_at = Some(now.after(Duration::from_millis(20_900)));
         let said = claims(&assertions.about(&session, &policy, now).unwrap());
         let expected = json!({

@@ -58,7 +58,7 @@ impl From<cloakroom::Error> for Failure {
     fn from(error: cloakroom::Error) -> Self {
         let code = match &error {
             cloakroom::Error::StoreUrl(_) => Self::USAGE,
-            cloakroom::Error::InvalidArgument { .. } => Self::FAILED,
+            cloakroom::Error::InvalidArgument { .. } | cloakroom::Error::InvalidCursor { .. } => Self::FAILED,
             _ => Self::UNAVAILABLE,
         };
         Self::new(code, error.to_string())

@@ -145,7 +145,7 @@ pub(super) fn whose(info: &SessionInfo) -> Markup {
             }
             None => span.soft { "Anonymous visitor" }
         }
-        (acting(info.impersonated_by.as_deref(), info.audit_user.as_deref()))
+        (acting(info.impersonator().map(|by| &**by), info.audit_user.as_deref()))
     }
 }
 

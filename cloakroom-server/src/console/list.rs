@@ -111,7 +111,7 @@ pub(super) fn table(now: Timestamp, sessions: &[SessionInfo], own: Option<Sessio
             }
             tbody {
                 @for info in sessions {
-                    tr.acting[info.impersonated_by.is_some() || info.audit_user.is_some()] {
+                    tr.acting[info.impersonator().is_some() || info.audit_user.is_some()] {
                         td data-label="User" {
                             (whose(info))
                             @if own == Some(info.id) { " " span.tag { "This console" } }

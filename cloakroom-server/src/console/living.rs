@@ -138,7 +138,7 @@ impl Count {
     fn add(&mut self, info: &SessionInfo) {
         self.all += 1;
         self.signed_in += usize::from(info.user.is_some());
-        self.impersonated += usize::from(info.impersonated_by.is_some());
+        self.impersonated += usize::from(info.impersonator().is_some());
         self.devices.add(info.client.device.as_ref());
         self.countries.add(info.client.country.as_ref());
     }

@@ -100,10 +100,10 @@ fn living(now: Timestamp, record: &Record, operator: &Operator, shown: Option<&s
             h1 { (whose(info)) }
             span.state.good { "Active" }
         }
-        @if let Some(actor) = &info.impersonated_by {
+        @if let Some(actor) = info.impersonator() {
             p.notice.warn {
                 strong { bdi { (stranger(actor)) } } " acts as this user."
-                @if let Some(own) = info.returns_to { " Their own session is " (session_link(own)) "." }
+                @if let Some(own) = info.returns_to() { " Their own session is " (session_link(own)) "." }
             }
         }
         @if let Some(auditor) = &info.audit_user {
@@ -156,9 +156,9 @@ fn times(now: Timestamp, info: &SessionInfo) -> Markup {
 
 fn identity(info: &SessionInfo) -> Markup {
     html! {
-        @if let Some(at) = info.authenticated_at { dt { "Authenticated" } dd { (exact(at)) } }
-        @if let Some(methods) = &info.methods { dt { "Methods" } dd { (stranger(methods)) } }
-        @if let Some(level) = info.level { dt { "Level" } dd { "AAL" (level.number()) } }
+        @if let Some(at) = info.authenticated_at() { dt { "Authenticated" } dd { (exact(at)) } }
+        @if let Some(methods) = info.methods() { dt { "Methods" } dd { (stranger(methods)) } }
+        @if let Some(level) = info.level() { dt { "Level" } dd { "AAL" (level.number()) } }
     }
 }
 

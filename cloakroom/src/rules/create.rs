@@ -81,7 +81,7 @@ impl<'a> Asked<'a> {
         Self {
             create,
             user: info.user.as_ref(),
-            limit: create.limit.filter(|_| info.user.is_some() && info.impersonated_by.is_none()),
+            limit: create.limit.filter(|_| info.user.is_some() && info.impersonator().is_none()),
             idempotency: create.record.idempotency.map(|key| (home, key)),
             replaces: create.replaces.filter(together),
             elsewhere: create.replaces.filter(|id| !together(id)),
@@ -248,7 +248,7 @@ impl Seen {
 
     /// The user's sessions that a limit counts.
     fn counted(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Record>> {
-        let counts = move |info: &SessionInfo| info.impersonated_by.is_none() && info.expiry(now).is_none();
+        let counts = move |info: &SessionInfo| info.impersonator().is_none() && info.expiry(now).is_none();
         self.heads.iter().filter(move |record| counts(&record.info))
     }
 }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use crate::{
     change::random_id,
     clock::Timestamp,
-    data::Data,
     error::Result,
-    lease::Lease,
-    record::{RecentChanges, Record, SessionInfo},
+    record::{Record, SessionInfo},
     rules::{
         Imported, Item, Loaded, Rules, Tombstone, UserFence, items::check_places, look, look::unasked,
         transaction::commit, user_text::User, users,
@@ -149,35 +147,11 @@ fn decide(item: &Item, there: Option<Slot>) -> (Imported, Option<Transaction>) {
 fn ended_slot(tombstone: &Tombstone) -> EndedSlot {
     let Tombstone { ended, secrets } = tombstone;
     let info = SessionInfo {
-        last_seen_at: ended.at,
-        idle_timeout: None,
-        ends_at: None,
-        returns_to: None,
-        id: ended.id,
         user: ended.user.clone(),
-        full_name: None,
-        user_type: None,
-        created_at: ended.at,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
         client: crate::record::Client::default(),
-        impersonated_by: None,
-        audit_user: None,
-        version: 0,
+        ..SessionInfo::new(ended.id, ended.at)
     };
-    let record = Record {
-        data: Data::new(),
-        secrets: secrets.clone(),
-        info,
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-        revision: random_id(),
-        user_epoch: 0,
-        extra: None,
-    };
+    let record = Record { revision: random_id(), ..Record::new(info, secrets.clone()) };
     EndedSlot { record: Arc::new(record), ended: ended.clone(), transaction: random_id() }
 }
 

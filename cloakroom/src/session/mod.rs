@@ -218,7 +218,7 @@ impl Session {
 
     async fn end_and_start_with(&self, kept: Data) -> Result<()> {
         let _turn = self.0.turn.lock().await;
-        let own = self.with_info(|info| (info.id, info.returns_to));
+        let own = self.with_info(|info| (info.id, info.returns_to()));
         // Who acts as another signs out of both: nobody could open their own session any more.
         let own = own.into_iter().flat_map(|(id, original)| [Some(id), original]).flatten();
         let ids: Vec<_> = own.chain(self.rivals()).collect();
@@ -278,7 +278,7 @@ impl Session {
 
     /// Who really acts, where somebody acts as the signed-in user.
     pub fn impersonator(&self) -> Option<Arc<str>> {
-        self.with_info(|info| info.impersonated_by.clone()).flatten()
+        self.with_info(|info| info.impersonator().cloned()).flatten()
     }
 
     /// The sessions whose tokens the request came with, where none is believed because there are several.

@@ -7,19 +7,20 @@ use crate::{
     assurance::Assurance,
     ended::Ended,
     error::{Error, Result},
+    record::SessionInfo,
     sessions::SignIn,
 };
 
 impl Session {
     /// Whether the signed-in person proved who they are at most this long ago.
     pub fn authenticated_within(&self, time: Duration) -> bool {
-        let at = self.with_info(|info| info.authenticated_at).flatten();
+        let at = self.with_info(SessionInfo::authenticated_at).flatten();
         at.is_some_and(|at| self.0.sessions.now().since(at) <= time)
     }
 
     /// Whether the session is of this level or a higher one. One whose level is not known is of none.
     pub fn at_least(&self, level: Assurance) -> bool {
-        self.with_info(|info| info.level).flatten().is_some_and(|own| own >= level)
+        self.with_info(SessionInfo::level).flatten().is_some_and(|own| own >= level)
     }
 
     /// Asks for a person who proved who they are at most this long ago: anybody else is
@@ -53,7 +54,7 @@ impl Session {
         if info.user != sign_in.user {
             return wrong("somebody else is signed in here: this takes a sign-in".into());
         }
-        if let Some(actor) = &info.impersonated_by {
+        if let Some(actor) = info.impersonator() {
             return wrong(format!("{actor} acts as this user, and goes back to their own session first"));
         }
         let mut again = sign_in;

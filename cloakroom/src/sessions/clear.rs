@@ -79,8 +79,8 @@ impl Clear {
 impl Sessions {
     /// Which sessions [`clear_sessions`](Self::clear_sessions) would end now, the latest used first.
     pub async fn sessions_to_clear(&self, clear: &Clear) -> Result<Vec<SessionInfo>> {
-        super::check_text("user", Some(&clear.user), true)?;
-        super::check_text("by", clear.by.as_deref(), false)?;
+        super::check_name("user", Some(&clear.user))?;
+        super::check_text("by", clear.by.as_deref())?;
         // What was used a moment ago counts as used.
         self.flush().await?;
         let user = self.find_user(&clear.user).await?;

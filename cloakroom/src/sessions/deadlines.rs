@@ -45,11 +45,11 @@ impl Sessions {
                 return wrong(format!("that has passed already; it is {now}: end the session instead"));
             }
             if info.user.is_some() {
-                let proved = info.authenticated_at.unwrap_or(info.created_at);
+                let proved = info.authenticated_at().unwrap_or(info.created_at);
                 lifetimes.check_absolute(ends_at.map(|end| end.since(proved)))?;
             }
             let most = config.impersonation_limit;
-            let is_watched = info.impersonated_by.is_some() || info.audit_user.is_some();
+            let is_watched = info.impersonator().is_some() || info.audit_user.is_some();
             if is_watched && ends_at.is_none_or(|end| end > info.created_at.after(most)) {
                 let most = format_period(most);
                 return wrong(format!(

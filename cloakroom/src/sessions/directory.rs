@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Sessions, check_text};
+use super::{Sessions, check_name, check_text};
 use crate::{
     ended::{Ended, Ending, Reason},
     error::{Error, Result},
@@ -27,7 +27,7 @@ pub struct DirectoryEntry {
 impl Sessions {
     /// A user of the directory in the store.
     pub async fn user(&self, user: &str) -> Result<Option<DirectoryEntry>> {
-        check_text("user", Some(user), true)?;
+        check_name("user", Some(user))?;
         let stored = self.store_read(self.rules().user(user)).await?;
         stored.map(DirectoryEntry::of).transpose()
     }
@@ -62,8 +62,8 @@ impl Sessions {
         by: Option<Arc<str>>,
     ) -> Result<(DirectoryEntry, Vec<Ended>)> {
         let user = user.into();
-        check_text("user", Some(&user), true)?;
-        check_text("by", by.as_deref(), false)?;
+        check_name("user", Some(&user))?;
+        check_text("by", by.as_deref())?;
         check_settings(&User::default().patched(patch))?;
 
         let ended = match patch.enabled {
@@ -87,7 +87,7 @@ impl Sessions {
     /// [enabled](Self::enable_user).
     pub async fn delete_user(&self, user: impl Into<Arc<str>>, by: Option<Arc<str>>) -> Result<(bool, Vec<Ended>)> {
         let user = user.into();
-        check_text("user", Some(&user), true)?;
+        check_name("user", Some(&user))?;
         let ending = Ending { by, ..Ending::new(Reason::UserDisabled) };
         let ended = self.end_all_of(Arc::clone(&user), Vec::new(), &ending).await?;
         let mut was_there = false;
@@ -144,6 +144,6 @@ pub(super) fn decode(stored: &StoredUser) -> Result<User> {
 /// What no entry may say, whoever wrote it.
 pub(super) fn check_settings(settings: &User) -> Result<()> {
     settings.check()?;
-    check_text("full_name", settings.full_name.as_deref(), false)?;
-    check_text("user_type", settings.user_type.as_deref(), false)
+    check_text("full_name", settings.full_name.as_deref())?;
+    check_text("user_type", settings.user_type.as_deref())
 }

@@ -118,7 +118,7 @@ impl Sessions {
             page = self.find(&query, Some(&next), 500).await?;
             sessions.append(&mut page.items);
         }
-        sessions.retain(|info| info.impersonated_by.is_none());
+        sessions.retain(|info| info.impersonator().is_none());
         Ok(sessions)
     }
 
@@ -162,8 +162,8 @@ impl Sessions {
     }
 
     async fn end_which(&self, which: Which, ending: &Ending) -> Result<Vec<EndAnswer>> {
-        super::check_text("by", ending.by.as_deref(), false)?;
-        super::check_text("note", ending.note.as_deref(), false)?;
+        super::check_text("by", ending.by.as_deref())?;
+        super::check_text("note", ending.note.as_deref())?;
         let ending = Ending { by: self.attributed(ending.by.clone()), ..ending.clone() };
         self.end_attributed(&which, &ending).await
     }

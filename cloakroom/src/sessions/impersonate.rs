@@ -8,15 +8,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Found, Sessions, Started, check_text, policy::Person, users::Whence};
+use super::{Found, Sessions, Started, check_name, check_text, policy::Person, users::Whence};
 use crate::{
     audit::{AuditEntry, Event},
     clock::Timestamp,
-    data::Data,
     ended::{Ended, Ending, Reason},
     error::{Error, ImpersonationRefusal, Result},
-    lease::Lease,
-    record::{Client, RecentChanges, Record, SessionInfo},
+    record::{Acting, Client, Record, SessionInfo},
     rules::{Create, Created, Loaded, Rotated, Rotation},
     secrets::Secrets,
     token::{Digest, SessionId, Token},
@@ -33,7 +31,7 @@ use crate::{
 ///
 /// let acting = sessions.impersonate(&root.token, Impersonate::new("anna", "ticket 17").minutes(30)).await?;
 /// assert_eq!(acting.record.info.user.as_deref(), Some("anna"));
-/// assert_eq!(acting.record.info.impersonated_by.as_deref(), Some("root"));
+/// assert_eq!(acting.record.info.impersonator().map(|by| &**by), Some("root"));
 ///
 /// let returned = sessions.stop_impersonating(&acting.token).await?;
 /// assert_eq!(returned.record.info.user.as_deref(), Some("root"));
@@ -131,14 +129,10 @@ impl Sessions {
     /// are in the audit log. [`Error::Ended`] and [`Error::UnknownSession`] if the token opens nothing, as where the
     /// directory says that the actor is disabled: then all of their sessions end.
     pub async fn impersonate(&self, token: &Token, impersonate: Impersonate) -> Result<Started> {
-        for (what, text) in [
-            ("user", Some(&impersonate.user)),
-            ("full_name", impersonate.full_name.as_ref()),
-            ("user_type", impersonate.user_type.as_ref()),
-        ] {
-            check_text(what, text.map(|text| &**text), what.contains("user"))?;
-        }
-        check_text("reason", Some(&*impersonate.reason), false)?;
+        check_name("user", Some(&impersonate.user))?;
+        check_text("full_name", impersonate.full_name.as_deref())?;
+        check_text("user_type", impersonate.user_type.as_deref())?;
+        check_text("reason", Some(&*impersonate.reason))?;
         let now = self.now();
         let original = living(self.resume_at(token, Whence::Anywhere, now, true).await?)?;
         self.check_clock().await?;
@@ -179,7 +173,7 @@ impl Sessions {
     /// nothing, [`Error::ImpersonationRefused`] if the session of the token is its user's own.
     pub async fn stop_impersonating(&self, token: &Token) -> Result<Returned> {
         let acting = living(self.resume_at(token, Whence::Anywhere, self.now(), true).await?)?;
-        let Some(id) = acting.info.returns_to else {
+        let Some(id) = acting.info.returns_to() else {
             return Err(Error::ImpersonationRefused(ImpersonationRefusal::NotImpersonating));
         };
         let sessions = self.clone();
@@ -234,7 +228,7 @@ impl Sessions {
         target: &Person,
     ) -> Result<Arc<str>, ImpersonationRefusal> {
         let Some(user) = &actor.user else { return Err(ImpersonationRefusal::NobodySignedIn) };
-        if actor.impersonated_by.is_some() || actor.audit_user.is_some() {
+        if actor.impersonator().is_some() || actor.audit_user.is_some() {
             return Err(ImpersonationRefusal::Nested);
         }
         if impersonate.reason.trim().is_empty() {
@@ -290,35 +284,18 @@ impl Sessions {
         let end = now.after(impersonate.lasts);
         let client = if impersonate.client == Client::default() { original.client.clone() } else { impersonate.client };
         let info = SessionInfo {
-            id: token.id(),
             user: Some(user),
             full_name,
             user_type,
-            created_at: now,
-            authenticated_at: original.authenticated_at,
-            methods: original.methods.clone(),
-            level: original.level,
-            remember: false,
             client: client.cleaned(),
-            impersonated_by: Some(Arc::clone(&actor)),
-            returns_to: Some(original.id),
             audit_user: impersonate.as_auditor.then(|| Arc::clone(&actor)),
-            version: 0,
-            last_seen_at: now,
             idle_timeout: original.idle_timeout,
             ends_at: Some(original.ends_at.map_or(end, |latest| latest.min(end))),
+            authentication: original.authentication.clone(),
+            acting: Some(Acting { by: Arc::clone(&actor), returns_to: Some(original.id) }),
+            ..SessionInfo::new(token.id(), now)
         };
-        let record = Record {
-            revision: 0,
-            user_epoch: 0,
-            extra: None,
-            info,
-            data: Data::new(),
-            secrets: Secrets::new(self.digest(&token), now),
-            recent_changes: RecentChanges::default(),
-            lease: Lease::default(),
-            idempotency: None,
-        };
+        let record = Record::new(info, Secrets::new(self.digest(&token), now));
         let (by, note) = (self.attributed(Some(actor)), Some(impersonate.reason));
         Ok((Create { record, limit: None, replaces: None, by, note }, token))
     }
@@ -339,7 +316,7 @@ impl Sessions {
             match self.withdraw(original.info.id, original.secrets.current, self.mark(acting.id()), now).await {
                 Ok(Rotated::Rotated(_)) => {
                     let info = &create.record.info;
-                    let (actor, user) = (info.impersonated_by.as_deref(), info.user.as_deref());
+                    let (actor, user) = (info.impersonator().map(|by| &**by), info.user.as_deref());
                     tracing::info!(session = %info.id, actor, user, "somebody acts as another");
                     return Ok(Started { token: acting, record: Arc::new(create.record), ended: Vec::new() });
                 }
@@ -382,7 +359,7 @@ impl Sessions {
     /// Whether the actor is still there, where somebody acts as another in this session and its token was presented. Costs
     /// nothing where nobody does.
     pub(super) async fn check_attended(&self, record: &Arc<Record>, now: Timestamp) -> Result<()> {
-        if record.info.returns_to.is_some() {
+        if record.info.returns_to().is_some() {
             let by = Look::ByToken { counts: false };
             living(Box::pin(self.while_actor_is_there(Arc::clone(record), now, by)).await?)?;
         }
@@ -392,7 +369,7 @@ impl Sessions {
     /// A session in which somebody acts as another, if the actor's own still lives; otherwise it ends as that did. If its
     /// token was presented, the actor must not have gone back either.
     pub(super) async fn while_actor_is_there(&self, record: Arc<Record>, now: Timestamp, look: Look) -> Result<Found> {
-        let Some(id) = record.info.returns_to else { return Ok(Found::Live(record)) };
+        let Some(id) = record.info.returns_to() else { return Ok(Found::Live(record)) };
         let is_over = || Ending { by: self.attributed(None), ..Ending::new(Reason::ImpersonationEnded) };
         let ending = match self.load(id, now).await? {
             // While the session is made there is no mark yet, and no token of it is out.
@@ -425,7 +402,7 @@ impl Sessions {
         let now = self.now();
         let mut gone = Vec::new();
         for info in sessions.iter() {
-            if let Some(id) = info.returns_to
+            if let Some(id) = info.returns_to()
                 && !matches!(self.load(id, now).await?, Loaded::Live(_))
             {
                 gone.push(info.id);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::sign_in::AbsoluteEnd;
 use crate::{
     assurance::Assurance,
     clock::Timestamp,
@@ -95,14 +96,16 @@ impl Lifetimes {
     pub(crate) fn deadlines(&self, asked: &Asked, now: Timestamp) -> Result<(Option<Duration>, Option<Timestamp>)> {
         let idle = asked.idle.unwrap_or(if asked.remember { self.remember_idle } else { self.idle });
         let absolute = if asked.remember { self.remember_absolute } else { self.absolute };
-        let ends_at = match asked.ends_at {
-            Some(at) if at <= now => {
+        let ends_at = match asked.end {
+            AbsoluteEnd::At(at) if at <= now => {
                 let problem = format!("{at} has passed already; it is {now}");
                 return Err(Error::InvalidArgument { what: "ends_at", problem });
             }
-            Some(at) => Some(at),
-            None if asked.signed_in && !asked.never_ends => absolute.map(|absolute| now.after(absolute)),
-            None => None,
+            AbsoluteEnd::At(at) => Some(at),
+            AbsoluteEnd::Configured | AbsoluteEnd::Assurance if asked.signed_in => {
+                absolute.map(|absolute| now.after(absolute))
+            }
+            AbsoluteEnd::Configured | AbsoluteEnd::Assurance | AbsoluteEnd::Never => None,
         };
         self.check_idle(Some(idle))?;
         if asked.signed_in {
@@ -118,9 +121,7 @@ pub(crate) struct Asked {
     pub(crate) signed_in: bool,
     pub(crate) remember: bool,
     pub(crate) idle: Option<Duration>,
-    pub(crate) ends_at: Option<Timestamp>,
-    /// Whether it is to have no absolute end.
-    pub(crate) never_ends: bool,
+    pub(crate) end: AbsoluteEnd,
 }
 
 fn too_short(what: &'static str) -> Error {
@@ -157,8 +158,8 @@ mod tests {
         let asked = Asked { signed_in: true, ..Asked::default() };
         assert!(preset.deadlines(&asked, now).is_ok());
         assert!(preset.deadlines(&Asked { idle: Some(2 * HOUR), ..asked }, now).is_err());
-        assert!(preset.deadlines(&Asked { ends_at: Some(now.after(2 * DAY)), ..asked }, now).is_err());
+        assert!(preset.deadlines(&Asked { end: AbsoluteEnd::At(now.after(2 * DAY)), ..asked }, now).is_err());
         let unbounded = Lifetimes::default();
-        assert!(unbounded.deadlines(&Asked { ends_at: Some(now), ..asked }, now).is_err());
+        assert!(unbounded.deadlines(&Asked { end: AbsoluteEnd::At(now), ..asked }, now).is_err());
     }
 }

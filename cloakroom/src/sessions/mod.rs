@@ -71,7 +71,7 @@ pub use users::StoredUsers;
 pub use visitor::Visitor;
 
 pub(crate) use resume::refused;
-pub(crate) use start::check_text;
+pub(crate) use start::{check_name, check_text};
 
 /// The session service. Cheap to clone: clones share the store and its upkeep.
 ///

@@ -64,7 +64,7 @@ impl Sessions {
     async fn attended(&self, token: &Token, now: Timestamp, counts: bool) -> Result<Found> {
         let found = self.found_at(token, now).await?;
         match &found {
-            Found::Live(record) if record.info.returns_to.is_some() => {
+            Found::Live(record) if record.info.returns_to().is_some() => {
                 Box::pin(self.while_actor_is_there(Arc::clone(record), now, Look::ByToken { counts })).await
             }
             _ => Ok(found),
@@ -97,7 +97,7 @@ impl Sessions {
     pub async fn get(&self, id: SessionId) -> Result<Found> {
         let now = self.now();
         Ok(match self.load(id, now).await? {
-            Loaded::Live(record) if record.info.returns_to.is_some() => {
+            Loaded::Live(record) if record.info.returns_to().is_some() => {
                 Box::pin(self.while_actor_is_there(record, now, Look::ById)).await?
             }
             Loaded::Live(record) => Found::Live(record),

@@ -39,10 +39,7 @@ pub struct SignIn {
     pub(crate) client: Client,
     pub(crate) device: Option<Arc<str>>,
     pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) ends_at: Option<Timestamp>,
-    pub(crate) never_ends: bool,
-    /// Whether the configured absolute lifetime does not apply, though somebody is signed in.
-    pub(crate) no_absolute_end: bool,
+    pub(crate) end: AbsoluteEnd,
     pub(crate) remember: bool,
     pub(crate) limit: Option<Limit>,
     pub(crate) replaces: Option<SessionId>,
@@ -53,6 +50,19 @@ pub struct SignIn {
     pub(crate) note: Option<Arc<str>>,
     /// Whether an anonymous visitor's data is left behind.
     pub(crate) fresh_data: bool,
+}
+
+/// When a session ends whatever happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AbsoluteEnd {
+    /// When the service's lifetimes say.
+    #[default]
+    Configured,
+    At(Timestamp),
+    /// Never; refused where a level of assurance asks for an end.
+    Never,
+    /// When a level of assurance says, if one is configured.
+    Assurance,
 }
 
 impl SignIn {
@@ -140,14 +150,21 @@ impl SignIn {
 
     /// When it ends whatever happens, instead of the configured time.
     pub fn ends_at(mut self, end: Timestamp) -> Self {
-        self.ends_at = Some(end);
+        self.end = AbsoluteEnd::At(end);
         self
     }
 
     /// It lives for as long as it is used, whatever is configured. Refused where a [level of
     /// assurance](crate::Lifetimes::assurance) asks for an end.
     pub fn never_ends(mut self) -> Self {
-        self.never_ends = true;
+        self.end = AbsoluteEnd::Never;
+        self
+    }
+
+    /// It has no absolute end, but the one that a [level of assurance](crate::Lifetimes::assurance) asks for, if one is
+    /// configured. For an application that decides by itself when its sessions end.
+    pub fn no_configured_end(mut self) -> Self {
+        self.end = AbsoluteEnd::Assurance;
         self
     }
 
@@ -199,7 +216,7 @@ impl SignIn {
     /// ends too, and theirs is the one that does not count towards the limit.
     pub fn in_place_of(mut self, session: &SessionInfo) -> Self {
         // The one hangs on the other, so that no crash can leave it usable.
-        let own = session.returns_to.unwrap_or(session.id);
+        let own = session.returns_to().unwrap_or(session.id);
         self.replaces = Some(own);
         self.ends_with_it = (own != session.id).then_some(session.id);
         self
@@ -209,7 +226,7 @@ impl SignIn {
     /// does, and that of the same user with the same [auditor](Self::audit_user); not what somebody put in who acted as them.
     pub fn may_carry_over(&self, session: &SessionInfo) -> bool {
         let same_person = session.user == self.user && session.audit_user == self.audit_user;
-        session.user.is_none() || (same_person && session.impersonated_by.is_none())
+        session.user.is_none() || (same_person && session.impersonator().is_none())
     }
 
     /// Makes a repeated start harmless: a further one with the same key ends the session of the first, which does not

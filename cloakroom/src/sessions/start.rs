@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Sessions, lifetimes::Asked, sign_in::SignIn};
+use super::{
+    Sessions,
+    lifetimes::Asked,
+    sign_in::{AbsoluteEnd, SignIn},
+};
 use crate::{
     assurance::Assurance,
     client::Device,
@@ -10,9 +14,8 @@ use crate::{
     data,
     ended::{Ended, Ending, Reason},
     error::{Error, Result},
-    lease::Lease,
     period::format_period,
-    record::{RecentChanges, Record, SessionInfo},
+    record::{Authentication, Record, SessionInfo},
     rules::{Create, Created, Loaded},
     secrets::Secrets,
     store::Query,
@@ -116,20 +119,17 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<(Create, Token)> {
         let config = self.config();
-        for (what, text) in [
-            ("user", &start.user),
-            ("full_name", &start.full_name),
-            ("user_type", &start.user_type),
-            ("audit_user", &start.audit_user),
-            ("by", &start.by),
-            ("note", &start.note),
-        ] {
-            check_text(what, text.as_deref(), what.contains("user"))?;
+        for (what, text) in
+            [("full_name", &start.full_name), ("user_type", &start.user_type), ("by", &start.by), ("note", &start.note)]
+        {
+            check_text(what, text.as_deref())?;
         }
+        check_name("user", start.user.as_deref())?;
+        check_name("audit_user", start.audit_user.as_deref())?;
+        check_name("idempotency key", start.idempotency_key.as_deref())?;
         check_auditor(&start)?;
-        check_methods(start.methods.as_deref())?;
+        check_methods(&start)?;
         let level = level_of(&start)?;
-        check_text("idempotency key", start.idempotency_key.as_deref(), true)?;
         for (key, _) in start.data.iter() {
             data::check_key(key, config.max_key_bytes)?;
         }
@@ -145,11 +145,11 @@ impl Sessions {
             return Err(Error::InvalidArgument { what: "limit", problem });
         }
         let asked = Asked {
-            signed_in: start.user.is_some() && !(start.no_absolute_end && config.lifetimes.assurance.is_none()),
+            signed_in: start.user.is_some()
+                && !(start.end == AbsoluteEnd::Assurance && config.lifetimes.assurance.is_none()),
             remember: start.remember,
             idle: start.idle_timeout,
-            ends_at: start.ends_at,
-            never_ends: start.never_ends,
+            end: start.end,
         };
         let idempotency = self.idempotency_digest(&start);
         let parsed = start.client.user_agent.as_deref().map(Device::of);
@@ -163,37 +163,26 @@ impl Sessions {
         client.country = client.country.or_else(|| self.country_of(client.ip?));
 
         let token = token(self.partition(start.user.as_deref(), idempotency)?)?;
-        let info = SessionInfo {
-            id: token.id(),
-            // Another clock may be ahead: nobody has proved who they are in the future.
-            authenticated_at: start.user.is_some().then(|| start.authenticated_at.map_or(now, |at| at.min(now))),
+        let authentication = start.user.as_ref().map(|_| Authentication {
+            // Another clock may be ahead: a proof from the future is one from now.
+            at: start.authenticated_at.map_or(now, |at| at.min(now)),
             methods: start.methods,
             level,
+        });
+        let info = SessionInfo {
             user: start.user,
             full_name: start.full_name,
             user_type: start.user_type,
-            created_at: now,
-            last_seen_at: now,
             idle_timeout,
             ends_at,
             remember: start.remember,
             client: client.cleaned(),
-            impersonated_by: None,
-            returns_to: None,
             audit_user: start.audit_user,
-            version: 0,
+            authentication,
+            ..SessionInfo::new(token.id(), now)
         };
-        let record = Record {
-            revision: 0,
-            user_epoch: 0,
-            extra: None,
-            info,
-            data: start.data,
-            secrets: Secrets::new(self.digest(&token), now),
-            recent_changes: RecentChanges::default(),
-            lease: Lease::default(),
-            idempotency,
-        };
+        let record =
+            Record { data: start.data, idempotency, ..Record::new(info, Secrets::new(self.digest(&token), now)) };
         Ok((Create { record, limit, replaces: start.replaces, by: start.by, note: start.note }, token))
     }
 
@@ -239,7 +228,7 @@ fn check_auditor(start: &SignIn) -> Result<()> {
 /// When an auditor's session ends: as any other, but never later than allowed.
 fn auditors_end(asked: &Asked, ends_at: Option<Timestamp>, most: Duration, now: Timestamp) -> Result<Timestamp> {
     let latest = now.after(most);
-    if asked.never_ends || asked.ends_at.is_some_and(|asked| asked > latest) {
+    if asked.end == AbsoluteEnd::Never || matches!(asked.end, AbsoluteEnd::At(end) if end > latest) {
         let problem = format!("a session of an auditor lasts at most {} (h:m:s)", format_period(most));
         return Err(Error::InvalidArgument { what: "ends_at", problem });
     }
@@ -261,24 +250,27 @@ fn level_of(start: &SignIn) -> Result<Option<Assurance>> {
     }
 }
 
-fn check_methods(methods: Option<&str>) -> Result<()> {
-    check_text("methods", methods, true)?;
+fn check_methods(start: &SignIn) -> Result<()> {
+    let methods = start.methods.as_deref();
+    let wrong = |problem: &str| Err(Error::InvalidArgument { what: "methods", problem: problem.into() });
+    check_name("methods", methods)?;
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
-    if methods.is_none_or(|methods| methods.split(' ').all(is_name)) {
-        return Ok(());
+    match (methods, &start.user) {
+        (Some(_), None) => wrong("an anonymous visitor has proved nothing: leave it out, or name the user"),
+        (Some(methods), _) if !methods.split(' ').all(is_name) => {
+            wrong("write names of RFC 8176 with one space between them, such as \"pwd otp\"")
+        }
+        _ => Ok(()),
     }
-    let problem = "write names of RFC 8176 with one space between them, such as \"pwd otp\"".into();
-    Err(Error::InvalidArgument { what: "methods", problem })
 }
 
-/// How long a name may be, in bytes.
+/// How long a text may be, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
-pub(crate) fn check_text(what: &'static str, text: Option<&str>, is_identifier: bool) -> Result<()> {
+/// Checks a text that is shown, and may be empty.
+pub(crate) fn check_text(what: &'static str, text: Option<&str>) -> Result<()> {
     let Some(text) = text else { return Ok(()) };
-    let problem = if text.is_empty() && is_identifier {
-        "it is empty; leave it out instead".to_owned()
-    } else if text.len() > MAX_TEXT_BYTES {
+    let problem = if text.len() > MAX_TEXT_BYTES {
         format!("it has {} bytes, the limit is {MAX_TEXT_BYTES}", text.len())
     } else if text.chars().any(char::is_control) {
         "it contains a control character".to_owned()
@@ -286,4 +278,12 @@ pub(crate) fn check_text(what: &'static str, text: Option<&str>, is_identifier: 
         return Ok(());
     };
     Err(Error::InvalidArgument { what, problem })
+}
+
+/// Checks a text that is compared, so that an empty one is a mistake.
+pub(crate) fn check_name(what: &'static str, text: Option<&str>) -> Result<()> {
+    if text == Some("") {
+        return Err(Error::InvalidArgument { what, problem: "it is empty; leave it out instead".to_owned() });
+    }
+    check_text(what, text)
 }

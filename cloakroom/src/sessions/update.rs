@@ -117,7 +117,7 @@ impl Sessions {
         let now = self.now();
         let updated = self.store_write(self.rules().update(id, change, now)).await?;
         match &updated {
-            Updated::Applied(record) | Updated::Conflict(record) if record.info.returns_to.is_some() => {
+            Updated::Applied(record) | Updated::Conflict(record) if record.info.returns_to().is_some() => {
                 // What was written went with the session, if the actor's had ended: nobody reads it.
                 match Box::pin(self.while_actor_is_there(Arc::clone(record), now, Look::ById)).await? {
                     Found::Live(_) => {}

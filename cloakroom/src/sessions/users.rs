@@ -180,7 +180,7 @@ impl Sessions {
         let Some(name) = info.user.clone() else { return Ok(None) };
         let at_keyboard = Arc::clone(who_is_at_the_keyboard(info).unwrap_or(&name));
         // Of one who has a session of their own, more was known when it was decided whether they may act as the user.
-        let decides = info.impersonated_by.is_none();
+        let decides = info.impersonator().is_none();
         let mut auditor = info.audit_user.as_ref().filter(|_| decides).map(Person::named);
         if let Some(known) = known {
             let user = self.ask(known, &name, now).await?;
@@ -266,7 +266,7 @@ impl Sessions {
 
 /// Who really sends the requests of a session: whoever acts as its user, or audits them, or the user.
 fn who_is_at_the_keyboard(info: &SessionInfo) -> Option<&Arc<str>> {
-    info.impersonated_by.as_ref().or(info.audit_user.as_ref()).or(info.user.as_ref())
+    info.impersonator().or(info.audit_user.as_ref()).or(info.user.as_ref())
 }
 
 /// Why a session may not start, and whose fault it is.

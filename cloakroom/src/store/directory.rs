@@ -28,7 +28,7 @@ pub struct LastSignIn {
 impl LastSignIn {
     /// What starting a session says of its user, if it says anything.
     pub fn of(info: &SessionInfo) -> Option<(&Arc<str>, Self)> {
-        let user = info.user.as_ref().filter(|_| info.impersonated_by.is_none())?;
+        let user = info.user.as_ref().filter(|_| info.impersonator().is_none())?;
         Some((user, Self { at: info.created_at, ip: info.client.ip }))
     }
 

@@ -17,7 +17,7 @@ use crate::{
     ended::Ended,
     error::{Error, Result},
     lease::Lease,
-    record::{Client, Extra, RecentChanges, Record, SessionInfo},
+    record::{Acting, Authentication, Client, Extra, Record, SessionInfo},
     secrets::{Predecessor, Secrets},
     token::{Digest, SessionId},
 };
@@ -38,7 +38,7 @@ pub fn columns(record: &Record) -> Columns {
         created_at: info.created_at,
         idle: info.idle_timeout,
         ends_at: info.ends_at,
-        impersonated_by: info.impersonated_by.clone(),
+        impersonated_by: info.impersonator().cloned(),
         ip: info.client.ip,
         device: info.client.device.clone(),
         idempotency: record.idempotency,
@@ -82,35 +82,16 @@ pub fn decode(head: &str, beside: Beside, columns: impl FnOnce() -> Result<Colum
 pub(crate) fn sealed(id: SessionId, head: &str, columns: Columns) -> Record {
     let Columns { user, created_at, idle, ends_at, impersonated_by, ip, device, idempotency, due_at: _ } = columns;
     let info = SessionInfo {
-        last_seen_at: created_at,
         idle_timeout: idle,
         ends_at,
-        returns_to: None,
-        id,
         user,
-        full_name: None,
-        user_type: None,
-        created_at,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
         client: Client { ip, device, ..Client::default() },
-        impersonated_by,
-        audit_user: None,
-        version: 0,
+        acting: impersonated_by.map(|by| Acting { by, returns_to: None }),
+        ..SessionInfo::new(id, created_at)
     };
-    Record {
-        data: Data::new(),
-        secrets: Secrets::new(Digest::from_bytes([0; Digest::LEN]), created_at),
-        info,
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency,
-        revision: 0,
-        user_epoch: 0,
-        extra: Some(Box::new(Extra { sealed: Some(head.into()), ..Extra::default() })),
-    }
+    let secrets = Secrets::new(Digest::from_bytes([0; Digest::LEN]), created_at);
+    let extra = Extra { sealed: Some(head.into()), ..Extra::default() };
+    Record { idempotency, extra: Some(Box::new(extra)), ..Record::new(info, secrets) }
 }
 
 /// How a session ended, as text; beside it the store keeps head, last-seen, the time of the end and the transaction's id.
@@ -237,18 +218,15 @@ impl<'a> HeadText<'a> {
             last_seen_at: _,
             idle_timeout,
             ends_at,
-            returns_to,
+            acting,
             id: _,
             user,
             full_name,
             user_type,
             created_at,
-            authenticated_at,
-            methods,
-            level,
+            authentication,
             remember,
             client: Client { ip, user_agent, device, country },
-            impersonated_by,
             audit_user,
             version: _,
         } = info;
@@ -261,16 +239,16 @@ impl<'a> HeadText<'a> {
             created: created_at.as_millis(),
             idle: idle_timeout.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
             ends: ends_at.map(millis),
-            proved: authenticated_at.map(millis),
-            methods: borrowed(methods.as_ref()),
-            level: level.map(Assurance::number),
+            proved: authentication.as_ref().map(|proof| millis(proof.at)),
+            methods: borrowed(authentication.as_ref().and_then(|proof| proof.methods.as_ref())),
+            level: info.level().map(Assurance::number),
             remember: *remember,
             ip: *ip,
             agent: borrowed(user_agent.as_ref()),
             device: borrowed(device.as_ref()),
             country: borrowed(country.as_ref()),
-            impersonator: borrowed(impersonated_by.as_ref()),
-            returns_to: *returns_to,
+            impersonator: borrowed(acting.as_ref().map(|acting| &acting.by)),
+            returns_to: info.returns_to(),
             auditor: borrowed(audit_user.as_ref()),
             replaces: extra.as_ref().and_then(|extra| extra.replaces),
             epoch: *user_epoch,
@@ -301,19 +279,16 @@ impl<'a> HeadText<'a> {
         let level = self
             .level
             .map(|number| Assurance::from_number(number).ok_or_else(|| damaged("head", &id, "no such level")));
+        let (methods, level) = (shared(self.methods), level.transpose()?);
+        let returns_to = self.returns_to;
         let info = SessionInfo {
-            last_seen_at: millis(self.created),
             idle_timeout: self.idle.map(Duration::from_millis),
             ends_at: self.ends.map(millis),
-            returns_to: self.returns_to,
-            id,
+            acting: shared(self.impersonator).map(|by| Acting { by, returns_to }),
             user: shared(self.user),
             full_name: shared(self.name),
             user_type: shared(self.user_type),
-            created_at: millis(self.created),
-            authenticated_at: self.proved.map(millis),
-            methods: shared(self.methods),
-            level: level.transpose()?,
+            authentication: self.proved.map(|at| Authentication { at: millis(at), methods, level }),
             remember: self.remember,
             client: Client {
                 ip: self.ip,
@@ -321,21 +296,16 @@ impl<'a> HeadText<'a> {
                 device: shared(self.device),
                 country: shared(self.country),
             },
-            impersonated_by: shared(self.impersonator),
             audit_user: shared(self.auditor),
-            version: 0,
+            ..SessionInfo::new(id, millis(self.created))
         };
         let extra = Extra { replaces: self.replaces, sealed: None, unknown: self.unknown };
         Ok(Record {
-            data: Data::new(),
-            secrets,
-            info,
-            recent_changes: RecentChanges::default(),
             lease: self.lease.map(|(number, until)| Lease { number, until: millis(until) }).unwrap_or_default(),
             idempotency: self.idempotency.as_deref().map(digest).transpose()?,
-            revision: 0,
             user_epoch: self.epoch,
             extra: (extra != Extra::default()).then(|| Box::new(extra)),
+            ..Record::new(info, secrets)
         })
     }
 }

@@ -37,7 +37,7 @@ impl Query {
     pub fn matches(&self, info: &SessionInfo) -> bool {
         let Self { user, impersonated_by, ip, device, last_seen_before } = self;
         user.as_ref().is_none_or(|user| info.user.as_ref() == Some(user))
-            && impersonated_by.as_ref().is_none_or(|actor| info.impersonated_by.as_ref() == Some(actor))
+            && impersonated_by.as_ref().is_none_or(|actor| info.impersonator() == Some(actor))
             && ip.is_none_or(|ip| info.client.ip == Some(ip))
             && device.as_ref().is_none_or(|device| info.client.device.as_ref() == Some(device))
             && last_seen_before.is_none_or(|limit| info.last_seen_at <= limit)
@@ -79,7 +79,7 @@ impl Cursor {
 
     /// What a cursor that the store did not give is answered with.
     pub fn invalid() -> Error {
-        Error::InvalidArgument { what: "cursor", problem: "it is not one that this store gave".into() }
+        Error::InvalidCursor { problem: "it is not one that this store gave".into() }
     }
 }
 

@@ -93,13 +93,13 @@ impl Model {
                 }
             }
         }
-        let event = match (&info.user, &info.impersonated_by) {
+        let event = match (&info.user, info.impersonator()) {
             (_, Some(_)) => Event::Impersonated,
             (Some(_), None) => Event::SignedIn,
             (None, None) => Event::Started,
         };
         self.log.push(AuditEntry { by: create.by.clone(), note: create.note.clone(), ..entry(info, event, now) });
-        if let Some(user) = info.user.as_ref().filter(|_| info.impersonated_by.is_none())
+        if let Some(user) = info.user.as_ref().filter(|_| info.impersonator().is_none())
             && let Some((_, last)) = self.directory.get_mut(user)
             && last.is_none_or(|last| last.at <= info.created_at)
         {
@@ -115,9 +115,9 @@ impl Model {
         if self.disabled.contains(user) {
             return Some(Refusal::UserDisabled);
         }
-        let proven = match info.impersonated_by {
+        let proven = match info.impersonator() {
             Some(_) => info.created_at,
-            None => info.authenticated_at.unwrap_or(info.created_at),
+            None => info.authenticated_at().unwrap_or(info.created_at),
         };
         if self.fences.iter().any(|(fenced, at)| fenced == user && proven < *at) {
             return Some(Refusal::EndedMeanwhile);
@@ -147,7 +147,7 @@ impl Model {
         let user = &create.record.info.user;
         let of_user = self.sessions.iter().filter(|session| user.is_some() && session.info().user == *user);
         let living = of_user.filter(|session| session.lives(now)).map(Session::info);
-        let counts = |info: &&SessionInfo| info.impersonated_by.is_none() && !uncounted.contains(&info.id);
+        let counts = |info: &&SessionInfo| info.impersonator().is_none() && !uncounted.contains(&info.id);
         living.filter(counts).collect()
     }
 
@@ -372,7 +372,7 @@ impl Model {
     pub(super) fn find(&self, query: &Query, now: Timestamp) -> Vec<SessionInfo> {
         let matches = |info: &&SessionInfo| {
             (query.user.is_none() || query.user == info.user)
-                && (query.impersonated_by.is_none() || query.impersonated_by == info.impersonated_by)
+                && (query.impersonated_by.is_none() || query.impersonated_by.as_ref() == info.impersonator())
                 && (query.ip.is_none() || query.ip == info.client.ip)
                 && (query.device.is_none() || query.device == info.client.device)
                 && query.last_seen_before.is_none_or(|limit| info.last_seen_at <= limit)
@@ -412,7 +412,7 @@ impl Model {
 
 /// Nobody's limit holds for a session in which somebody acts as another.
 fn limit_of(create: &Create) -> Option<Limit> {
-    create.limit.filter(|_| create.record.info.impersonated_by.is_none())
+    create.limit.filter(|_| create.record.info.impersonator().is_none())
 }
 
 fn size_of(data: &BTreeMap<Arc<str>, Json>) -> usize {
@@ -425,7 +425,7 @@ fn entry(info: &SessionInfo, event: Event, at: Timestamp) -> AuditEntry {
         event,
         session: info.id,
         user: info.user.clone(),
-        impersonated_by: info.impersonated_by.clone(),
+        impersonated_by: info.impersonator().cloned(),
         audit_user: info.audit_user.clone(),
         ip: info.client.ip,
         reason: None,

@@ -24,7 +24,7 @@ use crate::{
     data::JsonRef,
     ended::{Ending, Reason},
     error::Error,
-    record::{Record, SessionInfo},
+    record::{Acting, Authentication, Record, SessionInfo},
     rules::{Create, Created, EndAnswer, Fence, Loaded, Reap, Rotated, Rotation, Touch, Updated, Which},
     store::{AuditQuery, PutUser, Query},
     token::{Digest, Partition, SessionId},
@@ -166,13 +166,13 @@ impl Comparison {
             info.idle_timeout = new.idle.map(Duration::from_millis);
             info.ends_at = new.ends_in.map(|millis| now.after(Duration::from_millis(millis)));
             let authenticated = now.before(Duration::from_millis(new.authenticated_before));
-            info.authenticated_at = user.map(|_| authenticated);
             let NewWho { acting, audited, level, note: _ } = &new.who;
-            info.impersonated_by = user.filter(|_| *acting).map(|_| "root".into());
-            info.returns_to = user.filter(|_| *acting).map(|_| elsewhere);
+            let level = level.and_then(Assurance::from_number);
+            let methods = level.map(|_| "pwd otp".into());
+            info.authentication = user.map(|_| Authentication { at: authenticated, methods, level });
+            let acting = user.filter(|_| *acting);
+            info.acting = acting.map(|_| Acting { by: "root".into(), returns_to: Some(elsewhere) });
             info.audit_user = audited.then(|| "olga".into());
-            info.level = level.and_then(Assurance::from_number);
-            info.methods = info.level.map(|_| "pwd otp".into());
             info.client.country = audited.then(|| "DE".into());
         });
         let create = &mut start.create;

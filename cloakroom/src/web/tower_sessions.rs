@@ -123,7 +123,7 @@ impl TowerSessionsStore {
             // Nothing would be found of it anyway.
             return Ok(Bearer::generate(Partition::random()?)?.number());
         }
-        let start = SignIn { user: self.user(values), no_absolute_end: true, ..SignIn::default() };
+        let start = self.user(values).map_or_else(SignIn::anonymous, SignIn::new).no_configured_end();
         let start = start.data(json(values)?).idle_timeout(lifetime);
         let mut id = 0;
         let started = self.sessions.start_with(start, |partition| {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::common::{is_there, namespace, service, with_parameter};
 use cloakroom::{
-    Assurance, AuditEntry, Client, Digest, Ending, Event, Json, Lease, Partition, Predecessor, Reason, RecentChanges,
-    Record, Secrets, SessionId, SessionInfo, Timestamp,
+    Acting, Assurance, AuditEntry, Authentication, Client, Digest, Ending, Event, Json, Lease, Partition, Predecessor,
+    Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp,
     rules::{Imported, Item, Loaded, Rules, Tombstone, UserFence},
     store::{self, AuditQuery, LastSignIn, MemoryStore, PutUser, Query, StoredUser},
     testing::ScratchDir,
@@ -26,14 +26,11 @@ fn session(store: &Rules, n: i64) -> Record {
     let digest = |byte: i64| Digest::from_bytes([(n + byte).to_le_bytes()[0]; Digest::LEN]);
     let id = SessionId::generate(partition).unwrap();
     let info = SessionInfo {
-        id,
         full_name: user.as_ref().map(|user| format!("{user} of Łódź").into()),
         user_type: (n % 3 == 0).then(|| "System User".into()),
-        created_at: at(-n),
         last_seen_at: at(n),
         idle_timeout: (n % 4 != 0).then(|| std::time::Duration::from_hours(1000)),
         ends_at: (n % 5 != 0).then(|| at(1_000_000_000 + n)),
-        authenticated_at: user.as_ref().map(|_| at(-n - 1)),
         remember: n % 2 == 0,
         client: Client {
             ip: Some(std::net::Ipv4Addr::from_bits(u32::try_from(n).unwrap()).into()),
@@ -41,13 +38,15 @@ fn session(store: &Rules, n: i64) -> Record {
             device: (n % 9 == 0).then(|| "phone".into()),
             country: (n % 2 == 0).then(|| "PL".into()),
         },
-        methods: (n % 3 == 0).then(|| "pwd otp".into()),
-        level: (n % 4 == 0).then_some(Assurance::Aal2),
-        impersonated_by: (n % 11 == 0).then(|| "root".into()),
-        returns_to: (n % 11 == 0).then_some(id),
         version: n.unsigned_abs(),
+        authentication: user.as_ref().map(|_| Authentication {
+            at: at(-n - 1),
+            methods: (n % 3 == 0).then(|| "pwd otp".into()),
+            level: (n % 4 == 0).then_some(Assurance::Aal2),
+        }),
         user: user.map(Into::into),
-        ..template()
+        acting: (n % 11 == 0).then(|| Acting { by: "root".into(), returns_to: Some(id) }),
+        ..SessionInfo::new(id, at(-n))
     };
     let values = (0..n % 6).map(|key| {
         (format!("key.{key}").into(), Json::from_text(&format!("{{\"n\":{n},\"z\":-0.0,\"a\":\"\\u0000\"}}")).unwrap())
@@ -59,38 +58,10 @@ fn session(store: &Rules, n: i64) -> Record {
         Predecessor { digest: digest(2), grace_ends: Some(at(5)) },
     ];
     Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
         data: values.collect(),
-        secrets,
         recent_changes: RecentChanges::from_ids([n.unsigned_abs(), u64::MAX]),
         lease: Lease { number: 3, until: at(-5) },
-        idempotency: None,
-    }
-}
-
-/// Fields that other tests know all about.
-fn template() -> SessionInfo {
-    SessionInfo {
-        id: SessionId::generate(Partition::random().unwrap()).unwrap(),
-        user: None,
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        ..Record::new(info, secrets)
     }
 }
 

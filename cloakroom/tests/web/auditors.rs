@@ -226,7 +226,7 @@ async fn audit_user_with_a_session_of_their_own_is_bound_to_it_and_goes_back_to_
 
     let looking = world.sessions.impersonate(&olga.token, look_in()).await.unwrap();
     let info = &looking.record.info;
-    assert_eq!((info.audit_user.as_deref(), info.impersonated_by.as_deref()), (Some("olga"), Some("olga")));
+    assert_eq!((info.audit_user.as_deref(), info.impersonator().map(|by| &**by)), (Some("olga"), Some("olga")));
     assert_eq!(world.sessions.list("anna").await.unwrap().len(), 1, "it is none of the user's, whatever their limit");
     let returned = world.sessions.stop_impersonating(&looking.token).await.unwrap();
     assert_eq!(returned.record.info.user.as_deref(), Some("olga"));

@@ -64,13 +64,13 @@ async fn set_impersonated_keeps_both_identities_the_reason_and_an_end() {
 
     let found = info(&world, &acting.token).await;
     let original = &root.record.info;
-    let both = (found.user.as_deref(), found.impersonated_by.as_deref(), found.returns_to);
+    let both = (found.user.as_deref(), found.impersonator().map(|by| &**by), found.returns_to());
     assert_eq!(both, (Some("anna"), Some("root"), Some(original.id)));
     assert_eq!((found.full_name.as_deref(), found.user_type.as_deref()), (Some("Anna Berg"), Some("customer")));
     assert_eq!(found.ends_at, Some(world.sessions.now().after(30 * MINUTE)));
     // Who really acts proved it so and then, from there: that counts, whoever they act as.
-    assert_eq!((found.level, found.methods.as_deref()), (Some(Assurance::Aal2), Some("pwd otp")));
-    assert_eq!((found.authenticated_at, &found.client), (original.authenticated_at, &original.client));
+    assert_eq!((found.level(), found.methods()), (Some(Assurance::Aal2), Some("pwd otp")));
+    assert_eq!((found.authenticated_at(), &found.client), (original.authenticated_at(), &original.client));
     assert!(found.id != original.id && acting.record.data.is_empty());
 
     world.sessions.end(found.id, &Reason::SignedOut.into()).await.unwrap();
@@ -100,7 +100,7 @@ async fn set_impersonated_leaves_the_others_sessions_limits_and_last_sign_in_alo
 
     // An administrator sees who acts as whom.
     let of_anna = world.sessions.find(&Query::of_user("anna"), None, 10).await.unwrap().items;
-    assert_eq!(of_anna.iter().filter(|info| info.impersonated_by.is_some()).count(), 1);
+    assert_eq!(of_anna.iter().filter(|info| info.impersonator().is_some()).count(), 1);
     let query = Query { impersonated_by: Some("root".into()), ..Query::default() };
     let by_root = world.sessions.find(&query, None, 10).await.unwrap().items;
     assert_eq!(by_root.iter().map(|info| info.id).collect::<Vec<_>>(), [acting.token.id()]);

@@ -86,16 +86,16 @@ async fn r7_a_session_knows_when_and_how_its_person_authenticated() {
     session.sign_in(SignIn::new("anna").methods("pwd").authenticated_level(Assurance::Aal1)).await.unwrap();
     world.clock.advance(Duration::from_mins(5));
     let info = session.info().unwrap();
-    assert_eq!((info.authenticated_at, info.methods.as_deref()), (Some(started), Some("pwd")));
+    assert_eq!((info.authenticated_at(), info.methods()), (Some(started), Some("pwd")));
     assert!(session.authenticated_within(Duration::from_mins(5)));
     assert!(!session.authenticated_within(Duration::from_secs(299)));
     // Neither use nor a new token is a proof.
     session.rotate().await.unwrap();
-    assert_eq!(session.info().unwrap().authenticated_at, Some(started));
+    assert_eq!(session.info().unwrap().authenticated_at(), Some(started));
     // Another system's clock that is ahead makes nobody fresh for longer.
     let ahead = world.sessions.now().after(Duration::from_hours(1));
     session.reauthenticate(SignIn::new("anna").authenticated_at(ahead)).await.unwrap();
-    assert_eq!(session.info().unwrap().authenticated_at, Some(world.sessions.now()));
+    assert_eq!(session.info().unwrap().authenticated_at(), Some(world.sessions.now()));
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn x4_authenticating_again_resets_both_timers_and_nothing_else_moves_the_e
     anna.text("/again").await;
     let again = info(&world, &anna).await;
     let now = world.sessions.now();
-    assert_eq!((again.last_seen_at, again.authenticated_at), (now, Some(now)));
+    assert_eq!((again.last_seen_at, again.authenticated_at()), (now, Some(now)));
     assert_eq!(again.ends_at, Some(now.after(Duration::from_hours(24))));
     assert_eq!(anna.text("/get?key=a").await, "1");
 }

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cloakroom::{
-    Builder, Ended, Error, Found, Limit, Reason, Refusal, Result, SessionId, Sessions, SignIn, Started, Timestamp,
-    User, Users, Visitor, WhenFull,
+    Acting, Builder, Ended, Error, Found, Limit, Reason, Refusal, Result, SessionId, Sessions, SignIn, Started,
+    Timestamp, User, Users, Visitor, WhenFull,
     rules::Create,
     rules::Rules,
     store::{BoxFuture, MemoryStore},
@@ -345,7 +345,7 @@ async fn set_impersonated_asks_the_directory_about_both_persons() {
         let mut record = (*started.record).clone();
         let token = cloakroom::Token::generate(SessionId::generate(started.token.id().partition()).unwrap()).unwrap();
         record.info.id = token.id();
-        record.info.impersonated_by = Some("root".into());
+        record.info.acting = Some(Acting { by: "root".into(), returns_to: None });
         record.secrets = cloakroom::Secrets::new(token.digest(), NOW);
         let create = Create { record, limit: None, replaces: None, by: None, note: None };
         Rules::new(store.clone()).create(&create, NOW).await.unwrap();

@@ -30,7 +30,7 @@ pub(super) fn headers(
         field(|session| session.user.as_deref()),
         field(|session| session.full_name.as_deref()),
         field(|session| session.user_type.as_deref()),
-        field(|session| session.impersonated_by.as_deref()),
+        field(|session| session.impersonator().map(|by| &**by)),
         field(|session| session.audit_user.as_deref()),
         ended.map(|ended| ended.reason.code()),
         // Its alphabet needs no escapes.

@@ -171,7 +171,7 @@ impl Tables for Within<'_> {
         for marker in self.sessions_of(&self.digest(user))? {
             let record = self.listed(marker.name)?;
             let counts =
-                record.is_some_and(|record| record.info.impersonated_by.is_none() && record.info.expiry(now).is_none());
+                record.is_some_and(|record| record.info.impersonator().is_none() && record.info.expiry(now).is_none());
             count += usize::from(counts);
         }
         Ok(count)

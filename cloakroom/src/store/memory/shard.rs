@@ -58,7 +58,7 @@ impl Shard {
     pub(super) fn count(&self, user: &str, now: Timestamp) -> usize {
         let places = self.beside.sessions.of(user);
         let infos = places.filter_map(|(_, id)| self.open.get(*id)).map(|record| &record.info);
-        infos.filter(|info| info.impersonated_by.is_none() && info.expiry(now).is_none()).count()
+        infos.filter(|info| info.impersonator().is_none() && info.expiry(now).is_none()).count()
     }
 
     pub(super) fn earlier_try(&self, partition: Partition, key: Digest) -> Option<SessionId> {

@@ -52,10 +52,10 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(record: &Record, key: &PartitionKey) -> Self {
-        let SessionInfo { id, idle_timeout, ends_at, impersonated_by, .. } = &record.info;
+        let SessionInfo { id, idle_timeout, ends_at, acting, .. } = &record.info;
         let idle = idle_timeout.map(|idle| i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
         let end = ends_at.map(Timestamp::as_millis);
-        let counts = u8::from(impersonated_by.is_none());
+        let counts = u8::from(acting.is_none());
         let mut head = head::encode(record).into_bytes();
         if !head.starts_with(b"{") {
             let columns = serde_json::to_vec(&ColumnsText::of(&head::columns(record))).expect("columns can be written");

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use super::fixtures::{NOW, at, in_parallel};
 use crate::{
     error::Error,
+    record::Acting,
     rules::{Create, Fence, Which},
     store::{Cursor, LastSignIn, PutUser, StoredUser},
     testing::Subject,
@@ -161,7 +162,7 @@ pub(super) async fn a_cursor_of_somebody_elses_is_refused(subject: &Subject) {
     subject.put_user(&put("anna", None, Some("1"))).await;
     for text in ["", "?", "'; drop table sessions; --", "\u{0}", "ключ"] {
         let refused = subject.store.users(Some(&Cursor::new(text)), 1).await;
-        assert!(matches!(refused, Err(Error::InvalidArgument { what: "cursor", .. })), "{text:?}: {refused:?}");
+        assert!(matches!(refused, Err(Error::InvalidCursor { .. })), "{text:?}: {refused:?}");
     }
 }
 
@@ -202,7 +203,8 @@ pub(super) async fn insert_session_record_notes_the_users_last_sign_in(subject: 
 
 pub(super) async fn set_impersonated_leaves_the_targets_last_sign_in(subject: &Subject) {
     subject.put_user(&put("anna", None, Some("1"))).await;
-    let acting = subject.sign_in("anna").with(|info| info.impersonated_by = Some("root".into()));
+    let acting =
+        subject.sign_in("anna").with(|info| info.acting = Some(Acting { by: "root".into(), returns_to: None }));
     subject.begin(acting).await;
     assert_eq!(subject.last_sign_in("anna").await, None);
 }

@@ -9,9 +9,9 @@ use crate::{
     audit::{AuditEntry, Event},
     change::Change,
     clock::Timestamp,
-    data::{Data, Json},
+    data::Json,
     ended::Ending,
-    record::{Client, RecentChanges, Record, SessionInfo},
+    record::{Authentication, Record, SessionInfo},
     rules::{Create, Created, EndAnswer, Gone, Loaded, Reap, Rotated, Rotation, Tombstone, Touch, Updated, Which},
     secrets::Secrets,
     store::{AuditQuery, Cursor, Logged, Query},
@@ -49,35 +49,11 @@ impl Start {
     pub(in crate::testing) fn new(user: Option<&str>, partition: Partition) -> Self {
         let token = Token::generate(SessionId::generate(partition).unwrap()).unwrap();
         let info = SessionInfo {
-            id: token.id(),
             user: user.map(Into::into),
-            full_name: None,
-            user_type: None,
-            created_at: NOW,
-            last_seen_at: NOW,
-            idle_timeout: None,
-            ends_at: None,
-            authenticated_at: user.map(|_| NOW),
-            methods: None,
-            level: None,
-            remember: false,
-            client: Client::default(),
-            impersonated_by: None,
-            returns_to: None,
-            audit_user: None,
-            version: 0,
+            authentication: user.map(|_| Authentication::at(NOW)),
+            ..SessionInfo::new(token.id(), NOW)
         };
-        let record = Record {
-            revision: 0,
-            user_epoch: 0,
-            extra: None,
-            info,
-            data: Data::new(),
-            secrets: Secrets::new(token.digest(), NOW),
-            recent_changes: RecentChanges::default(),
-            lease: crate::lease::Lease::default(),
-            idempotency: None,
-        };
+        let record = Record { ..Record::new(info, Secrets::new(token.digest(), NOW)) };
         Self { token, create: Create { record, limit: None, replaces: None, by: None, note: None }, now: NOW }
     }
 
@@ -85,7 +61,7 @@ impl Start {
         let info = &mut self.create.record.info;
         info.created_at = now;
         info.last_seen_at = now;
-        info.authenticated_at = info.user.as_ref().map(|_| now);
+        info.authentication = info.user.as_ref().map(|_| Authentication::at(now));
         self.create.record.secrets.issued_at = now;
         self.now = now;
         self

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, slice};
 
 use super::fixtures::{NOW, anonymous, at, in_parallel};
+use crate::record::Acting;
 use crate::{admission::Limit, ended::Reason, rules::Which, store::Query, testing::Subject, token::SessionId};
 
 pub(super) async fn i4_the_user_index_is_exact_after_random_work(subject: &Subject) {
@@ -72,7 +73,7 @@ pub(super) async fn i4_a_listing_shows_what_is_stored_without_the_data(subject: 
         info.client.ip = Some("2001:db8::1".parse().unwrap());
         info.client.user_agent = Some("curl/8".into());
         info.client.device = Some("phone".into());
-        info.impersonated_by = Some("root".into());
+        info.acting = Some(Acting { by: "root".into(), returns_to: None });
         info.audit_user = Some("auditor".into());
     });
     let expected = start.create.record.info.clone();
@@ -106,7 +107,10 @@ pub(super) async fn i4_a_query_matches_every_field_given(subject: &Subject) {
     let anna_desk = subject.begin(started("anna", v6, "desk", 1)).await;
     let ben_phone = subject.begin(started("ben", v4, "phone", 2)).await;
     let nowhere = subject.begin(anonymous().at(at(3))).await;
-    let acting = subject.sign_in("carl").at(at(4)).with(|info| info.impersonated_by = Some("anna".into()));
+    let acting = subject
+        .sign_in("carl")
+        .at(at(4))
+        .with(|info| info.acting = Some(Acting { by: "anna".into(), returns_to: None }));
     let acting = subject.begin(acting).await;
 
     let anna = Query::of_user("anna");

@@ -5,6 +5,7 @@ use crate::{
     admission::{Limit, Refusal},
     audit::Event,
     ended::{Ended, Reason},
+    record::{Acting, Authentication},
     rules::{Created, Fence, Loaded, Which},
     testing::Subject,
     token::SessionId,
@@ -204,7 +205,9 @@ pub(super) async fn i3_parallel_tries_with_one_idempotency_key_leave_one_session
 }
 
 pub(super) async fn i3_acting_as_another_counts_for_nobodys_limit(subject: &Subject) {
-    let acting = |user: &str, by: &str| subject.sign_in(user).with(|info| info.impersonated_by = Some(by.into()));
+    let acting = |user: &str, by: &str| {
+        subject.sign_in(user).with(|info| info.acting = Some(Acting { by: by.into(), returns_to: None }))
+    };
     let own = subject.begin(subject.sign_in("anna").at(at(1)).limit(Limit::refuse(1))).await;
     // Nothing keeps it from starting, and nothing ends for it.
     for limit in [Limit::refuse(1), Limit::evict(1)] {
@@ -237,7 +240,7 @@ pub(super) async fn i3_a_disabled_user_is_refused_until_enabled(subject: &Subjec
     subject.store.enable_user("nobody", at(20)).await.unwrap();
     subject.begin(subject.sign_in("anna").at(at(20))).await;
     // Who authenticated before the user was disabled has to do so again.
-    let stale = subject.sign_in("anna").at(at(21)).with(|info| info.authenticated_at = Some(at(9)));
+    let stale = subject.sign_in("anna").at(at(21)).with(|info| info.authentication = Some(Authentication::at(at(9))));
     assert_eq!(subject.create(&stale).await, Created::Refused(Refusal::EndedMeanwhile));
 }
 
@@ -251,7 +254,7 @@ pub(super) async fn i3_a_sign_in_from_before_the_end_of_all_is_refused(subject: 
     fence(subject, "anna", Fence::EndedBefore, 100).await;
     let authenticated = |millis| {
         let start = subject.sign_in("anna").at(at(200));
-        start.with(|info| info.authenticated_at = Some(at(millis)))
+        start.with(|info| info.authentication = Some(Authentication::at(at(millis))))
     };
     let visitor = subject.begin(anonymous()).await;
     let refused = authenticated(99).replaces(visitor);
@@ -262,7 +265,7 @@ pub(super) async fn i3_a_sign_in_from_before_the_end_of_all_is_refused(subject: 
     subject.begin(subject.sign_in("ben").at(at(0))).await;
 
     // Who never authenticated is judged by the start of the session.
-    let unproven = |millis| subject.sign_in("anna").at(at(millis)).with(|info| info.authenticated_at = None);
+    let unproven = |millis| subject.sign_in("anna").at(at(millis)).with(|info| info.authentication = None);
     assert_eq!(subject.create(&unproven(99)).await, Created::Refused(Refusal::EndedMeanwhile));
     subject.begin(unproven(100)).await;
 
@@ -274,8 +277,8 @@ pub(super) async fn i3_a_sign_in_from_before_the_end_of_all_is_refused(subject: 
 pub(super) async fn i3_acting_as_another_is_fenced_by_when_it_started(subject: &Subject) {
     let acting = |started: i64, authenticated: i64| {
         subject.sign_in("anna").at(at(started)).with(|info| {
-            info.impersonated_by = Some("root".into());
-            info.authenticated_at = Some(at(authenticated));
+            info.acting = Some(Acting { by: "root".into(), returns_to: None });
+            info.authentication = Some(Authentication::at(at(authenticated)));
         })
     };
     let before = subject.begin(acting(0, 0)).await;
@@ -292,9 +295,8 @@ pub(super) async fn i3_acting_as_another_is_fenced_by_when_it_started(subject: &
 pub(super) async fn i3_no_sign_in_slips_past_disabling(subject: &Subject) {
     for round in 0..5 {
         let user = format!("user {round}");
-        let actor = |n| (n % 2 == 1).then(|| "root".into());
-        let starts: Vec<_> =
-            (0..16).map(|n| subject.sign_in(&user).with(|info| info.impersonated_by = actor(n))).collect();
+        let actor = |n| (n % 2 == 1).then(|| Acting { by: "root".into(), returns_to: None });
+        let starts: Vec<_> = (0..16).map(|n| subject.sign_in(&user).with(|info| info.acting = actor(n))).collect();
         let disable = Which::OfUser { user: user.as_str().into(), except: Vec::new(), fence: Fence::Disabled };
         in_parallel(starts.len() + 1, |n| {
             let (store, start, disable) = (subject.store.clone(), starts.get(n).cloned(), disable.clone());

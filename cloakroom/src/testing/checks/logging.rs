@@ -7,6 +7,7 @@ use crate::{
     admission::Limit,
     audit::{AuditEntry, Event},
     ended::{Ending, Reason},
+    record::Acting,
     rules::{Fence, Rotation, Which},
     store::AuditQuery,
     testing::Subject,
@@ -17,7 +18,7 @@ pub(super) async fn i16_the_log_tells_a_session_from_start_to_end(subject: &Subj
     let ip: IpAddr = "192.0.2.7".parse().unwrap();
     let start = subject.sign_in("anna").by("gateway").with(|info| {
         info.client.ip = Some(ip);
-        info.impersonated_by = Some("root".into());
+        info.acting = Some(Acting { by: "root".into(), returns_to: None });
         info.audit_user = Some("auditor".into());
     });
     let token = start.token.clone();
@@ -149,7 +150,8 @@ pub(super) async fn i16_what_a_start_notes_is_logged(subject: &Subject) {
 }
 
 pub(super) async fn i16_acting_as_another_is_logged_as_that(subject: &Subject) {
-    let acting = subject.sign_in("anna").with(|info| info.impersonated_by = Some("root".into()));
+    let acting =
+        subject.sign_in("anna").with(|info| info.acting = Some(Acting { by: "root".into(), returns_to: None }));
     let auditing = subject.sign_in("anna").with(|info| info.audit_user = Some("olga".into()));
     for (start, expected) in [(acting, Event::Impersonated), (auditing, Event::SignedIn)] {
         let info = start.create.record.info.clone();
@@ -157,7 +159,7 @@ pub(super) async fn i16_acting_as_another_is_logged_as_that(subject: &Subject) {
         subject.end(id, Reason::ImpersonationEnded, at(1)).await;
         let log = subject.log_of(id).await;
         assert_eq!(log.iter().map(|entry| entry.event).collect::<Vec<_>>(), [expected, Event::Ended]);
-        assert!(log.iter().all(|entry| entry.impersonated_by == info.impersonated_by));
+        assert!(log.iter().all(|entry| entry.impersonated_by.as_ref() == info.impersonator()));
         assert!(log.iter().all(|entry| entry.audit_user == info.audit_user));
     }
 }

@@ -72,10 +72,10 @@ pub(super) async fn i4_a_cursor_of_somebody_elses_is_an_error_that_says_so(subje
         let cursor = Cursor::new(text);
         for query in [Query::of_user("anna"), Query::default()] {
             let answer = subject.store.find(&query, Some(&cursor), 10, NOW).await;
-            assert!(matches!(answer, Err(Error::InvalidArgument { what: "cursor", .. })), "{text:?}: {answer:?}");
+            assert!(matches!(answer, Err(Error::InvalidCursor { .. })), "{text:?}: {answer:?}");
         }
         let answer = subject.store.audit(&AuditQuery::default(), Some(&cursor), 10).await;
-        assert!(matches!(answer, Err(Error::InvalidArgument { what: "cursor", .. })), "{text:?}: {answer:?}");
+        assert!(matches!(answer, Err(Error::InvalidCursor { .. })), "{text:?}: {answer:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     audit::{AuditEntry, Event},
     ended::{Ending, Reason},
     lease::Lease,
-    record::RecentChanges,
+    record::{Acting, Authentication, RecentChanges},
     rules::{EndAnswer, Fence, Which},
     secrets::Predecessor,
     store::{AuditQuery, Query},
@@ -247,18 +247,16 @@ pub(super) fn with_every_field(start: Start) -> Start {
         info.user_type = Some("".into());
         info.created_at = at(-7);
         info.last_seen_at = at(-3);
-        info.authenticated_at = Some(at(-5));
+        info.authentication =
+            Some(Authentication { at: at(-5), methods: Some("pwd otp".into()), level: Some(Assurance::Aal3) });
         info.idle_timeout = Some(Duration::from_millis(86_400_123));
         info.ends_at = Some(at(90_000_001));
         info.remember = true;
         info.client.user_agent = Some("Mozilla/5.0 (é; 😀) %00".into());
         info.client.device = Some(" Anna's phone ".into());
         info.client.country = Some("DE".into());
-        info.methods = Some("pwd otp".into());
-        info.level = Some(Assurance::Aal3);
-        info.impersonated_by = Some("Root".into());
+        info.acting = Some(Acting { by: "Root".into(), returns_to: Some(elsewhere) });
         info.audit_user = Some("auditor ".into());
-        info.returns_to = Some(elsewhere);
         info.version = u64::from(u32::MAX) + 1;
     });
     let record = &mut start.create.record;
@@ -300,8 +298,12 @@ pub(super) async fn i17_remarks_come_back(subject: &Subject) {
 
 pub(super) async fn i17_every_level_comes_back(subject: &Subject) {
     for level in Assurance::ALL {
-        let id = subject.begin(subject.sign_in("anna").with(|info| info.level = Some(*level))).await;
-        assert_eq!(subject.record(id, NOW).await.info.level, Some(*level));
+        let id = subject
+            .begin(subject.sign_in("anna").with(|info| {
+                info.authentication = Some(Authentication { level: Some(*level), ..Authentication::at(NOW) });
+            }))
+            .await;
+        assert_eq!(subject.record(id, NOW).await.info.level(), Some(*level));
     }
 }
 

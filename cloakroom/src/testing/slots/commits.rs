@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     ended::Reason,
     lease::Lease,
-    record::Extra,
+    record::{Acting, Extra},
     store::{
         LastSignIn,
         slots::{
@@ -392,7 +392,7 @@ pub(super) async fn only_own_living_sessions_count(store: Shared) {
     ends.info.ends_at = Some(at(200));
     create(&store, ends).await;
     let mut impersonated = record(&store, Some("anna"));
-    impersonated.info.impersonated_by = Some("root".into());
+    impersonated.info.acting = Some(Acting { by: "root".into(), returns_to: None });
     create(&store, impersonated).await;
     create(&store, record(&store, Some("ann"))).await;
     for (now, count) in [(NOW, 3), (at(99), 3), (at(100), 2), (at(199), 2), (at(200), 1)] {

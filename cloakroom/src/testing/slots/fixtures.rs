@@ -6,11 +6,10 @@ use crate::{
     audit::{AuditEntry, Event},
     change::Change,
     clock::Timestamp,
-    data::{Data, Json, JsonRef},
+    data::{Json, JsonRef},
     ended::{Ending, Reason},
     error::Result,
-    lease::Lease,
-    record::{Client, RecentChanges, Record, SessionInfo},
+    record::{Record, SessionInfo},
     secrets::Secrets,
     store::{
         Cursor, Logged, Store,
@@ -38,33 +37,11 @@ pub(super) fn record(store: &Shared, user: Option<&str>) -> Record {
     };
     let id = SessionId::generate(partition).unwrap();
     Record {
-        data: Data::new(),
-        secrets: Secrets::new(Digest::from_bytes([7; Digest::LEN]), NOW),
-        info: SessionInfo {
-            last_seen_at: NOW,
-            idle_timeout: None,
-            ends_at: None,
-            returns_to: None,
-            id,
-            user: user.map(Into::into),
-            full_name: None,
-            user_type: None,
-            created_at: NOW,
-            authenticated_at: None,
-            methods: None,
-            level: None,
-            remember: false,
-            client: Client::default(),
-            impersonated_by: None,
-            audit_user: None,
-            version: 0,
-        },
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
         revision: random(),
-        user_epoch: 0,
-        extra: None,
+        ..Record::new(
+            SessionInfo { user: user.map(Into::into), ..SessionInfo::new(id, NOW) },
+            Secrets::new(Digest::from_bytes([7; Digest::LEN]), NOW),
+        )
     }
 }
 

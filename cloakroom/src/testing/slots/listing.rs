@@ -67,7 +67,7 @@ pub(super) async fn queries_match_in_pages_of_any_size(store: Shared) {
     let foreign = Cursor::new("§not one of ours§");
     for what in [List::Sessions(Query::default(), NOW), List::Everything, List::Users, List::Due(NOW)] {
         let error = store.list(&what, Some(&foreign), 5).await.expect_err("a cursor of another store");
-        assert!(matches!(error, crate::error::Error::InvalidArgument { .. }), "{error:?}");
+        assert!(matches!(error, crate::error::Error::InvalidCursor { .. }), "{error:?}");
     }
 }
 

@@ -25,8 +25,8 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Clock, Data, Ending, Error, Found, Json, Lease, Limit, Reason, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Sessions, SignIn, SystemClock, Timestamp, Token,
+    Authentication, Change, Clock, Ending, Error, Found, Json, Limit, Reason, Record, Secrets, SessionId, SessionInfo,
+    Sessions, SignIn, SystemClock, Timestamp, Token,
     rules::{Create, Created, Fence, Loaded, Reap, Rotated, Rotation, Rules, Touch, Updated, Which},
     store::{self, AuditQuery, MysqlStore, PostgresStore, PutUser, Query},
 };
@@ -173,35 +173,12 @@ fn start(store: &Rules, user: &str) -> (Token, Create) {
 
 fn create(token: &Token, user: Option<&str>) -> Create {
     let info = SessionInfo {
-        id: token.id(),
         user: user.map(Into::into),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
         idle_timeout: Some(Duration::from_hours(1)),
-        ends_at: None,
-        authenticated_at: user.map(|_| NOW),
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        authentication: user.map(|_| NOW).map(|at| Authentication::at(at)),
+        ..SessionInfo::new(token.id(), NOW)
     };
-    let record = Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data: Data::new(),
-        secrets: Secrets::new(token.digest(), NOW),
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-    };
+    let record = Record::new(info, Secrets::new(token.digest(), NOW));
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Data, Error, Json, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    Authentication, Change, Error, Json, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
     rules::{Create, Created, Loaded, Rules, Updated},
     store::{FileStore, Query},
 };
@@ -59,35 +59,11 @@ pub(crate) async fn refusal(directory: &Path) -> String {
 pub(crate) fn record(store: &Rules, user: &str) -> Record {
     let id = SessionId::generate(store.partition_key().partition_of(user)).unwrap();
     let info = SessionInfo {
-        id,
         user: Some(user.into()),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: Some(NOW),
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        authentication: Some(Authentication::at(NOW)),
+        ..SessionInfo::new(id, NOW)
     };
-    Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data: Data::new(),
-        secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-    }
+    Record::new(info, Secrets::new(Token::generate(id).unwrap().digest(), NOW))
 }
 
 pub(crate) fn creation(record: Record) -> Create {

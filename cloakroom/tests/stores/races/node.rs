@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Change, Client, Data, Digest, Ended, Ending, Json, JsonRef, Lease, Limit, Partition, Reason, RecentChanges, Record,
-    Refusal, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    Authentication, Change, Data, Digest, Ended, Ending, Json, JsonRef, Limit, Partition, Reason, Record, Refusal,
+    Secrets, SessionId, SessionInfo, Timestamp, Token,
     rules::{Create, Created, EndAnswer, Fence, Gone, Loaded, Rotated, Rotation, Rules, Touch, Updated, Which},
     store::Query,
 };
@@ -313,38 +313,14 @@ fn json(value: i64) -> Json {
 fn creation(partition: Partition, user: Option<&str>) -> Create {
     let id = SessionId::generate(partition).unwrap();
     let info = SessionInfo {
-        id,
         user: user.map(Into::into),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: user.map(|_| NOW),
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        authentication: user.map(|_| NOW).map(|at| Authentication::at(at)),
+        ..SessionInfo::new(id, NOW)
     };
     let mut data = Data::new();
     for key in ["a", "b", "n"] {
         data.insert(key, json(0));
     }
-    let record = Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data,
-        secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-    };
+    let record = Record { data, ..Record::new(info, Secrets::new(Token::generate(id).unwrap().digest(), NOW)) };
     Create { record, limit: None, replaces: None, by: None, note: None }
 }

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cloakroom::{
-    AuditEntry, Client, Data, Ended, Json, Lease, Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo,
-    Timestamp, Token,
+    AuditEntry, Authentication, Client, Data, Ended, Json, Reason, Record, Secrets, SessionId, SessionInfo, Timestamp,
+    Token,
     rules::Rules,
     store::{
         BoxFuture, RedisStore, Store,
@@ -127,40 +127,24 @@ async fn load(store: &Rules, id: SessionId) {
 fn session(store: &Rules, user: &str) -> Record {
     let id = SessionId::generate(store.partition_key().partition_of(user)).unwrap();
     let info = SessionInfo {
-        id,
         user: Some(user.into()),
         full_name: Some("Anna Beispiel".into()),
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
         idle_timeout: Some(Duration::from_hours(1)),
         ends_at: Some(NOW.after(Duration::from_hours(24))),
-        authenticated_at: Some(NOW),
-        methods: Some("pwd".into()),
-        level: None,
-        remember: false,
         client: Client {
             ip: Some([192, 0, 2, 7].into()),
             user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into()),
             device: Some("Firefox on Linux".into()),
             country: None,
         },
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        authentication: Some(Authentication { methods: Some("pwd".into()), level: None, ..Authentication::at(NOW) }),
+        ..SessionInfo::new(id, NOW)
     };
     let values = (0..10).map(|n| (format!("key {n}").into(), Json::encode(&"v".repeat(110)).unwrap()));
     Record {
         revision: 1 + u64::from(id.as_bytes()[5]),
-        user_epoch: 0,
-        extra: None,
-        info,
         data: values.collect::<Data>(),
-        secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
+        ..Record::new(info, Secrets::new(Token::generate(id).unwrap().digest(), NOW))
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use cloakroom::{
-    Change, Client, Data, Digest, Ending, Error, Json, Lease, Partition, Reason, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp, Token,
+    Authentication, Change, Digest, Ending, Error, Json, Partition, Reason, Record, Secrets, SessionId, SessionInfo,
+    Timestamp, Token,
     rules::{Create, Created, EndAnswer, Loaded, Rules, Updated, Which},
 };
 use tokio::task::JoinHandle;
@@ -28,35 +28,11 @@ pub(crate) fn anonymous() -> Create {
 fn creation(user: Option<&str>, partition: Partition) -> Create {
     let id = SessionId::generate(partition).unwrap();
     let info = SessionInfo {
-        id,
         user: user.map(Into::into),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: user.map(|_| NOW),
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        authentication: user.map(|_| NOW).map(|at| Authentication::at(at)),
+        ..SessionInfo::new(id, NOW)
     };
-    let record = Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data: Data::new(),
-        secrets: Secrets::new(Token::generate(id).unwrap().digest(), NOW),
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-    };
+    let record = Record::new(info, Secrets::new(Token::generate(id).unwrap().digest(), NOW));
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 

@@ -5,8 +5,7 @@ mod sparse;
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Client, Data, Digest, Ended, Ending, Event, Lease, Limit, Partition, Reason, RecentChanges, Record, Secrets,
-    SessionId, SessionInfo, Timestamp,
+    Digest, Ended, Ending, Event, Limit, Partition, Reason, Record, Secrets, SessionId, SessionInfo, Timestamp,
     rules::{Create, Created, EndAnswer, Fence, Loaded, Reap, Rules, Updated, Which},
     store::{AuditQuery, PutUser, Store, slots::List},
     testing::conformance,
@@ -24,36 +23,9 @@ fn at(millis: i64) -> Timestamp {
 fn start(store: &Rules, user: Option<&str>) -> Create {
     let key = store.partition_key();
     let partition = user.map_or_else(|| Partition::random().unwrap(), |user| key.partition_of(user));
-    let info = SessionInfo {
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        returns_to: None,
-        id: SessionId::generate(partition).unwrap(),
-        user: user.map(Into::into),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        audit_user: None,
-        version: 0,
-    };
-    let record = Record {
-        data: Data::new(),
-        secrets: Secrets::new(Digest::from_bytes([1; Digest::LEN]), NOW),
-        info,
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-    };
+    let info =
+        SessionInfo { user: user.map(Into::into), ..SessionInfo::new(SessionId::generate(partition).unwrap(), NOW) };
+    let record = Record::new(info, Secrets::new(Digest::from_bytes([1; Digest::LEN]), NOW));
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 

@@ -79,7 +79,7 @@ impl Model {
     }
 
     pub(super) fn count(&self, user: &str, now: Timestamp) -> usize {
-        let own = |record: &&&Arc<Record>| record.info.impersonated_by.is_none() && lives(record, now);
+        let own = |record: &&&Arc<Record>| record.info.impersonator().is_none() && lives(record, now);
         self.of_user(user).iter().filter(own).count()
     }
 

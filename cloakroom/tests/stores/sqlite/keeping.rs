@@ -9,8 +9,8 @@ use std::{
 };
 
 use cloakroom::{
-    Assurance, Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges, Record, Refusal,
-    SessionInfo, Timestamp, Token,
+    Acting, Assurance, Authentication, Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges,
+    Record, Refusal, SessionInfo, Timestamp, Token,
     rules::{Created, Fence, Loaded, Locked, Reap, Rotation, Which},
     store::{AuditQuery, Query},
 };
@@ -48,8 +48,11 @@ async fn everything_is_there_when_the_file_is_opened_again() {
         last_seen_at: NOW.after(Duration::from_millis(5)),
         idle_timeout: Some(Duration::from_hours(1)),
         ends_at: Some(NOW.after(Duration::from_hours(24))),
-        methods: Some("pwd otp".into()),
-        level: Some(Assurance::Aal2),
+        authentication: Some(Authentication {
+            methods: Some("pwd otp".into()),
+            level: Some(Assurance::Aal2),
+            ..Authentication::at(NOW)
+        }),
         remember: true,
         client: Client {
             ip: Some("2001:db8::1".parse().unwrap()),
@@ -57,8 +60,7 @@ async fn everything_is_there_when_the_file_is_opened_again() {
             device: Some("laptop".into()),
             country: Some("DE".into()),
         },
-        impersonated_by: Some("root".into()),
-        returns_to: Some(full.info.id),
+        acting: Some(Acting { by: "root".into(), returns_to: Some(full.info.id) }),
         audit_user: Some("auditor".into()),
         version: u64::MAX - 1,
         ..full.info

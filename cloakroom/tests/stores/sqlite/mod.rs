@@ -13,7 +13,7 @@ mod surviving;
 use std::{fs, path::PathBuf, sync::Arc};
 
 use cloakroom::{
-    Change, Client, Data, Json, Lease, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    Authentication, Change, Json, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
     rules::{Create, Created, Loaded, Rules, Updated},
     store::{Query, SqliteStore},
 };
@@ -55,36 +55,12 @@ impl Place {
 fn record(store: &Rules, user: &str) -> Record {
     let id = SessionId::generate(store.partition_key().partition_of(user)).unwrap();
     let info = SessionInfo {
-        id,
         user: Some(user.into()),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: Some(NOW),
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        authentication: Some(Authentication::at(NOW)),
+        ..SessionInfo::new(id, NOW)
     };
     let secrets = Secrets::new(Token::generate(id).unwrap().digest(), NOW);
-    Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data: Data::new(),
-        secrets,
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-    }
+    Record::new(info, secrets)
 }
 
 fn creation(record: Record) -> Create {

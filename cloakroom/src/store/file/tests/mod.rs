@@ -19,9 +19,9 @@ use super::{
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    data::{Data, Json},
+    data::Json,
     ended::{Ended, Ending, Reason},
-    record::{Client, RecentChanges, Record, SessionInfo},
+    record::{Record, SessionInfo},
     rules::Create,
     secrets::Secrets,
     store::{
@@ -119,33 +119,9 @@ fn setting(number: u64, id: SessionId, key: &str, value: &str, now: Timestamp) -
 fn session(key: &PartitionKey, user: &str, now: Timestamp) -> Record {
     let id = SessionId::generate(key.partition_of(user)).unwrap();
     let info = SessionInfo {
-        id,
         user: Some(user.into()),
-        full_name: None,
-        user_type: None,
-        created_at: now,
-        last_seen_at: now,
         idle_timeout: Some(Duration::from_hours(1)),
-        ends_at: None,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
+        ..SessionInfo::new(id, now)
     };
-    Record {
-        revision: 1,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data: Data::new(),
-        secrets: Secrets::new(Token::generate(id).unwrap().digest(), now),
-        recent_changes: RecentChanges::default(),
-        lease: crate::lease::Lease::default(),
-        idempotency: None,
-    }
+    Record { revision: 1, ..Record::new(info, Secrets::new(Token::generate(id).unwrap().digest(), now)) }
 }

@@ -116,7 +116,7 @@ impl<'a> ColumnsRow<'a> {
             idle: idle_column(idle),
             ends_at: ends_column(ends_at),
             user_id: info.user.as_deref().map(Into::into),
-            impersonated_by: info.impersonated_by.as_deref().map(Into::into),
+            impersonated_by: info.impersonator().map(|by| (&**by).into()),
             ip: info.client.ip,
             device: info.client.device.as_deref().map(Into::into),
             idempotency: idempotency.map(|digest| hex(digest.as_bytes()).into()),

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     audit::{AuditEntry, Event},
     data::{Data, Json},
-    record::{Client, RecentChanges, Record, SessionInfo},
+    record::{Record, SessionInfo},
     rules::{Create, Loaded, Rules},
     secrets::Secrets,
     store::{
@@ -39,37 +39,9 @@ fn rules(store: &Arc<SqliteStore>) -> Rules {
 
 fn creation(store: &SqliteStore, user: &str, data: Data) -> Create {
     let id = SessionId::generate(store.key.partition_of(user)).unwrap();
-    let info = SessionInfo {
-        id,
-        user: Some(user.into()),
-        full_name: None,
-        user_type: None,
-        created_at: NOW,
-        last_seen_at: NOW,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
-    };
+    let info = SessionInfo { user: Some(user.into()), ..SessionInfo::new(id, NOW) };
     let secrets = Secrets::new(Token::generate(id).unwrap().digest(), NOW);
-    let record = Record {
-        revision: 0,
-        user_epoch: 0,
-        extra: None,
-        info,
-        data,
-        secrets,
-        recent_changes: RecentChanges::default(),
-        lease: crate::lease::Lease::default(),
-        idempotency: None,
-    };
+    let record = Record { data, ..Record::new(info, secrets) };
     Create { record, limit: None, replaces: None, by: None, note: None }
 }
 
