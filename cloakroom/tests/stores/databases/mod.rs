@@ -175,7 +175,7 @@ fn create(token: &Token, user: Option<&str>) -> Create {
     let info = SessionInfo {
         user: user.map(Into::into),
         idle_timeout: Some(Duration::from_hours(1)),
-        authentication: user.map(|_| NOW).map(|at| Authentication::at(at)),
+        authentication: user.map(|_| Authentication::at(NOW)),
         ..SessionInfo::new(token.id(), NOW)
     };
     let record = Record::new(info, Secrets::new(token.digest(), NOW));

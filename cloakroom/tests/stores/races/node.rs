@@ -314,7 +314,7 @@ fn creation(partition: Partition, user: Option<&str>) -> Create {
     let id = SessionId::generate(partition).unwrap();
     let info = SessionInfo {
         user: user.map(Into::into),
-        authentication: user.map(|_| NOW).map(|at| Authentication::at(at)),
+        authentication: user.map(|_| Authentication::at(NOW)),
         ..SessionInfo::new(id, NOW)
     };
     let mut data = Data::new();

@@ -29,7 +29,7 @@ fn creation(user: Option<&str>, partition: Partition) -> Create {
     let id = SessionId::generate(partition).unwrap();
     let info = SessionInfo {
         user: user.map(Into::into),
-        authentication: user.map(|_| NOW).map(|at| Authentication::at(at)),
+        authentication: user.map(|_| Authentication::at(NOW)),
         ..SessionInfo::new(id, NOW)
     };
     let record = Record::new(info, Secrets::new(Token::generate(id).unwrap().digest(), NOW));
