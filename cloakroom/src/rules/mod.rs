@@ -14,7 +14,7 @@ use crate::{
     ended::Ending,
     error::Result,
     record::SessionInfo,
-    store::{AuditQuery, Cursor, Finding, Logged, Page, PutUser, Query, Store, StoredUser},
+    store::{AuditQuery, Cursor, Finding, Logged, Page, PutUser, Query, Store, StoredUser, slots::Slot},
     token::{PartitionKey, SessionId},
 };
 
@@ -60,12 +60,15 @@ pub use items::{Imported, Item, UserFence};
 pub struct Rules {
     store: Arc<dyn Store>,
     turns: Arc<Turns>,
+    /// Whether there is a near cache.
+    near: bool,
 }
 
 impl Rules {
     /// On this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, turns: Arc::new(Turns::new()) }
+        let near = store.near().is_some();
+        Self { store, turns: Arc::new(Turns::new()), near }
     }
 
     /// On this store.
@@ -108,15 +111,42 @@ impl Rules {
         Box::pin(create::create(self, create, now)).await
     }
 
-    /// Reads one session. Changes nothing.
+    /// Reads one session, from a [near cache](crate::store::NearStore) where there is one. Changes nothing.
     pub async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
+        if let Some(near) = self.store.near().filter(|_| self.near) {
+            if let Some(loaded) = self.glance(id, now) {
+                return Ok(loaded);
+            }
+            return Ok(look::loaded(near.recent(id).await?, now));
+        }
+        self.load_anew(id, now).await
+    }
+
+    /// Reads one session, from the store itself.
+    pub async fn load_anew(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
         Ok(look::loaded(look::session(self, id).await?, now))
     }
 
     /// The answer of [`load`](Self::load) if it lies in memory and is as good as loading; `None` means ask `load`.
     #[inline]
     pub fn peek(&self, id: SessionId, now: Timestamp) -> Option<Loaded> {
+        if self.near {
+            return self.glance(id, now);
+        }
         Some(look::loaded(self.store.peek(id)?, now))
+    }
+
+    /// Whether what is loaded may be as old as the way of the backend's news is long.
+    pub fn is_near(&self) -> bool {
+        self.near
+    }
+
+    /// One that looks expired is to be loaded: it may have been used through another node.
+    fn glance(&self, id: SessionId, now: Timestamp) -> Option<Loaded> {
+        match self.store.near()?.glance(id)? {
+            Some(Slot::Open(record)) if record.info.expiry(now).is_some() => None,
+            slot => Some(look::loaded(slot, now)),
+        }
     }
 
     /// Applies a change as [`Change::apply_to`] does, and answers with the record as it is afterwards. A change of

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     record::{Record, SessionInfo},
     rules::Rules,
-    store::{RecordKeys, SealedStore, Store},
+    store::{NearCache, NearStore, RecordKeys, SealedStore, Store},
     users::Users,
 };
 
@@ -33,6 +33,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     config: Config,
     record_keys: Rings,
+    near_cache: Option<NearCache>,
     #[cfg(feature = "geoip")]
     country_database: Option<std::path::PathBuf>,
     boot: Boot,
@@ -69,6 +70,7 @@ impl Builder {
             clock: Arc::new(SystemClock),
             config,
             record_keys: Rings::default(),
+            near_cache: None,
             #[cfg(feature = "geoip")]
             country_database: None,
             boot: Boot::new(),
@@ -236,6 +238,13 @@ impl Builder {
         self
     }
 
+    /// Whether sessions that are used are kept in this process's memory, and how many, where the store's backend tells what
+    /// changes: see [`NearStore`]. `None` for not at all. Default: not at all.
+    pub fn near_cache(mut self, near_cache: impl Into<Option<NearCache>>) -> Self {
+        self.near_cache = near_cache.into();
+        self
+    }
+
     /// A file in MaxMind's format (`.mmdb`), such as GeoLite2-Country, that says in which country an address is used: each
     /// session then records that of the address it starts from. Read into memory by [`build`](Self::build), so a newer file
     /// counts from the next start on. Default: none, and no country is recorded.
@@ -350,6 +359,12 @@ impl Builder {
         let Rings { mac, encryption } = self.record_keys;
         let keys = RecordKeys::default().mac(mac)?.encryption(encryption)?;
         let store = if keys.is_empty() { self.store } else { Arc::new(SealedStore::new(self.store, keys.clone())) };
+        // Outside the seal: what lies in memory needs no key.
+        let near = self.near_cache.filter(|_| store.near().is_none());
+        let store = match near.and_then(|settings| NearStore::over(Arc::clone(&store), &settings)) {
+            Some(near) => Arc::new(near),
+            None => store,
+        };
         let users = match self.users {
             Directory::None => None,
             Directory::Stored => Some(Arc::new(StoredUsers::new(Arc::clone(&store))) as Arc<dyn Users>),

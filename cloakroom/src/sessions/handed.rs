@@ -38,7 +38,7 @@ impl Sessions {
 
     async fn was_given_up_for(&self, spent: &Token, record: &Record, now: Timestamp) -> Result<bool> {
         let went_back = || record.secrets.present(&self.mark(spent.id()), now) == Presented::Withdrawn;
-        Ok(match self.load(spent.id(), now).await? {
+        Ok(match self.load_for(spent, now).await? {
             Loaded::Live(given_up) => {
                 let presented = self.present(spent, &given_up.secrets, now);
                 let waits = given_up.secrets.current == self.mark(record.info.id) && presented == Presented::Withdrawn;

@@ -175,6 +175,11 @@ impl Sessions {
         self.0.rules.store()
     }
 
+    /// What the [near cache](Builder::near_cache) has done; `None` where there is none.
+    pub fn near_figures(&self) -> Option<store::NearFigures> {
+        Some(self.store().near()?.figures())
+    }
+
     /// Looks at what the store keeps and at how what keeps it is set up, and says what is wrong. With `repair`, mends what can be
     /// mended without guessing, while others work on the store, and ends, loses or changes no session that lives; without,
     /// changes nothing. For operators, not for requests: it reads everything there is once, in pages, and may take minutes.

@@ -85,7 +85,7 @@ impl Sessions {
         let mut living: Vec<(Token, Arc<Record>)> = Vec::new();
         let mut strange = Vec::new();
         for token in tokens {
-            let record = match self.load(token.id(), now).await? {
+            let record = match self.load_for(token, now).await? {
                 Loaded::Live(record) => record,
                 Loaded::Ended(_) => continue,
                 Loaded::Unknown => {

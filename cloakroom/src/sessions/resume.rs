@@ -72,9 +72,20 @@ impl Sessions {
     }
 
     async fn found_at(&self, token: &Token, now: Timestamp) -> Result<Found> {
-        match self.load(token.id(), now).await? {
+        let loaded = self.load(token.id(), now).await?;
+        self.found_in(token, loaded, now, !self.rules().is_near()).await
+    }
+
+    /// What a token opens, going by what was loaded; `anew` where that is no older than the request.
+    async fn found_in(&self, token: &Token, loaded: Loaded, now: Timestamp, anew: bool) -> Result<Found> {
+        match loaded {
             Loaded::Live(record) => match self.present_first(token, &record, now) {
                 Presented::Current | Presented::Predecessor => Ok(Found::Live(record)),
+                // The token may be newer than what lies near.
+                Presented::Withdrawn | Presented::Reused | Presented::Unknown if !anew => {
+                    let loaded = self.load_anew(token.id(), now).await?;
+                    Box::pin(self.found_in(token, loaded, now, true)).await
+                }
                 Presented::Withdrawn => Ok(Found::Ended(withdrawn(&record))),
                 Presented::Successor => {
                     let grace_ends = Some(now.after(self.config().rotation_grace));
@@ -123,6 +134,22 @@ impl Sessions {
         match self.rules().peek(id, now) {
             Some(loaded) => Ok(loaded),
             None => Box::pin(self.store_read(self.rules().load(id, now))).await,
+        }
+    }
+
+    /// From the store itself.
+    async fn load_anew(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
+        Box::pin(self.store_read(self.rules().load_anew(id, now))).await
+    }
+
+    /// The session of a token as it is loaded, and anew where the token is newer than what lies near.
+    pub(super) async fn load_for(&self, token: &Token, now: Timestamp) -> Result<Loaded> {
+        let loaded = self.load(token.id(), now).await?;
+        match &loaded {
+            Loaded::Live(record) if self.rules().is_near() && !self.opens(token, &record.secrets, now) => {
+                self.load_anew(token.id(), now).await
+            }
+            _ => Ok(loaded),
         }
     }
 

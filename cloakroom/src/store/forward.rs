@@ -92,11 +92,21 @@ macro_rules! forward {
             $inner(self).adopt_partition_key(key)
         }
     };
+    (@feed $inner:path) => {
+        fn feed(&self, pace: &$crate::store::feed::Pace) -> Option<Arc<dyn $crate::store::feed::Feed>> {
+            $inner(self).feed(pace)
+        }
+    };
+    (@near $inner:path) => {
+        fn near(&self) -> Option<&$crate::store::NearStore> {
+            $inner(self).near()
+        }
+    };
 }
 
 pub(crate) use forward;
 
 impl<S: Store + ?Sized> Store for Arc<S> {
     forward!(Self::as_ref => partition_key spans_groups read commit touch list forget audit ping peek edit examine
-        adopt_partition_key);
+        adopt_partition_key feed near);
 }

@@ -25,12 +25,14 @@ mod directory;
 #[cfg(any(feature = "file", feature = "mysql", feature = "sqlite"))]
 mod embedded;
 mod examine;
+pub mod feed;
 #[cfg(feature = "file")]
 mod file;
 pub(crate) mod forward;
 pub mod head;
 mod key;
 mod memory;
+mod near;
 mod open;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod packed;
@@ -52,6 +54,7 @@ pub use examine::{Finding, Severity};
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub use near::{NearCache, NearFigures, NearStore};
 pub use open::open;
 pub use pages::{AuditQuery, Cursor, Logged, Page, Query};
 #[cfg(feature = "redis")]

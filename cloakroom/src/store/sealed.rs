@@ -14,7 +14,8 @@ use crate::{
     record::{Extra, Record},
     seal::RecordKeys,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Store,
+        feed::{Feed, Listener, Looked, Pace, Watched},
         forward::forward,
         head::{self, Beside},
         slots::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// A store whose records are sealed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SealedStore {
     keys: RecordKeys,
     inner: Arc<dyn Store>,
@@ -390,5 +391,40 @@ impl Store for SealedStore {
 
     fn edit(&self, _: SessionId, _: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
+    }
+
+    fn feed(&self, pace: &Pace) -> Option<Arc<dyn Feed>> {
+        let feed = self.inner.feed(pace)?;
+        Some(Arc::new(SealedFeed { store: self.clone(), feed }))
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
+    }
+}
+
+/// The news of a store whose slots are sealed.
+#[derive(Debug)]
+struct SealedFeed {
+    store: SealedStore,
+    feed: Arc<dyn Feed>,
+}
+
+impl Feed for SealedFeed {
+    fn listen(&self, listener: Arc<dyn Listener>) {
+        self.feed.listen(listener);
+    }
+
+    fn look(&self, id: SessionId) -> BoxFuture<'_, Result<Looked>> {
+        Box::pin(async move {
+            let Looked { slot, channel } = self.feed.look(id).await?;
+            Ok(Looked { slot: slot.and_then(|slot| self.store.open_slot(slot)), channel })
+        })
+    }
+
+    fn commit<'a>(&'a self, transactions: &'a [Transaction], again: bool) -> BoxFuture<'a, Result<Watched>> {
+        Box::pin(
+            async move { Ok(Watched { outcomes: self.store.commit_all(transactions, again).await?, channel: None }) },
+        )
     }
 }

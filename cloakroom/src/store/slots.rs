@@ -32,7 +32,10 @@ use crate::{
     ended::Ended,
     error::Result,
     record::Record,
-    store::{AuditQuery, BoxFuture, Cursor, Finding, LastSignIn, Logged, Page, Query},
+    store::{
+        AuditQuery, BoxFuture, Cursor, Finding, LastSignIn, Logged, NearStore, Page, Query,
+        feed::{Feed, Pace},
+    },
     token::{Digest, Partition, PartitionKey, SessionId},
 };
 
@@ -130,6 +133,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes over another store's key. It must be the same already, or there must be no slot: otherwise it is
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument), and nothing changes.
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>>;
+
+    /// What the backend says changed, if it can say so. Asked once, by a [near cache](super::NearStore); must not wait.
+    fn feed(&self, pace: &Pace) -> Option<Arc<dyn Feed>>;
+
+    /// The near cache that this store is, if it is one.
+    fn near(&self) -> Option<&NearStore>;
 }
 
 /// A session's slot that is not empty.
@@ -282,13 +291,7 @@ impl Transaction {
             | Expect::Empty(id) => Some(*id),
             Expect::User(..) | Expect::Count(..) | Expect::Try(..) => None,
         });
-        let written = self.writes.iter().map(|write| match write {
-            Write::Create(record) | Write::Head(record) => Some(record.info.id),
-            Write::Data { id, .. } | Write::Due(id, _) => Some(*id),
-            Write::End(ended) => Some(ended.id),
-            Write::Import(slot) => Some(slot.id()),
-            Write::User(..) | Write::SignedIn(..) => None,
-        });
+        let written = self.writes.iter().map(Write::session);
         let mut ids = relied_on.chain(written);
         let first = ids.next()??;
         ids.all(|id| id == Some(first)).then_some(first)
@@ -378,6 +381,19 @@ pub enum Write {
     User(Arc<str>, Option<UserSlot>),
     /// Notes a sign-in of a user whose slot is there; otherwise nothing. Of two at one time the second stays.
     SignedIn(Arc<str>, LastSignIn),
+}
+
+impl Write {
+    /// The session whose slot it writes, if it is one's.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Create(record) | Self::Head(record) => Some(record.info.id),
+            Self::Data { id, .. } | Self::Due(id, _) => Some(*id),
+            Self::End(ended) => Some(ended.id),
+            Self::Import(slot) => Some(slot.id()),
+            Self::User(..) | Self::SignedIn(..) => None,
+        }
+    }
 }
 
 /// A change of data. Applied in this order: `remove_all`, `remove`, `set`.

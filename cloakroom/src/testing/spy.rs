@@ -333,7 +333,7 @@ impl Watch {
 
 impl<S: Store> Store for SpyStore<S> {
     // Looking after a store and moving it are no request's work: they are neither counted nor held.
-    forward!(Self::watched => partition_key spans_groups examine adopt_partition_key);
+    forward!(Self::watched => partition_key spans_groups examine adopt_partition_key feed near);
 
     fn read<'a>(&'a self, asks: &'a [Ask]) -> BoxFuture<'a, Result<Vec<Found>>> {
         self.spy(Call::Read, move |store| store.read(asks))

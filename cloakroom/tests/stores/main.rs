@@ -6,6 +6,7 @@ mod conformance;
 mod databases;
 #[cfg(feature = "file")]
 mod file;
+mod near;
 #[cfg(all(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod races;
 #[cfg(feature = "redis")]

@@ -31,8 +31,9 @@ use crate::{
     error::{Error, Result},
     record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Schema, Store,
         embedded::{self, Tables},
+        feed::{Feed, Pace},
         key::{AdoptableKey, holds_others},
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
@@ -253,6 +254,14 @@ impl Store for FileStore {
             self.key.adopt(key);
             Ok(())
         })
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }
 

@@ -13,7 +13,8 @@ use crate::{
     error::Result,
     record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Store,
+        feed::{Feed, Pace},
         key::{AdoptableKey, holds_others},
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
@@ -159,6 +160,14 @@ impl Store for MemoryStore {
             self.key.adopt(key);
             Ok(())
         })
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }
 

@@ -52,6 +52,17 @@ pub(super) struct Call {
     pub(super) again: bool,
     /// A key in the same slot to write to, if replicas shall have the change before it is answered.
     pub(super) wait_key: Option<Vec<u8>>,
+    /// What of it is to be tracked, where the server tells what changes.
+    pub(super) track: Option<Track>,
+}
+
+/// Keys that the server remembers to have shown, and tells of when they change.
+#[derive(Clone, Debug)]
+pub(super) enum Track {
+    /// That of the first command.
+    First,
+    /// That of a command that is sent behind the call.
+    Behind(Cmd),
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +103,7 @@ impl Call {
     }
 
     fn new(slot: u16, what: What) -> Self {
-        Self { slot, what, effect: Effect::Reads, again: false, wait_key: None }
+        Self { slot, what, effect: Effect::Reads, again: false, wait_key: None, track: None }
     }
 
     pub(super) fn with(self, effect: Effect) -> Self {
@@ -105,6 +116,10 @@ impl Call {
 
     pub(super) fn waiting(self, key: Option<Vec<u8>>) -> Self {
         Self { wait_key: key, ..self }
+    }
+
+    pub(super) fn tracking(self, track: Track) -> Self {
+        Self { track: Some(track), ..self }
     }
 
     /// The commands to send; `again` if an earlier try may have happened, `in_full` if the server does not know the

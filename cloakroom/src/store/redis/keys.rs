@@ -144,6 +144,24 @@ impl Keys {
         key
     }
 
+    /// What a node writes to see it told.
+    pub(super) fn beat(&self, group: u16, node: u64) -> Vec<u8> {
+        let mut key = self.in_group("beat", group);
+        key.extend_from_slice(format!(":{node:016x}").as_bytes());
+        key
+    }
+
+    /// The session whose key it is, if it is one's.
+    pub(super) fn session_of(&self, key: &[u8]) -> Option<SessionId> {
+        let rest = key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b"s:{")?;
+        let (_, id) = rest.split_at_checked(rest.len().checked_sub(SessionId::TEXT_LEN)?)?;
+        str::from_utf8(id).ok()?.parse().ok()
+    }
+
+    pub(super) fn is_beat(&self, key: &[u8]) -> bool {
+        key.strip_prefix(self.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b"beat:{"))
+    }
+
     fn in_group(&self, name: &str, group: u16) -> Vec<u8> {
         let tag = &TAGS[usize::from(group)].0;
         let mut key = Vec::with_capacity(self.prefix.len() + name.len() + tag.len() + 4 + SessionId::TEXT_LEN);

@@ -7,6 +7,7 @@ mod address;
 mod calls;
 mod cluster_map;
 mod examine;
+mod feed;
 mod forget;
 mod health;
 mod keys;
@@ -39,7 +40,8 @@ use crate::{
     error::Result,
     record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Schema, Store,
+        feed::{Feed, Pace},
         key::{AdoptableKey, holds_others},
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
     },
@@ -202,6 +204,14 @@ impl Store for RedisStore {
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.inner.adopt(key))
+    }
+
+    fn feed(&self, pace: &Pace) -> Option<Arc<dyn Feed>> {
+        Some(Arc::new(feed::RedisFeed::of(&self.inner, pace)))
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }
 

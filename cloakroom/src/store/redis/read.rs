@@ -9,17 +9,21 @@ use redis::{Cmd, Value, cmd};
 
 use super::{
     Inner,
-    calls::{Call, Effect, READ, Run, Texts},
+    calls::{Call, Effect, READ, Run, Texts, Track},
     health, keys,
     keys::{OfGroup, Place, try_of},
     reply::{Damaged, Reply},
+    servers::Answer,
     slot,
     transaction::by_group,
 };
 use crate::{
     error::Result,
     record::Record,
-    store::slots::{Ask, Found, Slot},
+    store::{
+        feed::Looked,
+        slots::{Ask, Found, Slot},
+    },
     token::SessionId,
 };
 
@@ -65,11 +69,24 @@ impl Inner {
     }
 
     pub(super) async fn session(&self, id: SessionId) -> Result<Option<Slot>> {
+        self.slot_of(id, self.servers.run(&self.look_at(id)).await?)
+    }
+
+    /// As [`session`](Self::session), with the channel over which what changes in it is told.
+    pub(super) async fn tracked_session(&self, id: SessionId) -> Result<Looked> {
+        let Answer { value, tracked } = self.servers.answer(&self.look_at(id).tracking(Track::First)).await?;
+        Ok(Looked { slot: self.slot_of(id, value)?, channel: tracked.map(|(channel, _)| channel) })
+    }
+
+    fn look_at(&self, id: SessionId) -> Call {
         let group = id.partition().group();
         let (hash, mut seen) = (self.whole(id, true), cmd("HMGET"));
         seen.arg(self.keys.of_group(OfGroup::Seen, group)).arg(STORE).arg(&keys::text(id)[..]);
-        let call = Call::read_all(keys::slot_of_group(group), vec![hash, seen]);
-        let [hash, seen]: [Value; 2] = self.servers.run(&call).await?.array()?.try_into().map_err(|_| LOOK)?;
+        Call::read_all(keys::slot_of_group(group), vec![hash, seen])
+    }
+
+    fn slot_of(&self, id: SessionId, answer: Value) -> Result<Option<Slot>> {
+        let [hash, seen]: [Value; 2] = answer.array()?.try_into().map_err(|_| LOOK)?;
         let [store, seen]: [Value; 2] = seen.array()?.try_into().map_err(|_| LOOK)?;
         self.check_store(store)?;
         slot::whole(id, seen, hash)

@@ -67,6 +67,8 @@ impl Reply for Value {
     fn array(self) -> Result<Vec<Value>, Damaged> {
         match self {
             Value::Array(parts) => Ok(parts),
+            // In RESP3 a hash has pairs.
+            Value::Map(pairs) => Ok(pairs.into_iter().flat_map(|(field, value)| [field, value]).collect()),
             _ => Err(Damaged("a list")),
         }
     }

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     address::Address,
-    link::{Link, Wants},
+    link::{Link, Purpose, Wants},
     reply::{Hash, Reply},
 };
 
@@ -50,7 +50,7 @@ impl Sentinels {
 }
 
 async fn ask(client: Client, name: &str) -> Option<Said> {
-    let mut connection = Link::new(client, Wants::Anything).connect(false, 0).await.ok()?.connection;
+    let mut connection = Link::new(client, Wants::Anything).connect(Purpose::Calls).await.ok()?.connection;
     // While it leads a failover a sentinel counts that already, and still describes the server that failed. Which one is
     // primary it says right at all times.
     let mut about = redis::pipe();

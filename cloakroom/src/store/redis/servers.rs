@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
+        Arc, Mutex as StdMutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,15 +18,19 @@ use tokio::{
 
 use super::{
     address::{Address, Layout},
-    calls::{Call, Effect, What},
+    calls::{Call, Effect, Track, What},
     cluster_map::ClusterMap,
+    feed::Hub,
     keys,
-    link::{Connected, Link, Wants},
+    link::{Connected, Link, Purpose, Wants},
     reply::Reply,
     sentinels::Sentinels,
     tls,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    store::feed::Channel,
+};
 
 /// All servers of a store.
 pub(super) struct Servers {
@@ -36,6 +40,15 @@ pub(super) struct Servers {
     sentinels: Sentinels,
     looked: Mutex<Option<Instant>>,
     turn: AtomicUsize,
+    hub: OnceLock<Arc<Hub>>,
+}
+
+/// The answer to a call.
+pub(super) struct Answer {
+    pub(super) value: Value,
+    /// Where its keys are tracked: over which channel what changes in them is told, and the answer of the command
+    /// [behind](Track::Behind) the call.
+    pub(super) tracked: Option<(Arc<Channel>, Value)>,
 }
 
 /// Why a try of a call brought no answer.
@@ -84,7 +97,18 @@ impl Servers {
             sentinels: Sentinels::default(),
             looked: Mutex::default(),
             turn: AtomicUsize::new(0),
+            hub: OnceLock::new(),
         }
+    }
+
+    /// From now on calls that ask for it are tracked, and what changes is told to this hub.
+    pub(super) fn track_for(&self, hub: Arc<Hub>) {
+        // The first one stays.
+        let _ = self.hub.set(hub);
+    }
+
+    pub(super) fn hub(&self) -> Option<&Arc<Hub>> {
+        self.hub.get()
     }
 
     /// How many replicas must have a change before it is answered.
@@ -94,6 +118,11 @@ impl Servers {
 
     /// Sends a call to the server that owns its slot, again if that is safe and there is time, and waits for the answer.
     pub(super) async fn run(&self, call: &Call) -> Result<Value> {
+        Ok(self.answer(call).await?.value)
+    }
+
+    /// As [`run`](Self::run), and says what is tracked of it.
+    pub(super) async fn answer(&self, call: &Call) -> Result<Answer> {
         let begin = Instant::now();
         let deadline = begin + self.address.timeout;
         let mut may_have_happened = false;
@@ -103,7 +132,7 @@ impl Servers {
         let mut redirections = 0;
         loop {
             let fault = match self.attempt(call, may_have_happened, asked.take(), deadline).await {
-                Ok(value) => return Ok(value),
+                Ok(answer) => return Ok(answer),
                 Err(Setback::Failed(error)) => return Err(error),
                 Err(Setback::TooFewReplicas) => return Err(Error::OutcomeUnknown { after: begin.elapsed() }),
                 Err(Setback::Moved(server)) => {
@@ -211,19 +240,30 @@ impl Servers {
         again: bool,
         asked: Option<Arc<str>>,
         deadline: Instant,
-    ) -> Result<Value, Setback> {
+    ) -> Result<Answer, Setback> {
         let nobody = || Setback::NotSent("no server is known to own the slot".into());
         let asking = asked.is_some();
         let server = asked.or_else(|| self.map().owner(call.slot).cloned()).ok_or_else(nobody)?;
         let link = self.link(&server)?;
         let again = again || call.again;
         let waits = call.wait_key.is_some() && self.address.wait_replicas > 0;
-        let turn = if waits { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let connected = match timeout_at(deadline, link.connect(waits, turn)).await {
+        let hub = self.hub.get().filter(|hub| call.track.is_some() && !waits && !asking && hub.may_track());
+        let purpose = match hub {
+            Some(hub) => Purpose::Tracking(hub),
+            None if waits => Purpose::Waiting(self.turn.fetch_add(1, Ordering::Relaxed)),
+            None => Purpose::Calls,
+        };
+        let connected = match timeout_at(deadline, link.connect(purpose)).await {
             Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(not_connected(error)),
+            Ok(Err(error)) => {
+                if let Some(hub) = hub.filter(|_| was_said(&error)) {
+                    hub.refused(&error);
+                }
+                return Err(not_connected(error));
+            }
             Err(late) => return Err(Setback::NotSent(late.into())),
         };
+        let tracks = if connected.channel.is_some() { call.track.as_ref() } else { None };
         let mut in_full = false;
         loop {
             // Half the time at most, so that a server that has gone silent leaves time to find its successor.
@@ -231,6 +271,9 @@ impl Servers {
             let mut commands = redis::pipe();
             let sent = call.commands(again, in_full);
             let count = sent.len();
+            if matches!(tracks, Some(Track::First)) {
+                commands.cmd("CLIENT").arg("CACHING").arg("YES");
+            }
             for command in sent {
                 if asking {
                     commands.cmd("ASKING");
@@ -248,8 +291,14 @@ impl Servers {
                 let wait = Self::WAIT_FOR_REPLICAS.min(self.address.timeout / 4).as_millis().max(1);
                 commands.cmd("WAIT").arg(self.address.wait_replicas).arg(wait.to_string());
             }
+            if let Some(Track::Behind(command)) = tracks {
+                commands.cmd("CLIENT").arg("CACHING").arg("YES");
+                commands.add_command(command.clone());
+            }
             let answers = self.send(&link, &connected, &commands, patience).await?;
             let mut answers = answers.into_iter();
+            let is_tracked = |answer: Option<Value>| matches!(answer, Some(Value::Okay));
+            let mut tracked = matches!(tracks, Some(Track::First)) && is_tracked(answers.next());
             let mut own = Vec::with_capacity(count);
             let mut refused = None;
             for _ in 0..count {
@@ -280,6 +329,13 @@ impl Servers {
                 What::Commands(_) => Value::Array(own),
                 What::Script(_) | What::Either { .. } | What::Command(_) => own.pop().unwrap_or_default(),
             };
+            let mut behind = Value::Nil;
+            if matches!(tracks, Some(Track::Behind(_))) {
+                tracked = is_tracked(answers.next());
+                behind = answers.next().unwrap_or_default();
+            }
+            let tracked = connected.channel.as_ref().filter(|_| tracked);
+            let answer = Answer { value: answer, tracked: tracked.map(|channel| (Arc::clone(channel), behind)) };
             let acknowledged = answers.last().unwrap_or_default().number::<u32>().unwrap_or_default();
             let enough = !waits || acknowledged >= self.address.wait_replicas;
             return if enough { Ok(answer) } else { Err(Setback::TooFewReplicas) };
@@ -416,11 +472,33 @@ impl Servers {
 
     async fn map_known_to(&self, server: &Arc<str>) -> Option<ClusterMap> {
         let link = self.link(server).ok()?;
-        let connected = link.connect(false, 0).await.ok()?;
+        let connected = link.connect(Purpose::Calls).await.ok()?;
         let mut command = redis::pipe();
         command.cmd("CLUSTER").arg("SLOTS");
         let answers = self.send(&link, &connected, &command, Instant::now() + Self::LOOK_TIMEOUT).await.ok()?;
         ClusterMap::read(answers.first()?, server).filter(|map| !map.servers().is_empty())
+    }
+}
+
+impl Servers {
+    /// Servers to which there is a tracked connection, each with a group that lies there.
+    pub(super) async fn tracked(&self) -> Vec<(Arc<Link>, Connected, u16)> {
+        let links: Vec<_> = {
+            let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.iter().map(|(server, link)| (Arc::clone(server), Arc::clone(link))).collect()
+        };
+        let mut tracked = Vec::new();
+        for (server, link) in links {
+            let Some(connected) = link.tracked().await else { continue };
+            let map = self.map();
+            let group = keys::groups().find(|group| map.owner(keys::slot_of_group(*group)) == Some(&server));
+            match group {
+                Some(group) => tracked.push((link, connected, group)),
+                // It owns nothing any more.
+                None => link.drop_connection(&connected).await,
+            }
+        }
+        tracked
     }
 }
 

@@ -82,6 +82,15 @@ impl Row {
     }
 }
 
+/// The version of the data and the revision of the head that the row of an open session tells.
+pub(super) fn state_of_row(row: &Value) -> Option<(u64, u64)> {
+    let Value::BulkString(row) = row else { return None };
+    let mut parts = row.split(|byte| *byte == b' ');
+    let mut number = |place| str::from_utf8(parts.nth(place)?).ok()?.parse().ok();
+    let (revision, version) = (number(0)?, number(3)?);
+    Some((version, revision))
+}
+
 /// Whether a value is there, and a number.
 pub(super) fn or_empty<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()

@@ -1,15 +1,16 @@
 //! Transactions: how one becomes a call of the script, and what its answer means.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use redis::Value;
 
 use super::{
     Inner,
-    calls::{COMMIT, COMMIT_WHEN_FULL, Call, Run, Texts, UPDATE},
+    calls::{COMMIT, COMMIT_WHEN_FULL, Call, Run, Texts, Track, UPDATE},
     health, keys,
     keys::{Keys, OfGroup, Place, try_of},
     reply::{Damaged, Reply},
+    servers::Answer,
     slot,
     slot::Row,
 };
@@ -18,6 +19,7 @@ use crate::{
     error::{Error, Result},
     record::Record,
     store::{
+        feed::{Channel, Watched},
         head, packed,
         slots::{Committed, DataChange, Expect, Known, Outcome, SeenAt, Slot, Transaction, Write},
     },
@@ -43,13 +45,42 @@ impl Inner {
 
     pub(super) async fn commit(&self, transactions: &[Transaction], again: bool) -> Result<Vec<Outcome>> {
         if let [transaction] = transactions {
-            return Ok(vec![self.commit_one(transaction, again).await?]);
+            return Ok(vec![self.commit_one(transaction, again, None).await?.0]);
         }
-        let each = transactions.iter().map(|transaction| self.commit_one(transaction, again));
-        futures_util::future::join_all(each).await.into_iter().collect()
+        let each = transactions.iter().map(|transaction| self.commit_one(transaction, again, None));
+        let each = futures_util::future::join_all(each).await;
+        each.into_iter().map(|outcome| Ok(outcome?.0)).collect()
     }
 
-    async fn commit_one(&self, transaction: &Transaction, again: bool) -> Result<Outcome> {
+    /// As [`commit`](Self::commit). A change of one session's data alone leaves its key tracked: says by which channel.
+    pub(super) async fn tracked_commit(&self, transactions: &[Transaction], again: bool) -> Result<Watched> {
+        let ([transaction], Some([Write::Data { id, known, .. }])) =
+            (transactions, transactions.first().map(|first| first.writes.as_slice()))
+        else {
+            return Ok(Watched { outcomes: self.commit(transactions, again).await?, channel: None });
+        };
+        let mut row = redis::cmd("HGET");
+        row.arg(self.keys.of_session(*id)).arg("v");
+        let (outcome, tracked) = self.commit_one(transaction, again, Some(Track::Behind(row))).await?;
+        // What it has made of the session must be what is tracked.
+        let made = match &outcome {
+            Outcome::Committed(answers) => match answers.as_slice() {
+                [Committed::Record(record)] => Some((record.info.version, record.revision)),
+                [Committed::AsKnown { .. }] => known.map(|known| (known.version + 1, known.revision)),
+                _ => None,
+            },
+            Outcome::Conflict(_) => None,
+        };
+        let tracked = tracked.filter(|(_, row)| made.is_some() && slot::state_of_row(row) == made);
+        Ok(Watched { outcomes: vec![outcome], channel: tracked.map(|(channel, _)| channel) })
+    }
+
+    async fn commit_one(
+        &self,
+        transaction: &Transaction,
+        again: bool,
+        track: Option<Track>,
+    ) -> Result<(Outcome, Option<(Arc<Channel>, Value)>)> {
         packed::check(transaction)?;
         let group = self.group_of(transaction)?;
         let body = Body::of(transaction, group, &self.keys, &self.partition_key);
@@ -59,19 +90,21 @@ impl Inner {
             Some(first) => Call::either(slot, first, run),
             None => Call::script(slot, run),
         };
-        let call = call.again(again).waiting(waits);
-        let answer = match self.servers.run(&call).await? {
+        let call = Call { track, ..call.again(again).waiting(waits) };
+        let Answer { value, tracked } = self.servers.answer(&call).await?;
+        let answer = match value {
             Value::Array(answer) => answer,
             one => vec![one],
         };
         let shown = body.shows().then(|| body.sessions[0]);
-        match answer.first() {
-            Some(Value::Int(0)) => Ok(Outcome::Conflict(conflict(shown, answer)?)),
-            Some(Value::Int(1)) => self.done_before(transaction).await,
-            Some(Value::Int(2)) => Err(Error::OutcomeUnknown { after: std::time::Duration::ZERO }),
-            Some(Value::Int(_)) => Err(health::emptied()),
-            _ => committed(transaction, answer),
-        }
+        let outcome = match answer.first() {
+            Some(Value::Int(0)) => Outcome::Conflict(conflict(shown, answer)?),
+            Some(Value::Int(1)) => self.done_before(transaction).await?,
+            Some(Value::Int(2)) => return Err(Error::OutcomeUnknown { after: std::time::Duration::ZERO }),
+            Some(Value::Int(_)) => return Err(health::emptied()),
+            _ => committed(transaction, answer)?,
+        };
+        Ok((outcome, tracked))
     }
 
     /// A change of data alone, as the script for that takes it.

@@ -36,6 +36,9 @@ struct State {
     generation: watch::Sender<u64>,
     /// Connections that are older than this are silent: nothing goes through, and nothing says so.
     silence: watch::Sender<u64>,
+    /// What stands in messages that are not handed on.
+    dropping: Mutex<Option<&'static [u8]>>,
+    dropped: AtomicUsize,
 }
 
 impl Proxy {
@@ -52,6 +55,8 @@ impl Proxy {
             until_cut: AtomicUsize::new(usize::MAX),
             generation: watch::Sender::new(0),
             silence: watch::Sender::new(0),
+            dropping: Mutex::default(),
+            dropped: AtomicUsize::new(0),
         });
         let accepting = Arc::clone(&state);
         tokio::spawn(async move {
@@ -93,6 +98,16 @@ impl Proxy {
         self.state.silence.send_modify(|generation| *generation += 1);
     }
 
+    /// From now on what the server sends at once and what these bytes stand in is not handed on. The connection goes on.
+    pub(crate) fn drop_messages(&self, with: &'static [u8]) {
+        *self.state.dropping.lock().unwrap() = Some(with);
+    }
+
+    /// How many messages were dropped.
+    pub(crate) fn dropped(&self) -> usize {
+        self.state.dropped.load(Ordering::SeqCst)
+    }
+
     /// Closes every connection there is.
     pub(crate) fn cut_all(&self) {
         self.state.generation.send_modify(|generation| *generation += 1);
@@ -110,6 +125,13 @@ impl Proxy {
 }
 
 impl State {
+    fn drops(&self, message: &[u8]) -> bool {
+        let with = *self.dropping.lock().unwrap();
+        let drops = with.is_some_and(|with| message.windows(with.len()).any(|window| window == with));
+        self.dropped.fetch_add(usize::from(drops), Ordering::SeqCst);
+        drops
+    }
+
     fn is_to_be_cut(&self) -> bool {
         let count = |left: usize| (left != usize::MAX).then(|| left.checked_sub(1).unwrap_or(usize::MAX));
         self.until_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(0)
@@ -146,6 +168,7 @@ async fn serve(state: Arc<State>, client: TcpStream) {
                     let distance = *state.distance.lock().unwrap();
                     if !distance.is_zero() { sleep(distance).await }
                     if state.is_to_be_cut() { return }
+                    if state.drops(&answered[..length]) { continue }
                     if to_client.write_all(&answered[..length]).await.is_err() { return }
                 }
                 _ => return,

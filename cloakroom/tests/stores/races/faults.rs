@@ -9,7 +9,8 @@ use std::{
 use cloakroom::{
     PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Store,
+        feed::{Feed, Pace},
         slots::{
             Ask, Committed, Expect, Forget, Found, List, Listed, LogEntry, Outcome, SeenAt, Slot, Transaction, Write,
         },
@@ -273,5 +274,13 @@ impl<S: Store> Store for Faulty<S> {
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         Store::adopt_partition_key(&self.inner, key)
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }

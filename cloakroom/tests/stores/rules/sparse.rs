@@ -11,7 +11,8 @@ use std::{
 use cloakroom::{
     Data, Error, PartitionKey, RecentChanges, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, MemoryStore, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, MemoryStore, NearStore, Page, Store,
+        feed::{Feed, Pace},
         slots::{
             Ask, Committed, EndedSlot, Expect, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write,
         },
@@ -170,6 +171,14 @@ impl Store for Sparse {
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         Store::adopt_partition_key(&*self.inner, key)
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }
 

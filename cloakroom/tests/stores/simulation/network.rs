@@ -9,7 +9,8 @@ use std::{
 use cloakroom::{
     Error, PartitionKey, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Store,
+        feed::{Feed, Pace},
         slots::{Ask, Committed, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write},
     },
 };
@@ -272,5 +273,13 @@ impl Store for Client {
 
     fn adopt_partition_key<'a>(&'a self, _key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { unreachable!("no schedule copies") })
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }

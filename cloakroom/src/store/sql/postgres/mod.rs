@@ -40,8 +40,9 @@ use crate::{
     error::{Error, Result},
     record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Schema, Store,
         batcher::{Batcher, Limits},
+        feed::{Feed, Pace},
         key::{AdoptableKey, holds_others},
         packed,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
@@ -308,6 +309,14 @@ impl Store for PostgresStore {
 
     fn adopt_partition_key<'a>(&'a self, key: &'a PartitionKey) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.take_over_key(key))
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }
 

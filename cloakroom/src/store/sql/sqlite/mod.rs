@@ -34,7 +34,8 @@ use crate::{
     error::{Error, Result},
     record::Record,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, Page, Schema, Store, embedded,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Schema, Store, embedded,
+        feed::{Feed, Pace},
         key::{AdoptableKey, holds_others},
         place::Identity,
         slots::{Ask, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction},
@@ -312,6 +313,14 @@ impl Store for SqliteStore {
             self.key.adopt(key);
             Ok(())
         })
+    }
+
+    fn feed(&self, _: &Pace) -> Option<Arc<dyn Feed>> {
+        None
+    }
+
+    fn near(&self) -> Option<&NearStore> {
+        None
     }
 }
 
