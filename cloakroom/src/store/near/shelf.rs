@@ -129,10 +129,13 @@ fn weight(slot: Option<&Slot>) -> usize {
         Some(Slot::Open(record)) => record,
         Some(Slot::Ended(slot)) => &slot.record,
     };
-    let SessionInfo { user, full_name, user_type, methods, client, impersonated_by, audit_user, .. } = &record.info;
+    let SessionInfo { user, full_name, user_type, authentication, client, acting, audit_user, .. } = &record.info;
     let Client { user_agent, device, country, .. } = client;
-    let texts = [user, full_name, user_type, methods, impersonated_by, audit_user, user_agent, device, country];
-    let texts: usize = texts.into_iter().flatten().map(|text| text.len() + 16).sum();
+    let methods = authentication.as_ref().and_then(|authentication| authentication.methods.as_ref());
+    let impersonator = acting.as_ref().map(|acting| &acting.by);
+    let texts = [user, full_name, user_type, audit_user, user_agent, device, country].map(Option::as_ref);
+    let texts = texts.into_iter().chain([methods, impersonator]).flatten();
+    let texts: usize = texts.map(|text| text.len() + 16).sum();
     let changes = size_of_val(record.recent_changes.ids());
     BESIDE + size_of::<Record>() + record.data.size() + 16 * record.data.len() + texts + changes
 }

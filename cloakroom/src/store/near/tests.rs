@@ -12,10 +12,9 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
-    data::{Data, Json},
+    data::Json,
     ended::{Ended, Reason},
-    lease::Lease,
-    record::{Client, RecentChanges, SessionInfo},
+    record::SessionInfo,
     secrets::Secrets,
     store::{
         MemoryStore,
@@ -117,36 +116,8 @@ impl Told {
 }
 
 fn record(id: SessionId) -> Record {
-    let info = SessionInfo {
-        id,
-        user: None,
-        full_name: None,
-        user_type: None,
-        created_at: Timestamp::EPOCH,
-        last_seen_at: Timestamp::EPOCH,
-        idle_timeout: None,
-        ends_at: None,
-        authenticated_at: None,
-        methods: None,
-        level: None,
-        remember: false,
-        client: Client::default(),
-        impersonated_by: None,
-        returns_to: None,
-        audit_user: None,
-        version: 0,
-    };
-    Record {
-        info,
-        data: Data::new(),
-        secrets: Secrets::new(Digest::from_bytes([7; Digest::LEN]), Timestamp::EPOCH),
-        recent_changes: RecentChanges::default(),
-        lease: Lease::default(),
-        idempotency: None,
-        revision: 1,
-        user_epoch: 0,
-        extra: None,
-    }
+    let secrets = Secrets::new(Digest::from_bytes([7; Digest::LEN]), Timestamp::EPOCH);
+    Record { revision: 1, ..Record::new(SessionInfo::new(id, Timestamp::EPOCH), secrets) }
 }
 
 fn setting(id: SessionId, value: u32, known: Option<Known>) -> Write {

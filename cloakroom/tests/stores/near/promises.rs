@@ -11,7 +11,7 @@ use std::{
 };
 
 use cloakroom::{
-    Ending, Found, Json, Reason, SessionId, Sessions, SignIn, Start, Started, Token,
+    Ending, Found, Json, Reason, SessionId, Sessions, SignIn, Started, Token, Visitor,
     store::{BoxFuture, NearCache, NearStore, Store, feed::Ticks},
 };
 
@@ -63,13 +63,13 @@ impl Node {
     }
 
     async fn start(&self) -> Started {
-        self.sessions.start(Start::from(SignIn::new("anna"))).await.unwrap()
+        self.sessions.start(SignIn::new("anna")).await.unwrap()
     }
 
     /// Loads a session until it lies near.
     async fn bring_near(&self, token: &Token) {
         eventually(|| async {
-            self.sessions.resume_without_touch(token).await.ok();
+            self.sessions.resume(Visitor::new(token).touch(false)).await.ok();
             self.near.glance(token.id()).map(drop)
         })
         .await;
@@ -83,7 +83,7 @@ impl Node {
 
     /// What a handler sees.
     async fn value(&self, token: &Token) -> Option<u32> {
-        match self.sessions.resume_without_touch(token).await.unwrap() {
+        match self.sessions.resume(Visitor::new(token).touch(false)).await.unwrap() {
             Found::Live(record) => Some(record.data.get("key").map_or(0, |value| value.decode().unwrap())),
             Found::Ended(_) => None,
             Found::Unknown => panic!("it is known"),
