@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::response::{IntoResponse, Response};
-use cloakroom::ClockOffset;
+use cloakroom::{ClockOffset, store::NearFigures};
 use http::{StatusCode, header};
 
 use super::{App, call::Call, forward_auth, routes::ROUTES};
@@ -74,7 +74,8 @@ impl Metrics {
 }
 
 pub(super) async fn show(Call { app, .. }: Call) -> Response {
-    let text = app.metrics.text() + &operations(&app) + &clock_offset(app.sessions.clock_offset());
+    let near = app.sessions.near_figures().map_or_else(String::new, near_cache);
+    let text = app.metrics.text() + &operations(&app) + &near + &clock_offset(app.sessions.clock_offset());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -99,6 +100,27 @@ fn operations(app: &App) -> String {
     for why in Cut::ALL {
         let (name, count) = (why.name(), app.crowd.cut(why));
         writeln!(text, "cloakroom_connections_cut_total{{why=\"{name}\"}} {count}")
+            .expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// What the near cache does, where there is one.
+fn near_cache(figures: NearFigures) -> String {
+    let NearFigures { hits, misses, joined, told, slots, bytes, .. } = figures;
+    let (slots, bytes) = (slots as u64, bytes as u64);
+    let figures = [
+        ("hits_total", "Sessions that were served from memory.", "counter", hits),
+        ("misses_total", "Sessions that were loaded.", "counter", misses),
+        ("joined_total", "Requests that waited for another one's load.", "counter", joined),
+        ("told_total", "Changes that the store's server told of.", "counter", told),
+        ("sessions", "Sessions that lie in memory, and ids that are known to be none's.", "gauge", slots),
+        ("bytes", "About how many bytes they take.", "gauge", bytes),
+    ];
+    let mut text = String::new();
+    for (name, help, kind, value) in figures {
+        let name = format!("cloakroom_near_cache_{name}");
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
             .expect("writing to a string cannot fail");
     }
     text

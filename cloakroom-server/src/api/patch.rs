@@ -35,7 +35,7 @@ pub(super) async fn patch(
     }
     let record = edit.apply(&app.sessions, id, None).await?;
     if touch && !at_once {
-        app.sessions.note_used(&record);
+        app.sessions.note_used(&record).await;
     }
     Ok(ok(&view::shown(&record)))
 }

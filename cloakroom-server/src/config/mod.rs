@@ -9,7 +9,9 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use cloakroom::{
-    Assurance, Builder, Lifetimes, Limit, Sessions, TrustedProxies, WhenFull, store::MemoryStore, web::CookieConfig,
+    Assurance, Builder, Lifetimes, Limit, Sessions, TrustedProxies, WhenFull,
+    store::{MemoryStore, NearCache},
+    web::CookieConfig,
 };
 use serde::Deserialize;
 
@@ -117,6 +119,9 @@ settings! {
     /// For development on plain http: the cookie is not Secure, and its default name is session
     #[arg(long, env = "CLOAKROOM_COOKIE_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     cookie_dev: bool;
+    /// Whether sessions that are used are kept in memory, as long as the store's server tells what changes [default: false]
+    #[arg(long, env = "CLOAKROOM_NEAR_CACHE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    near_cache: bool;
     /// Serves what is stored and changes nothing, as on a copy of the store or a standby
     #[arg(long, env = "CLOAKROOM_READ_ONLY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     read_only: bool;
@@ -344,6 +349,9 @@ impl Settings {
     fn builder(&self, builder: Builder) -> Result<Builder, ConfigError> {
         let read_only = self.read_only == Some(true);
         let mut builder = builder.stored_users().lifetimes(self.lifetimes()).cookie(self.cookie()).read_only(read_only);
+        if self.near_cache == Some(true) {
+            builder = builder.near_cache(Some(NearCache::default()));
+        }
         if self.only_known_users == Some(true) {
             builder = builder.only_known_users();
         }

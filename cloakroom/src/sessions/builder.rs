@@ -239,9 +239,9 @@ impl Builder {
     }
 
     /// Whether sessions that are used are kept in this process's memory, and how many, where the store's backend tells what
-    /// changes: see [`NearStore`]. `None` for not at all. Default: not at all.
-    pub fn near_cache(mut self, near_cache: impl Into<Option<NearCache>>) -> Self {
-        self.near_cache = near_cache.into();
+    /// changes: see [`NearStore`]. `None`, the default, for not at all.
+    pub fn near_cache(mut self, near_cache: Option<NearCache>) -> Self {
+        self.near_cache = near_cache;
         self
     }
 
@@ -313,8 +313,9 @@ impl Builder {
     ///
     /// In read-only mode sessions are served as they are stored. Whatever would change the store is
     /// [`Error::ReadOnly`], and nothing is half done: starts, sign-ins, changes, rotations, locks, endings and the
-    /// reaper by hand. That a session is used is remembered by the process and written when the mode ends; until
-    /// then idle deadlines stand where they were, so a mode that lasts longer than the idle timeout ends sessions.
+    /// reaper by hand. That a session is used is remembered by the process, which serves it accordingly, and written when the
+    /// mode ends; in the store idle deadlines stand where they were until then. Sessions whose deadline there passed meanwhile
+    /// have ended when the mode ends, so that no limit counts wrong.
     /// What expires meanwhile counts as ended, and is reaped afterwards.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;

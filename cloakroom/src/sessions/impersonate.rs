@@ -378,7 +378,7 @@ impl Sessions {
             }
             Loaded::Live(original) => {
                 if look == (Look::ByToken { counts: true }) {
-                    self.note_use(&original, now);
+                    self.note_use(&original, now).await;
                 }
                 return Ok(Found::Live(record));
             }

@@ -1,6 +1,6 @@
 //! From a token to its session.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Sessions,
@@ -45,7 +45,7 @@ impl Sessions {
         if let Found::Live(record) = &found
             && touch
         {
-            self.note_use(record, now);
+            self.note_use(record, now).await;
         }
         Ok(found)
     }
@@ -119,8 +119,8 @@ impl Sessions {
 
     /// Notes that the session of this record was used now, as resuming it does: at most as often as the throttle allows, and
     /// written together with others.
-    pub fn note_used(&self, record: &Record) {
-        self.note_use(record, self.now());
+    pub async fn note_used(&self, record: &Record) {
+        self.note_use(record, self.now()).await;
     }
 
     /// Writes that a session was used now, without waiting for others and however lately it was noted. Harmless where there
@@ -131,10 +131,39 @@ impl Sessions {
 
     /// From memory where that is as good. Only what must ask the store pays for the asking.
     pub(crate) async fn load(&self, id: SessionId, now: Timestamp) -> Result<Loaded> {
-        match self.rules().peek(id, now) {
-            Some(loaded) => Ok(loaded),
-            None => Box::pin(self.store_read(self.rules().load(id, now))).await,
+        let loaded = match self.rules().peek(id, now) {
+            Some(loaded) => loaded,
+            None => Box::pin(self.store_read(self.rules().load(id, now))).await?,
+        };
+        match &loaded {
+            Loaded::Ended(tombstone) if tombstone.ended.reason == Reason::IdleTimeout => {
+                let deadline = tombstone.ended.at;
+                match self.used(id) {
+                    Some(used) => Box::pin(self.load_used(id, used, deadline, now, loaded)).await,
+                    None => Ok(loaded),
+                }
+            }
+            _ => Ok(loaded),
         }
+    }
+
+    /// A session that was used before its deadline lives on, although that is not written yet: the store was slow, or nothing
+    /// may be written. Only of a session that lived a use is noted.
+    async fn load_used(
+        &self,
+        id: SessionId,
+        used: Timestamp,
+        deadline: Timestamp,
+        now: Timestamp,
+        expired: Loaded,
+    ) -> Result<Loaded> {
+        let before = deadline.before(Duration::from_millis(1));
+        let Loaded::Live(mut record) = self.store_read(self.rules().load(id, before)).await? else {
+            return Ok(expired);
+        };
+        let seen = record.info.last_seen_at.max(used);
+        Arc::make_mut(&mut record).info.last_seen_at = seen;
+        Ok(if record.info.expiry(now).is_none() { Loaded::Live(record) } else { expired })
     }
 
     /// From the store itself.

@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     error::Result,
     record::Record,
-    rules::{Reap, Touch},
+    rules::{Loaded, Reap, Touch},
     token::SessionId,
 };
 
@@ -89,14 +89,15 @@ const TOUCH_BATCH: usize = 500;
 const REAP_BATCH: usize = 500;
 
 /// A session's use is recorded at most this often: a twentieth of its idle timeout, never over a minute. A session
-/// ends early by at most this and the flush delay, and never late.
+/// ends early by at most this, and never late.
 pub(crate) fn touch_throttle(idle: Duration) -> Duration {
     (idle / 20).min(Duration::from_mins(1))
 }
 
 impl Sessions {
-    /// Notes that a session was used now, if that is due.
-    pub(crate) fn note_use(&self, record: &Record, now: Timestamp) {
+    /// Notes that a session was used now, if that is due. Where its deadline might pass before what waits is written, it is
+    /// written before this returns.
+    pub(crate) async fn note_use(&self, record: &Record, now: Timestamp) {
         let info = &record.info;
         let throttle = touch_throttle(info.idle_timeout.unwrap_or(Duration::MAX));
         if now.since(info.last_seen_at) < throttle || now <= info.last_seen_at {
@@ -105,7 +106,25 @@ impl Sessions {
         if self.0.touches.last_seen(info.id).is_some_and(|seen| now.since(seen) < throttle) {
             return;
         }
-        self.queue_touch(Touch { id: info.id, seen_at: now, grace_ends: None });
+        let touch = Touch { id: info.id, seen_at: now, grace_ends: None };
+        self.queue_touch(touch);
+        let left = info.idle_timeout.map(|idle| info.last_seen_at.after(idle).since(now));
+        if left.is_some_and(|left| left < FLUSH_DELAY * 2) && !self.is_read_only() {
+            Box::pin(self.write_use(touch)).await;
+        }
+    }
+
+    async fn write_use(&self, touch: Touch) {
+        match self.touch_now(touch).await {
+            Ok(()) => self.0.touches.written(&[touch]),
+            // It waits with the others, and the session is served as long as it does.
+            Err(error) => tracing::debug!(%error, session = %touch.id, "a use could not be written at once"),
+        }
+    }
+
+    /// When a session was last used through this process, where that is not written yet.
+    pub(super) fn used(&self, id: SessionId) -> Option<Timestamp> {
+        self.0.touches.last_seen(id)
     }
 
     pub(super) fn queue_touch(&self, touch: Touch) {
@@ -115,7 +134,9 @@ impl Sessions {
     /// Writes that one session was used, without waiting for others.
     pub(crate) async fn touch_now(&self, touch: Touch) -> Result<()> {
         if self.is_read_only() {
-            self.queue_touch(touch);
+            if let Loaded::Live(_) = self.load(touch.id, self.now()).await? {
+                self.queue_touch(touch);
+            }
             return Ok(());
         }
         self.store_write(self.rules().touch(&[touch], self.now())).await.map(drop)

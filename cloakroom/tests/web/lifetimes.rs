@@ -1,10 +1,14 @@
 //! How long sessions live.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use cloakroom::{Assurance, Error, Found, Lifetimes, Reason, SignIn, Timestamp, Token, Visitor};
+use cloakroom::{
+    Assurance, Error, Found, Lifetimes, Reason, SignIn, Timestamp, Token, Visitor,
+    store::MemoryStore,
+    testing::{Call, SpyStore},
+};
 
-use super::world::{World, world, world_with};
+use super::world::{World, world, world_on, world_with};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const FLUSH_DELAY: Duration = Duration::from_secs(1);
@@ -224,7 +228,7 @@ async fn a_clock_that_jumps_moves_nothing_backwards() {
 #[tokio::test(start_paused = true)]
 async fn clean_freq_and_clean_interrupt_the_reaper_runs_by_itself_until_it_is_stopped() {
     let clock = cloakroom::testing::ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
-    let store = std::sync::Arc::new(cloakroom::store::MemoryStore::new().unwrap());
+    let store = Arc::new(MemoryStore::new().unwrap());
     let builder = cloakroom::Sessions::builder(store).clock(clock.clone());
     let sessions = builder.reap_interval(5 * MINUTE).build().unwrap();
     let first = sessions.start(SignIn::new("anna")).await.unwrap().token;
@@ -278,4 +282,62 @@ async fn methods_are_names_with_a_space_between_them() {
         let error = world.sessions.start(SignIn::new("anna").methods(methods)).await.unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { what: "methods", .. }), "{methods:?}: {error}");
     }
+}
+
+/// On a store behind a network, with this idle timeout.
+fn spied_with_idle(idle: Duration) -> (World, Arc<SpyStore<MemoryStore>>) {
+    let spy = Arc::new(SpyStore::remote(MemoryStore::new().unwrap()));
+    let lifetimes = Lifetimes { idle, ..Lifetimes::default() };
+    (world_on(spy.clone(), |builder| builder.lifetimes(lifetimes)), spy)
+}
+
+#[tokio::test]
+async fn x1_a_use_in_the_last_moment_before_the_deadline_counts() {
+    for (idle, used) in [(10_000, 9_500), (10_000, 9_999), (1_000, 990), (1_000, 50), (3_600_000, 3_599_999)] {
+        let (world, spy) = spied_with_idle(Duration::from_millis(idle));
+        let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+        let mut counted = 0;
+        for _ in 0..5 {
+            world.clock.advance(Duration::from_millis(used));
+            // Nothing flushes: what must be written before the deadline is written with the request.
+            assert!(
+                matches!(world.sessions.resume(&token).await.unwrap(), Found::Live(_)),
+                "idle {idle}, after {used}"
+            );
+            counted += 1;
+            assert_eq!(spy.counts().touch, counted);
+        }
+        world.clock.advance(Duration::from_millis(idle));
+        assert_eq!(reason(&world, &token).await, Some(Reason::IdleTimeout));
+    }
+}
+
+#[tokio::test]
+async fn x1_uses_with_time_left_are_written_together() {
+    let (world, spy) = spied_with_idle(Duration::from_secs(10));
+    let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    world.clock.advance(Duration::from_secs(8));
+    world.sessions.resume(&token).await.unwrap();
+    assert_eq!(spy.counts().touch, 0, "two flushes are left");
+    world.clock.advance(FLUSH_DELAY);
+    world.sessions.flush().await.unwrap();
+    world.clock.advance(Duration::from_secs(8));
+    assert_eq!(reason(&world, &token).await, None);
+}
+
+#[tokio::test]
+async fn x1_a_use_that_could_not_be_written_in_time_counts_where_it_was_seen() {
+    let (world, spy) = spied_with_idle(Duration::from_secs(10));
+    let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    world.clock.advance(Duration::from_millis(9_500));
+    spy.fail_next(Call::Touch);
+    assert!(
+        matches!(world.sessions.resume(&token).await.unwrap(), Found::Live(_)),
+        "the store hiccups, the request does not"
+    );
+    world.clock.advance(Duration::from_secs(1));
+    let Found::Live(record) = world.sessions.get(token.id()).await.unwrap() else { panic!("it was used") };
+    assert_eq!(record.info.last_seen_at, world.sessions.now().before(Duration::from_secs(1)));
+    world.clock.advance(Duration::from_secs(9));
+    assert_eq!(reason(&world, &token).await, Some(Reason::IdleTimeout), "and no longer than that");
 }

@@ -94,6 +94,21 @@ async fn read_only_expires_sessions_and_reaps_them_afterwards() {
 }
 
 #[tokio::test]
+async fn read_only_serves_those_who_go_on_using_it() {
+    let world = world();
+    let token = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
+    let unused = world.sessions.start(SignIn::new("berta")).await.unwrap().token;
+    world.sessions.set_read_only(true);
+    for _ in 0..10 {
+        world.clock.advance(Duration::from_mins(50));
+        assert!(matches!(world.sessions.resume(&token).await.unwrap(), Found::Live(_)));
+    }
+    assert!(matches!(world.sessions.resume(&unused).await.unwrap(), Found::Ended(_)));
+    world.clock.advance(Duration::from_hours(1));
+    assert!(matches!(world.sessions.resume(&token).await.unwrap(), Found::Ended(_)), "not for ever");
+}
+
+#[tokio::test]
 async fn read_only_does_not_serve_a_stolen_token_only_because_it_cannot_end_the_session() {
     let world = world();
     let stolen = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
