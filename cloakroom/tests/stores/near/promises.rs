@@ -261,7 +261,6 @@ pub(super) async fn i10_no_read_is_staler_than_the_link(backend: Backend) {
             writes.lock().unwrap().entry(place).or_default().push((Instant::now(), now));
         }
     }
-    let last = Instant::now();
     eventually(|| async {
         let mut seen = true;
         for token in tokens.iter() {
@@ -270,7 +269,6 @@ pub(super) async fn i10_no_read_is_staler_than_the_link(backend: Backend) {
         seen.then_some(())
     })
     .await;
-    assert!(last.elapsed() < BOUND * 2, "all endings are seen");
     done.store(true, Ordering::Relaxed);
     let writes = writes.into_inner().unwrap();
     let (mut count, mut behind, mut worst) = (0, 0, Duration::ZERO);

@@ -1,6 +1,6 @@
 //! Near Redis, alone and as a cluster.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use cloakroom::{
     Found, Sessions, SignIn, slots,
@@ -52,7 +52,9 @@ async fn i10_what_an_operator_deletes_is_gone_at_once() {
     sessions.resume(&started.token).await.unwrap();
     assert!(matches!(near.glance(id), Some(Some(_))));
     let client = redis::Client::open(service(ONE)).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    // There are the keys of all other tests.
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_mins(1)));
+    let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
     let pattern = format!("{}:s:*{id}", namespace(dir.path()));
     let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut connection).await.unwrap();
     assert_eq!(keys.len(), 1);
