@@ -95,7 +95,7 @@ impl Rules {
     /// the limit. An id that is there already, alive or as a tombstone, is the work of an earlier try of this very call,
     /// because ids are fresh: it answers `Created`, changes nothing and brings nothing back.
     ///
-    /// A session in which somebody [acts as another](SessionInfo::impersonated_by) counts for nobody's limit: none keeps
+    /// A session in which somebody [acts as another](SessionInfo::acting) counts for nobody's limit: none keeps
     /// it from starting, and it is neither counted nor evicted.
     ///
     /// The replaced session may be anybody's. If it, or that of the earlier try, had expired, it ends for that reason
