@@ -54,6 +54,8 @@ pub(super) struct Call {
     pub(super) wait_key: Option<Vec<u8>>,
     /// What of it is to be tracked, where the server tells what changes.
     pub(super) track: Option<Track>,
+    /// Whether a server that says "not now" is asked again until the time is up.
+    pub(super) patient: bool,
 }
 
 /// Keys that the server remembers to have shown, and tells of when they change.
@@ -103,7 +105,7 @@ impl Call {
     }
 
     fn new(slot: u16, what: What) -> Self {
-        Self { slot, what, effect: Effect::Reads, again: false, wait_key: None, track: None }
+        Self { slot, what, effect: Effect::Reads, again: false, wait_key: None, track: None, patient: true }
     }
 
     pub(super) fn with(self, effect: Effect) -> Self {
@@ -116,6 +118,11 @@ impl Call {
 
     pub(super) fn waiting(self, key: Option<Vec<u8>>) -> Self {
         Self { wait_key: key, ..self }
+    }
+
+    /// What the server says now is the answer.
+    pub(super) fn at_once(self) -> Self {
+        Self { patient: false, ..self }
     }
 
     pub(super) fn tracking(self, track: Track) -> Self {

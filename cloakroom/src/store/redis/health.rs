@@ -154,7 +154,7 @@ impl Inner {
         let writes = self.servers.group_of_each().into_iter().map(|group| {
             let mut body = Body::of_store(here);
             body.command("HSET", OfGroup::Seen, &[b"ping", here.as_millis().to_string().as_bytes()]);
-            self.call(group, &body, Fit::WithRoom)
+            self.call(group, &body, Fit::WithRoom).at_once()
         });
         for answer in self.servers.run_all(writes).await? {
             if answer != Value::Array(Vec::new()) {

@@ -58,7 +58,7 @@ enum Setback {
     /// It was sent, and nothing came back.
     Unanswered(Fault),
     /// The server said that it did nothing, and may do it later.
-    NotNow(Fault),
+    NotNow(RedisError),
     /// The server is a replica, and did nothing.
     ReadOnly(RedisError),
     /// The server said that it did nothing, and another may own the slot by now.
@@ -170,9 +170,12 @@ impl Servers {
                     self.look_again(deadline).await;
                     fault
                 }
-                Err(Setback::NotNow(fault)) => {
+                Err(Setback::NotNow(error)) if !call.patient => {
+                    return Err(Error::unavailable(format!("Redis says: {}", said(&error)), error));
+                }
+                Err(Setback::NotNow(error)) => {
                     redirections = Self::REDIRECTIONS;
-                    fault
+                    error.into()
                 }
             };
             if redirections >= Self::REDIRECTIONS {
@@ -381,9 +384,9 @@ impl Servers {
             "ASK" => Setback::Ask(target()),
             "READONLY" => Setback::ReadOnly(error),
             "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" => Setback::NotHere(error.into()),
-            "TRYAGAIN" | "NOREPLICAS" | "BUSY" => Setback::NotNow(error.into()),
+            "TRYAGAIN" | "NOREPLICAS" | "BUSY" => Setback::NotNow(error),
             // While a slot moves, what a script found by itself may be on the other server already.
-            _ if detail.contains("non local key") => Setback::NotNow(error.into()),
+            _ if detail.contains("non local key") => Setback::NotNow(error),
             "OOM" => {
                 let message = "Redis has reached its maxmemory and refuses to store more: give it more, or reap";
                 Setback::Failed(Error::unavailable(message, error))

@@ -116,8 +116,10 @@ async fn i13_ping_tells_whether_changes_can_be_made_and_what_stands_against_it()
     let store = Rules::on(RedisStore::open(&unhurried(&server.address())).await.unwrap());
     let id = begin(&store, sign_in(&store, "anna")).await;
     let because = async |cause: &str| {
+        let begun = Instant::now();
         let error = store.ping().await.unwrap_err();
         assert!(error.to_string().contains(cause), "{cause}: {error}");
+        assert!(begun.elapsed() < Duration::from_mins(1), "{cause}: it is said at once, not when the time is up");
         let findings = store.examine(NOW, false).await.unwrap();
         let finding = findings.iter().find(|finding| finding.subject == "writes").unwrap();
         assert!(finding.is_wrong() && finding.text.contains(cause), "{cause}: {finding:?}");
