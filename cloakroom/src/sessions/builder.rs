@@ -386,7 +386,6 @@ impl Builder {
             after_start: self.after_start,
             read_only: AtomicBool::new(self.read_only),
             lanes: update::Lanes::default(),
-            edits: std::sync::OnceLock::new(),
             known_users,
             tasks: std::sync::Mutex::default(),
         };

@@ -111,8 +111,6 @@ struct Inner {
     after_start: Option<AfterStart>,
     read_only: AtomicBool,
     lanes: update::Lanes,
-    /// Whether the store changes in place what nobody else holds.
-    edits: std::sync::OnceLock<bool>,
     known_users: Option<users::Known>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }

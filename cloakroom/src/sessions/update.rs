@@ -170,7 +170,7 @@ impl Sessions {
             if lane.is_none() && change.can_conflict() && turns.try_lock().is_err() {
                 lane = Some(turns.lock().await);
             }
-            if self.edits_in_place(id) {
+            if self.store().edits_in_place() {
                 drop(record);
             } else {
                 Arc::make_mut(&mut change).known = Some(record);
@@ -189,11 +189,6 @@ impl Sessions {
             }
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })
-    }
-
-    /// Whether the store has its records in memory, and changes in place what nobody else holds.
-    fn edits_in_place(&self, id: SessionId) -> bool {
-        *self.0.edits.get_or_init(|| self.store().peek(id).is_some())
     }
 
     /// Gives the holder of a token a new one. The session, its id and its data stay, and it does not count as use.

@@ -77,6 +77,11 @@ macro_rules! forward {
             $inner(self).peek(id)
         }
     };
+    (@edits_in_place $inner:path) => {
+        fn edits_in_place(&self) -> bool {
+            $inner(self).edits_in_place()
+        }
+    };
     (@edit $inner:path) => {
         fn edit(&self, id: SessionId, change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
             $inner(self).edit(id, change)
@@ -107,6 +112,6 @@ macro_rules! forward {
 pub(crate) use forward;
 
 impl<S: Store + ?Sized> Store for Arc<S> {
-    forward!(Self::as_ref => partition_key spans_groups read commit touch list forget audit ping peek edit examine
+    forward!(Self::as_ref => partition_key spans_groups read commit touch list forget audit ping peek edits_in_place edit examine
         adopt_partition_key feed near);
 }

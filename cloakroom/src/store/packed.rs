@@ -51,12 +51,19 @@ fn push(stored: &mut Vec<u8>, key: &str, value: &str) {
 
 /// Data that were stored; none if they cannot have been.
 pub(in crate::store) fn read(stored: &[u8]) -> Option<Data> {
-    let entries = stored.strip_prefix(&[END])?;
-    let entries = entries.split_inclusive(|byte| *byte == END).map(|entry| {
-        let entry = entry.strip_suffix(&[END])?;
-        let at = memchr::memchr(IS, entry)?;
-        let (key, value) = (str::from_utf8(&entry[..at]).ok()?, str::from_utf8(&entry[at + 1..]).ok()?);
-        Some((Arc::from(key), Json::from_stored(value)))
+    let mut rest = str::from_utf8(stored.strip_prefix(&[END])?).ok()?;
+    let entries = std::iter::from_fn(|| {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut entry = || {
+            let end = memchr::memchr(END, rest.as_bytes())?;
+            let (key, value) = rest[..end].split_at_checked(memchr::memchr(IS, &rest.as_bytes()[..end])?)?;
+            let entry = (Arc::from(key), Json::from_stored(&value[1..]));
+            rest = &rest[end + 1..];
+            Some(entry)
+        };
+        Some(entry())
     });
     entries.collect()
 }

@@ -389,6 +389,10 @@ impl Store for SealedStore {
         }
     }
 
+    fn edits_in_place(&self) -> bool {
+        false
+    }
+
     fn edit(&self, _: SessionId, _: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }

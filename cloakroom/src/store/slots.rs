@@ -120,6 +120,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The slot, if it lies in memory and that is as good as [reading](Self::read) it; `None` means: read it.
     fn peek(&self, id: SessionId) -> Option<Option<Slot>>;
 
+    /// Whether [`edit`](Self::edit) is how data change here. Callers then let go of a record before they change it, and
+    /// otherwise say which one they [know](Write::Data).
+    fn edits_in_place(&self) -> bool;
+
     /// Changes an open slot where it lies, if that is in memory and as good as [committing](Self::commit): `change` is called
     /// once, under the slot's lock, and may change data, version and [latest changes](Record::recent_changes) and nothing
     /// else. Answers the slot as it is afterwards. Where nobody else holds the record, it is changed in place. `None` means:

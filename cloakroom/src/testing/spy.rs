@@ -383,6 +383,10 @@ impl<S: Store> Store for SpyStore<S> {
         if self.peeks { self.store.peek(id) } else { None }
     }
 
+    fn edits_in_place(&self) -> bool {
+        self.peeks && self.store.edits_in_place()
+    }
+
     fn edit(&self, id: SessionId, change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         self.watch().counts.edit += 1;
         if self.peeks { self.store.edit(id, change) } else { None }

@@ -134,6 +134,10 @@ impl Store for MemoryStore {
         Some(self.shard(id).slot(id))
     }
 
+    fn edits_in_place(&self) -> bool {
+        true
+    }
+
     fn edit(&self, id: SessionId, change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         let mut shard = self.shard(id);
         if let Some(record) = shard.open.get_mut(id) {

@@ -232,6 +232,10 @@ impl Store for NearStore {
         None
     }
 
+    fn edits_in_place(&self) -> bool {
+        false
+    }
+
     fn edit(&self, _: SessionId, _: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }

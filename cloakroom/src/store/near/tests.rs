@@ -156,7 +156,7 @@ impl Feed for Told {
 }
 
 impl Store for Told {
-    forward!(Self::inner => partition_key spans_groups read commit touch list forget audit ping edit examine
+    forward!(Self::inner => partition_key spans_groups read commit touch list forget audit ping edits_in_place edit examine
         adopt_partition_key near);
 
     fn peek(&self, _: SessionId) -> Option<Option<Slot>> {

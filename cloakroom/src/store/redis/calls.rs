@@ -1,6 +1,6 @@
 //! Calls: commands whose keys lie in one slot of a cluster, and the two scripts.
 
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 
 use redis::Cmd;
 
@@ -44,9 +44,9 @@ pub(super) enum Effect {
 
 /// What is sent together, to the server that owns its slot.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     pub(super) slot: u16,
-    pub(super) what: What,
+    pub(super) what: What<'a>,
     pub(super) effect: Effect,
     /// Whether an earlier call may have done the same.
     pub(super) again: bool,
@@ -67,12 +67,12 @@ pub(super) enum Track {
     Behind(Cmd),
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum What {
+#[derive(Clone)]
+pub(super) enum What<'a> {
     /// A script.
     Script(Run),
-    /// A script, and what is run in its place where it may have been sent before.
-    Either { first: Run, again: Run },
+    /// A script, and what is run in its place where it may have been sent before: that is rare, so it is made when it is.
+    Either { first: Run, again: &'a (dyn Fn() -> Run + Sync) },
     /// One command; its answer is the call's.
     Command(Cmd),
     /// Commands, one behind the other; the call's answer is the list of theirs.
@@ -87,12 +87,22 @@ pub(super) struct Run {
     pub(super) arguments: Texts,
 }
 
-impl Call {
+impl fmt::Debug for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Script(run) | Self::Either { first: run, .. } => run.fmt(f),
+            Self::Command(command) => command.fmt(f),
+            Self::Commands(commands) => commands.fmt(f),
+        }
+    }
+}
+
+impl<'a> Call<'a> {
     pub(super) fn script(slot: u16, run: Run) -> Self {
         Self::new(slot, What::Script(run)).with(Effect::Repeatable)
     }
 
-    pub(super) fn either(slot: u16, first: Run, again: Run) -> Self {
+    pub(super) fn either(slot: u16, first: Run, again: &'a (dyn Fn() -> Run + Sync)) -> Self {
         Self::new(slot, What::Either { first, again }).with(Effect::Repeatable)
     }
 
@@ -104,7 +114,7 @@ impl Call {
         Self::new(slot, What::Commands(commands))
     }
 
-    fn new(slot: u16, what: What) -> Self {
+    fn new(slot: u16, what: What<'a>) -> Self {
         Self { slot, what, effect: Effect::Reads, again: false, wait_key: None, track: None, patient: true }
     }
 
@@ -132,11 +142,16 @@ impl Call {
     /// The commands to send; `again` if an earlier try may have happened, `in_full` if the server does not know the
     /// script.
     pub(super) fn commands(&self, again: bool, in_full: bool) -> Vec<Cmd> {
+        let made;
         let Run { script, keys, arguments } = match &self.what {
             What::Command(command) => return vec![command.clone()],
             What::Commands(commands) => return commands.clone(),
-            What::Either { first, .. } if !again => first,
-            What::Script(run) | What::Either { again: run, .. } => run,
+            What::Script(run) | What::Either { first: run, .. } if !again => run,
+            What::Script(run) => run,
+            What::Either { again, .. } => {
+                made = again();
+                &made
+            }
         };
         let code = if in_full { &script.code } else { &script.digest };
         let count = keys.ends.len() + arguments.ends.len() + 4;
@@ -175,7 +190,7 @@ impl Texts {
         self
     }
 
-    pub(super) fn number(&mut self, number: impl std::fmt::Display) -> &mut Self {
+    pub(super) fn number(&mut self, number: impl fmt::Display) -> &mut Self {
         use std::io::Write;
         write!(self.bytes, "{number}").expect("memory takes everything");
         self.ends.push(self.bytes.len());

@@ -53,7 +53,7 @@ impl Inner {
         Ok(false)
     }
 
-    fn old(&self, group: u16, forget: &Forget, each: usize) -> Call {
+    fn old(&self, group: u16, forget: &Forget, each: usize) -> Call<'static> {
         let mut ended = cmd("ZRANGEBYSCORE");
         ended.arg(self.keys.of_group(OfGroup::Ended, group)).arg("-inf").arg(forget.ended_before.as_millis());
         ended.arg("LIMIT").arg(0).arg(each);
@@ -63,7 +63,7 @@ impl Inner {
     }
 
     /// If it is an ended one still.
-    fn forget_slot(&self, id: SessionId) -> Call {
+    fn forget_slot(&self, id: SessionId) -> Call<'static> {
         let text = keys::text(id);
         let mut body = Body::of_store(Timestamp::EPOCH);
         body.must_be("ended", id);
@@ -86,7 +86,7 @@ impl Inner {
         Ok(old)
     }
 
-    fn forget_entries(&self, group: u16, old: &[(String, i64)]) -> Option<Call> {
+    fn forget_entries(&self, group: u16, old: &[(String, i64)]) -> Option<Call<'static>> {
         if old.is_empty() {
             return None;
         }

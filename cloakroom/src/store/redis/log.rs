@@ -118,7 +118,7 @@ impl Inner {
         }
     }
 
-    fn entries(&self, group: u16, after: At, until: Option<u64>, count: usize) -> Call {
+    fn entries(&self, group: u16, after: At, until: Option<u64>, count: usize) -> Call<'static> {
         let from = match group.cmp(&after.group) {
             Ordering::Less => format!("{}-0", after.millis + 1),
             Ordering::Equal => format!("({}-{}", after.millis, after.number),

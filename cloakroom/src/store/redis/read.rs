@@ -78,7 +78,7 @@ impl Inner {
         Ok(Looked { slot: self.slot_of(id, value)?, channel: tracked.map(|(channel, _)| channel) })
     }
 
-    fn look_at(&self, id: SessionId) -> Call {
+    fn look_at(&self, id: SessionId) -> Call<'static> {
         let group = id.partition().group();
         let (hash, mut seen) = (self.whole(id, true), cmd("HMGET"));
         seen.arg(self.keys.of_group(OfGroup::Seen, group)).arg(STORE).arg(&keys::text(id)[..]);
@@ -140,7 +140,7 @@ impl Inner {
     }
 
     /// What of one group is asked for, and whose store it is.
-    fn look(&self, group: u16, asks: &[&Ask]) -> Call {
+    fn look(&self, group: u16, asks: &[&Ask]) -> Call<'static> {
         let mut look = Look::new(self, group);
         for ask in asks {
             match ask {
@@ -176,7 +176,7 @@ impl Inner {
     }
 
     /// Commands on a group, preceded by whose store it is. For [`of_this_store`](Self::of_this_store).
-    pub(super) fn checked(&self, group: u16, mut commands: Vec<Cmd>) -> Call {
+    pub(super) fn checked(&self, group: u16, mut commands: Vec<Cmd>) -> Call<'static> {
         let mut store = cmd("HGET");
         store.arg(self.keys.of_group(OfGroup::Seen, group)).arg(STORE);
         commands.insert(0, store);
@@ -248,7 +248,7 @@ impl<'a> Look<'a> {
         self.add("ZREVRANGEBYLEX", OfGroup::Index, &[to, from, b"LIMIT", b"0", most.as_bytes()]);
     }
 
-    fn call(self) -> Call {
+    fn call(self) -> Call<'static> {
         let run = Run { script: &READ, keys: self.keys, arguments: self.arguments };
         Call::script(keys::slot_of_group(self.group), run).with(Effect::Reads)
     }

@@ -117,12 +117,12 @@ impl Servers {
     }
 
     /// Sends a call to the server that owns its slot, again if that is safe and there is time, and waits for the answer.
-    pub(super) async fn run(&self, call: &Call) -> Result<Value> {
+    pub(super) async fn run(&self, call: &Call<'_>) -> Result<Value> {
         Ok(self.answer(call).await?.value)
     }
 
     /// As [`run`](Self::run), and says what is tracked of it.
-    pub(super) async fn answer(&self, call: &Call) -> Result<Answer> {
+    pub(super) async fn answer(&self, call: &Call<'_>) -> Result<Answer> {
         let begin = Instant::now();
         let deadline = begin + self.address.timeout;
         let mut may_have_happened = false;
@@ -199,7 +199,7 @@ impl Servers {
     }
 
     /// Sends calls at the same time: those for one server travel in one pipeline.
-    pub(super) async fn run_all(&self, calls: impl IntoIterator<Item = Call>) -> Result<Vec<Value>> {
+    pub(super) async fn run_all(&self, calls: impl IntoIterator<Item = Call<'static>>) -> Result<Vec<Value>> {
         let answers = join_all(calls.into_iter().map(|call| async move { self.run(&call).await })).await;
         answers.into_iter().collect()
     }
@@ -239,7 +239,7 @@ impl Servers {
 
     async fn attempt(
         &self,
-        call: &Call,
+        call: &Call<'_>,
         again: bool,
         asked: Option<Arc<str>>,
         deadline: Instant,

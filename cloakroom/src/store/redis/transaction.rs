@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl Inner {
-    pub(super) fn call(&self, group: u16, body: &Body, fit: Fit) -> Call {
+    pub(super) fn call(&self, group: u16, body: &Body, fit: Fit) -> Call<'static> {
         Call::script(keys::slot_of_group(group), self.run(group, body, fit))
     }
 
@@ -83,12 +83,17 @@ impl Inner {
     ) -> Result<(Outcome, Option<(Arc<Channel>, Value)>)> {
         packed::check(transaction)?;
         let group = self.group_of(transaction)?;
-        let body = Body::of(transaction, group, &self.keys, &self.partition_key);
         let waits = transaction.writes.iter().any(waits_for_replicas).then(|| self.keys.wait(group));
-        let (slot, run) = (keys::slot_of_group(group), self.run(group, &body, Fit::of(transaction)));
-        let call = match self.update(transaction, group) {
-            Some(first) => Call::either(slot, first, run),
-            None => Call::script(slot, run),
+        let whole = || {
+            let body = Body::of(transaction, group, &self.keys, &self.partition_key);
+            (self.run(group, &body, Fit::of(transaction)), body.shows())
+        };
+        let (slot, run_again) = (keys::slot_of_group(group), || whole().0);
+        let (call, shown) = if let Some((id, first)) = self.update(transaction, group) {
+            (Call::either(slot, first, &run_again), Some(id))
+        } else {
+            let (run, shown) = whole();
+            (Call::script(slot, run), shown)
         };
         let call = Call { track, ..call.again(again).waiting(waits) };
         let Answer { value, tracked } = self.servers.answer(&call).await?;
@@ -96,7 +101,6 @@ impl Inner {
             Value::Array(answer) => answer,
             one => vec![one],
         };
-        let shown = body.shows().then(|| body.sessions[0]);
         let outcome = match answer.first() {
             Some(Value::Int(0)) => Outcome::Conflict(conflict(shown, answer)?),
             Some(Value::Int(1)) => self.done_before(transaction).await?,
@@ -107,8 +111,8 @@ impl Inner {
         Ok((outcome, tracked))
     }
 
-    /// A change of data alone, as the script for that takes it.
-    fn update(&self, transaction: &Transaction, group: u16) -> Option<Run> {
+    /// A change of one session's data alone, as the script for that takes it.
+    fn update(&self, transaction: &Transaction, group: u16) -> Option<(SessionId, Run)> {
         let Transaction { id: transaction_id, now, relies_on, writes, log } = transaction;
         let [Write::Data { id, change, known }] = writes.as_slice() else { return None };
         if !log.is_empty() || change.remove_all || change.set.is_empty() {
@@ -135,7 +139,7 @@ impl Inner {
         for (is_there, entry) in compared {
             arguments.flag(is_there).push(entry);
         }
-        Some(Run { script: &UPDATE, keys, arguments })
+        Some((*id, Run { script: &UPDATE, keys, arguments }))
     }
 
     /// All that a transaction names, and all that its entries tell of, is of this group.
@@ -388,9 +392,12 @@ impl Body {
         self.of_group = self.of_group.max(key as usize);
     }
 
-    /// Whether a conflict shows the slot.
-    fn shows(&self) -> bool {
-        self.sessions.len() == 1 && !self.names_users
+    /// The session whose slot a conflict shows.
+    fn shows(&self) -> Option<SessionId> {
+        match self.sessions[..] {
+            [only] if !self.names_users => Some(only),
+            _ => None,
+        }
     }
 
     fn arguments(&self, identity: &str) -> Texts {

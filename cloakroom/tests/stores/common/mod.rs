@@ -6,6 +6,8 @@ pub(crate) mod certificates;
 pub(crate) mod disks;
 pub(crate) mod proxy;
 pub(crate) mod random;
+#[cfg(any(all(feature = "mysql", feature = "postgres"), feature = "redis"))]
+pub(crate) mod transactions;
 mod waiting;
 
 use std::{

@@ -1,6 +1,7 @@
 //! PostgreSQL and MariaDB beyond the conformance suite: round trips, plans, many nodes, and faults under load.
 
 mod connections;
+mod cost;
 mod doctor;
 #[cfg(feature = "tls")]
 mod encrypted;
@@ -31,6 +32,7 @@ use cloakroom::{
     store::{self, AuditQuery, MysqlStore, PostgresStore, PutUser, Query},
 };
 use connections::connections_that_were_dropped_in_silence_cost_seconds;
+use cost::i9_calls_cost_hardly_more_than_a_blob;
 use doctor::{
     a_sound_database_is_found_so, a_table_that_was_changed_is_named_and_left_alone,
     an_account_with_few_rights_gets_notes, i4_rows_that_do_not_fit_together_are_mended,
@@ -107,6 +109,8 @@ on_both! {
     it_is_repaired_while_others_work;
     /// The clock of a node is compared with the server's.
     i5_a_node_whose_clock_is_off_knows_it;
+    /// Calls cost the server little more than those on a blob.
+    i9_calls_cost_hardly_more_than_a_blob;
     /// Connections that something on the way has forgotten, which nothing says.
     connections_that_were_dropped_in_silence_cost_seconds;
 }

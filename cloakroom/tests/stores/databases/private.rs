@@ -8,6 +8,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use needs::Port;
@@ -118,6 +119,15 @@ impl PrivateServer {
         while signal == "STOP" && pids.iter().any(|pid| is_at_work(pid)) {
             std::thread::yield_now();
         }
+    }
+
+    /// What the server and its children have used of the processors until now; `None` where the system does not tell.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let mut processes = self.children();
+        processes.push(self.process.as_ref()?.id().to_string());
+        // One that has ended meanwhile had little to do.
+        let told: Vec<_> = processes.iter().filter_map(|process| used(process)).collect();
+        (!told.is_empty()).then(|| told.into_iter().sum())
     }
 
     fn children(&self) -> Vec<String> {
@@ -236,6 +246,13 @@ impl Kind {
 
 fn make_enterable(directory: &Path) {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// By the scheduler's clock, which counts nanoseconds, of all threads.
+fn used(process: &str) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).ok()?.flatten();
+    let told = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    told.map(|told| told.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)).sum()
 }
 
 /// Whether a process is there, and not only its memory.

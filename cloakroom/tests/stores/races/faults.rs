@@ -264,6 +264,10 @@ impl<S: Store> Store for Faulty<S> {
         None
     }
 
+    fn edits_in_place(&self) -> bool {
+        false
+    }
+
     fn edit(&self, _: SessionId, _: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }

@@ -263,6 +263,10 @@ impl Store for Client {
         None
     }
 
+    fn edits_in_place(&self) -> bool {
+        false
+    }
+
     fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }

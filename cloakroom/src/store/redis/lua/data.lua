@@ -5,11 +5,12 @@ local function merged(data, size, change)
     local is = find(change, '\31', at, true)
     local stop = find(change, '\30', is, true)
     local from, last = find(data, '\30' .. sub(change, at, is), 1, true)
+    local new = ''
+    if stop > is + 1 then new, size = sub(change, at, stop), size + stop - at - 1 end
     if from then
       local to = find(data, '\30', last, true)
-      data, size = sub(data, 1, from) .. sub(data, to + 1), size - (to - from) + 2
-    end
-    if stop > is + 1 then data, size = data .. sub(change, at, stop), size + stop - at - 1 end
+      data, size = sub(data, 1, from) .. sub(data, to + 1) .. new, size - (to - from) + 2
+    elseif new ~= '' then data = data .. new end
     at = stop + 1
   end
   return data, tonumber(size)

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    engine::{Answer, Server, Statement},
+    engine::{Answer, Arg, LAST_SEEN, Server, Statement},
     reads::Reader,
     text::{
         Assigned, HEAD, SLOT, assignments, bytes, entry_values, head_columns, id, literal, lives, names_and_values,
@@ -13,6 +13,7 @@ use super::{
     transact::{LOCKS, Transact, counted},
 };
 use crate::{
+    clock::Timestamp,
     error::Result,
     record::Record,
     store::{
@@ -74,7 +75,14 @@ impl Commit for Sender {
             }
         };
         let text = format!("{}{changed};{shown};COMMIT", self.pool.engine().begin());
-        (text.len() <= self.pool.engine().packet()).then(|| Statement::Text(text.into()))
+        if text.len() > self.pool.engine().packet() {
+            return None;
+        }
+        let known = Update::of(transaction).filter(|_| !self.pool.engine().is_lent());
+        Some(match known.and_then(|update| known_update(name, &update)) {
+            Some((change, args)) => Statement::Change { text: change.into(), args, otherwise: text.into() },
+            None => Statement::Text(text.into()),
+        })
     }
 
     fn may_be_together(&self, _transaction: &Transaction) -> bool {
@@ -92,6 +100,10 @@ impl Commit for Sender {
 
     fn states(&self, all: &[&Arc<Transaction>], answer: &Answer) -> Result<Vec<State>> {
         let mut states = answer.states.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let (Some(seen), [_]) = (answer.noted, all) {
+            let seen = Timestamp::from_millis(seen);
+            return Ok(vec![State::Answered(Ok(Outcome::Committed(vec![Committed::AsKnown { seen }])))]);
+        }
         if let ([], [transaction]) = (&states[..], all) {
             return Ok(vec![plain_state(transaction, answer)?]);
         }
@@ -254,6 +266,47 @@ fn update_text(name: &Names, update: &Update<'_>) -> Option<String> {
     Some(text)
 }
 
+/// An update that finds the slot as its caller knows it: one prepared statement, whose answer has no rows.
+fn known_update(name: &Names, update: &Update<'_>) -> Option<(String, Vec<Arg>)> {
+    /// For each number of values that are relied on the server keeps a statement.
+    const MOST: usize = 4;
+    let Update { transaction, id: of, now, revision, version, most, present, absent, change, known } = update;
+    let known = known.as_ref()?;
+    let (known_version, known_revision) = (known.version.cast_signed(), known.revision.cast_signed());
+    let is_as_relied = version.is_none_or(|version| version == known_version)
+        && revision.is_none_or(|revision| revision == known_revision);
+    if !is_as_relied || *now == i64::MIN || change.remove_all || present.len() + absent.len() > MOST {
+        return None;
+    }
+    let mark = transaction.to_be_bytes().to_vec();
+    let mut text = format!(
+        "UPDATE {name}_slot SET data=CONCAT(REGEXP_REPLACE(data,?,''),?),recent=INSERT(recent,(version&15)*8+1,8,?),\
+         version=version+1,{LAST_SEEN} WHERE id=? AND version=? AND revision=? AND LOCATE(?,recent)=0 \
+         AND ended_at IS NULL AND seen+idle>? AND ends_at>? AND LENGTH(data)<=?"
+    );
+    let size = i64::try_from(packed::changes(change).len()).unwrap_or(i64::MAX);
+    let mut args = vec![
+        Arg::Bytes(pattern(change)?),
+        Arg::Bytes(added(change)),
+        Arg::Bytes(mark.clone()),
+        Arg::id(*of),
+        Arg::Int(known_version),
+        Arg::Int(known_revision),
+        Arg::Bytes(mark),
+        Arg::Int(*now),
+        Arg::Int(*now),
+        Arg::Int(most.saturating_sub(size)),
+    ];
+    for (entries, is_so) in [(present, ">0"), (absent, "=0")] {
+        for entry in entries {
+            text.push_str(" AND LOCATE(?,data)");
+            text.push_str(is_so);
+            args.push(Arg::Bytes(entry.clone()));
+        }
+    }
+    Some((text, args))
+}
+
 /// The slot as it is after an update; data are left out where the caller knows them.
 fn shown(name: &Names, update: &Update<'_>) -> String {
     let of = id(update.id);
@@ -273,12 +326,21 @@ fn shown(name: &Names, update: &Update<'_>) -> String {
 /// Data after a change: without the entries of the keys that it names, and with those that get a value at the end. None
 /// where it names so many that they make no good pattern.
 fn merged(change: &DataChange) -> Option<String> {
-    const LONGEST_PATTERN: usize = 4096;
-    let DataChange { remove_all, remove, set } = change;
-    let added = packed::changes(&DataChange { set: set.clone(), ..DataChange::default() });
-    if *remove_all {
-        return Some(format!("CONCAT(X'1E',{})", literal(&added)));
+    let added = literal(&added(change));
+    if change.remove_all {
+        return Some(format!("CONCAT(X'1E',{added})"));
     }
+    Some(format!("CONCAT(REGEXP_REPLACE(data,{},''),{added})", bytes(&pattern(change)?)))
+}
+
+/// The entries that get a value.
+fn added(change: &DataChange) -> Vec<u8> {
+    packed::changes(&DataChange { set: change.set.clone(), ..DataChange::default() })
+}
+
+/// What finds the entries of the keys that a change names.
+fn pattern(DataChange { remove, set, .. }: &DataChange) -> Option<Vec<u8>> {
+    const LONGEST_PATTERN: usize = 4096;
     let mut keys = remove.iter().chain(set.keys()).peekable();
     keys.peek()?;
     let mut pattern = vec![packed::END];
@@ -296,8 +358,7 @@ fn merged(change: &DataChange) -> Option<String> {
     }
     // Up to what ends the entry, which begins the next one.
     pattern.extend_from_slice(&[b')', packed::IS, b'[', b'^', packed::END, b']', b'*', b'+']);
-    let is_short = pattern.len() <= LONGEST_PATTERN;
-    is_short.then(|| format!("CONCAT(REGEXP_REPLACE(data,{},''),{})", bytes(&pattern), literal(&added)))
+    (pattern.len() <= LONGEST_PATTERN).then_some(pattern)
 }
 
 #[cfg(test)]

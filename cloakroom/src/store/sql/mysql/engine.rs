@@ -37,6 +37,13 @@ pub(super) enum Statement {
         text: Arc<str>,
         args: Vec<Arg>,
     },
+    /// A prepared statement that changes a row and [notes](LAST_SEEN) when it was last seen, and what is sent where there is
+    /// no such row.
+    Change {
+        text: Arc<str>,
+        args: Vec<Arg>,
+        otherwise: Arc<str>,
+    },
     /// Statements with their values in them.
     Text(Arc<str>),
     Transact(Transact),
@@ -53,9 +60,14 @@ pub(super) enum Arg {
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) rows: Vec<MySqlRow>,
+    /// What a [change](Statement::Change) noted, if it found its row.
+    pub(super) noted: Option<i64>,
     /// Taken out once.
     pub(super) states: std::sync::Mutex<Vec<State>>,
 }
+
+/// An assignment that changes nothing, and puts the value into the answer to a statement that has no rows.
+pub(super) const LAST_SEEN: &str = "seen=LAST_INSERT_ID(seen)";
 
 impl Arg {
     pub(super) fn id(id: SessionId) -> Self {
@@ -160,10 +172,15 @@ impl Engine for Server {
                 let query = sqlx::query_with(AssertSqlSafe(Arc::clone(text)), bind(args)?);
                 return Ok(Answer { rows: query.fetch_all(connection).await?, ..Answer::default() });
             }
-            Statement::Text(text) => {
-                let query = sqlx::raw_sql(AssertSqlSafe(Arc::clone(text)));
-                query.fetch_all(&mut *connection).await.map(|rows| Answer { rows, ..Answer::default() })
+            Statement::Change { text, args, otherwise } => {
+                let query = sqlx::query_with(AssertSqlSafe(Arc::clone(text)), bind(args)?);
+                let changed = query.execute(&mut *connection).await?;
+                if changed.rows_affected() > 0 {
+                    return Ok(Answer { noted: Some(changed.last_insert_id().cast_signed()), ..Answer::default() });
+                }
+                rows(connection, otherwise).await
             }
+            Statement::Text(text) => rows(connection, text).await,
             Statement::Transact(transact) => {
                 let states = transact.run(self, connection).await;
                 states.map(|states| Answer { states: states.into(), ..Answer::default() })
@@ -209,6 +226,11 @@ impl Engine for Server {
 
 fn number(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
+}
+
+async fn rows(connection: &mut MySqlConnection, text: &Arc<str>) -> Result<Answer, SqlError> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(Arc::clone(text))).fetch_all(connection).await?;
+    Ok(Answer { rows, ..Answer::default() })
 }
 
 fn bind(args: &[Arg]) -> Result<MySqlArguments, SqlError> {

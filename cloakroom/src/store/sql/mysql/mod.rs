@@ -287,6 +287,10 @@ impl Store for MysqlStore {
         None
     }
 
+    fn edits_in_place(&self) -> bool {
+        false
+    }
+
     fn edit(&self, _id: SessionId, _change: &mut dyn FnMut(&mut Arc<Record>)) -> Option<Option<Slot>> {
         None
     }
