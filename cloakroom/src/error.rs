@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{admission::Refusal, assurance::Assurance, ended::Ended};
+use crate::{admission::Refusal, assurance::Assurance, ended::Ended, period::rounded};
 
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -100,7 +100,7 @@ pub enum Error {
     HeadSent,
 
     /// Somebody else held the session's lock for all the time there was. Retry later.
-    #[error("the session is locked by another request; it was waited for {waited:?}")]
+    #[error("the session is locked by another request; it was waited for {}", rounded(*waited))]
     Locked {
         /// How long was waited.
         waited: Duration,
@@ -126,10 +126,11 @@ pub enum Error {
         source: Option<Source>,
     },
 
-    /// The store did not answer in time, so whether the change was made is unknown. Repeating the same change is safe.
-    #[error("the session store did not answer within {after:?}: whether the change was made is unknown")]
+    /// The store's answer did not come in time or was lost on its way, so whether the change was made is unknown. Repeating
+    /// the same change is safe.
+    #[error("whether the change was made is unknown: {}", unanswered(*after))]
     OutcomeUnknown {
-        /// How long was waited.
+        /// How long after the call it was given up; zero where the store answered that it cannot tell.
         after: Duration,
     },
 
@@ -235,6 +236,13 @@ impl Error {
     }
 }
 
+fn unanswered(after: Duration) -> String {
+    if after.is_zero() {
+        return "the session store cannot tell any more".into();
+    }
+    format!("no answer of the session store had come when it was given up, {} after the call", rounded(after))
+}
+
 fn reauthentication(max_age: Option<Duration>, level: Option<Assurance>) -> String {
     let mut text = String::from("confirm that it is you");
     if let Some(level) = level {
@@ -256,5 +264,25 @@ impl From<Ended> for Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_passed_are_not_told_as_deadlines_and_are_rounded_for_people() {
+        let text = |after| Error::OutcomeUnknown { after }.to_string();
+        let given_up =
+            "whether the change was made is unknown: no answer of the session store had come when it was given up, ";
+        assert_eq!(text(Duration::from_nanos(1_685_846)), format!("{given_up}2 ms after the call"));
+        assert_eq!(text(Duration::from_micros(5_001_234)), format!("{given_up}5 s after the call"));
+        assert_eq!(
+            text(Duration::ZERO),
+            "whether the change was made is unknown: the session store cannot tell any more"
+        );
+        let locked = Error::Locked { waited: Duration::from_nanos(1_549_846_001) }.to_string();
+        assert!(locked.ends_with("it was waited for 1.5 s"), "{locked}");
     }
 }

@@ -28,6 +28,17 @@ pub fn parse_period(text: &str) -> Result<Duration> {
     }
 }
 
+/// A time that passed, rounded for people: to milliseconds, and from a second on to tenths.
+pub(crate) fn rounded(time: Duration) -> String {
+    let tenths = (time.as_millis() + 50) / 100;
+    match (time.as_micros() + 500) / 1000 {
+        0 => "less than 1 ms".into(),
+        millis @ 1..950 => format!("{millis} ms"),
+        _ if tenths.is_multiple_of(10) => format!("{} s", tenths / 10),
+        _ => format!("{}.{} s", tenths / 10, tenths % 10),
+    }
+}
+
 /// Of `HH:MM` or `HH:MM:SS`.
 fn clock_seconds(text: &str) -> std::result::Result<u64, &'static str> {
     let parts: Vec<u64> = text.split(':').map(number).collect::<std::result::Result<_, _>>()?;

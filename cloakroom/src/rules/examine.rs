@@ -14,6 +14,7 @@ use crate::{
         Rules,
         look::{self, unasked},
         transaction::commit,
+        user_text::User,
     },
     store::{
         Cursor, Damage, Finding,
@@ -37,6 +38,7 @@ pub(super) async fn examine(rules: &Rules, now: Timestamp, repair: bool) -> Resu
 
 async fn look_at_all(rules: &Rules, now: Timestamp, repair: bool) -> Result<Vec<Finding>> {
     let mut examination = Examination { due: due(rules, now).await?, ..Examination::default() };
+    examination.look_at_users(rules).await?;
     let mut after: Option<Cursor> = None;
     loop {
         let page = rules.store.list(&List::Everything, after.as_ref(), PAGE).await?;
@@ -45,6 +47,7 @@ async fn look_at_all(rules: &Rules, now: Timestamp, repair: bool) -> Result<Vec<
             match listed {
                 Listed::Session(Slot::Open(record)) => open.push(record),
                 Listed::Session(Slot::Ended(_)) => examination.ended += 1,
+                Listed::Damaged(id, problem) => examination.damaged.add(format_args!("{id}: {problem}"), false),
                 Listed::User(..) => return Err(unasked()),
             }
         }
@@ -65,7 +68,7 @@ async fn due(rules: &Rules, now: Timestamp) -> Result<HashSet<SessionId>> {
         let page = rules.store.list(&List::Due(now), after.as_ref(), PAGE).await?;
         due.extend(page.items.into_iter().filter_map(|listed| match listed {
             Listed::Session(Slot::Open(record)) => Some(record.info.id),
-            Listed::Session(Slot::Ended(_)) | Listed::User(..) => None,
+            Listed::Session(Slot::Ended(_)) | Listed::User(..) | Listed::Damaged(..) => None,
         }));
         after = page.next;
         if after.is_none() {
@@ -83,9 +86,28 @@ struct Examination {
     unlisted: Damage,
     listed: Damage,
     not_due: Damage,
+    damaged: Damage,
+    damaged_users: Damage,
 }
 
 impl Examination {
+    async fn look_at_users(&mut self, rules: &Rules) -> Result<()> {
+        let mut after: Option<Cursor> = None;
+        loop {
+            let page = rules.store.list(&List::Users, after.as_ref(), PAGE).await?;
+            for listed in page.items {
+                let Listed::User(name, slot) = listed else { return Err(unasked()) };
+                if let Err(error) = User::of(Some(slot)) {
+                    self.damaged_users.add(format_args!("{name:?}: {error}"), false);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     async fn look_at(&mut self, rules: &Rules, open: &[Arc<Record>], now: Timestamp, repair: bool) -> Result<()> {
         let mut of_users: HashMap<&Arc<str>, Vec<&Arc<Record>>> = HashMap::new();
         for record in open {
@@ -119,9 +141,21 @@ impl Examination {
     }
 
     fn findings(self) -> Vec<Finding> {
-        let Self { due: _, open, ended, misplaced, unlisted, listed, not_due } = self;
+        let Self { due: _, open, ended, misplaced, unlisted, listed, not_due, damaged, damaged_users } = self;
         let remedy = "Run this again with repair.";
         let wrong = [
+            damaged.finding(
+                "sessions",
+                "sessions are damaged",
+                "They cannot be used, and lists leave them out.",
+                "End or delete them, or correct what stands there.",
+            ),
+            damaged_users.finding(
+                "users",
+                "users' entries are damaged",
+                "Nobody can sign in as one of them.",
+                "Restore what stood there from a backup.",
+            ),
             misplaced.finding(
                 "partitions",
                 "sessions are not in the partition of their user",

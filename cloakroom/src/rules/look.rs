@@ -139,7 +139,7 @@ pub(super) async fn find(
     let page = rules.store.list(&List::Sessions(query.clone(), now), after, limit).await?;
     let info = |listed| match listed {
         Listed::Session(Slot::Open(record)) => Ok(record.info.clone()),
-        Listed::Session(Slot::Ended(_)) | Listed::User(..) => Err(unasked()),
+        Listed::Session(Slot::Ended(_)) | Listed::User(..) | Listed::Damaged(..) => Err(unasked()),
     };
     let items: Result<Vec<_>> = page.items.into_iter().map(info).collect();
     Ok(Page { items: items?, next: page.next })

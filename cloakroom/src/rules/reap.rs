@@ -46,7 +46,7 @@ async fn expire(rules: &Rules, limit: usize, now: Timestamp, ended: &mut Vec<End
                 Listed::Session(Slot::Open(record)) => due.push(record),
                 // It ended just now.
                 Listed::Session(Slot::Ended(_)) => {}
-                Listed::User(..) => return Err(unasked()),
+                Listed::User(..) | Listed::Damaged(..) => return Err(unasked()),
             }
         }
         let replacing = |record: &Arc<Record>| record.extra.as_ref().is_some_and(|extra| extra.replaces.is_some());
@@ -118,7 +118,15 @@ async fn finish_users(rules: &Rules, reap: &Reap, now: Timestamp, ended: &mut Ve
         looked_at += page.items.len();
         for listed in page.items {
             let Listed::User(name, slot) = listed else { return Err(unasked()) };
-            for left in User::of(Some(slot))?.to_end {
+            let user = match User::of(Some(slot)) {
+                Ok(user) => user,
+                // Others must not wait until it is mended.
+                Err(error) => {
+                    tracing::error!(user = &*name, "what is settled about the user is left as it is: {error}");
+                    continue;
+                }
+            };
+            for left in user.to_end {
                 if left.at.after(end_all::LEFT_AFTER) <= now {
                     ended.extend(Box::pin(end_all::finish(rules, &name, &left, now)).await?);
                 }

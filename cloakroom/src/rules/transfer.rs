@@ -61,8 +61,14 @@ pub(super) async fn export(rules: &Rules, after: Option<&Cursor>, limit: usize) 
                 Some(Item::Ended(Arc::new(Tombstone { ended: ended.clone(), secrets: record.secrets.clone() })))
             }
             (Pass::Fences, Listed::User(name, slot)) => User::of(Some(slot))?.fence(&name).map(Item::Fence),
-            (Pass::Open | Pass::Ended, Listed::Session(_)) => None,
-            (Pass::Open | Pass::Ended, Listed::User(..)) | (Pass::Fences, Listed::Session(_)) => return Err(unasked()),
+            (Pass::Open | Pass::Ended, Listed::Session(_)) | (Pass::Ended, Listed::Damaged(..)) => None,
+            (Pass::Open, Listed::Damaged(id, problem)) => {
+                tracing::error!(session = %id, "the session is left out, because it cannot be read: {problem}");
+                None
+            }
+            (Pass::Open | Pass::Ended, Listed::User(..)) | (Pass::Fences, Listed::Session(_) | Listed::Damaged(..)) => {
+                return Err(unasked());
+            }
         });
     }
     Ok(Page { items, next: pass.cursor(page.next) })

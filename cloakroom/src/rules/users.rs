@@ -22,7 +22,10 @@ pub(super) async fn list(rules: &Rules, after: Option<&Cursor>, limit: usize) ->
     let mut items = Vec::with_capacity(page.items.len());
     for listed in page.items {
         let Listed::User(name, slot) = listed else { return Err(unasked()) };
-        items.extend(User::of(Some(slot))?.entry(&name));
+        match User::of(Some(slot)) {
+            Ok(user) => items.extend(user.entry(&name)),
+            Err(error) => tracing::error!(user = &*name, "the user is left out of the list: {error}"),
+        }
     }
     Ok(Page { items, next: page.next })
 }

@@ -8,7 +8,10 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Dura
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use super::slots::{Columns, EndedSlot};
+use super::{
+    Cursor, Logged,
+    slots::{Columns, EndedSlot},
+};
 use crate::{
     assurance::Assurance,
     audit::AuditEntry,
@@ -75,6 +78,19 @@ pub fn decode(head: &str, beside: Beside, columns: impl FnOnce() -> Result<Colum
     record.info.version = version;
     record.info.last_seen_at = seen;
     record.data = data;
+    Ok(record)
+}
+
+/// As [`decode`], for those who count sessions or end them: of a head that cannot be read the columns are known.
+pub(crate) fn decode_or_known(head: &str, beside: Beside, columns: impl Fn() -> Result<Columns>) -> Result<Record> {
+    let Beside { id, revision, version, seen, .. } = beside;
+    if let Ok(record) = decode(head, beside, &columns) {
+        return Ok(record);
+    }
+    let mut record = sealed(id, head, columns()?);
+    record.revision = revision;
+    record.info.version = version;
+    record.info.last_seen_at = seen;
     Ok(record)
 }
 
@@ -151,6 +167,17 @@ pub fn decode_entry(session: SessionId, entry: &str) -> Result<AuditEntry> {
         by: shared(entry.by),
         note: shared(entry.note),
     })
+}
+
+/// An entry on a page of the log, which leaves out what cannot be read: those behind it must be seen.
+pub(crate) fn logged(cursor: Cursor, id: u64, entry: Result<AuditEntry>) -> Option<Logged> {
+    match entry {
+        Ok(entry) => Some(Logged { cursor, id, entry }),
+        Err(error) => {
+            tracing::error!("an entry of the audit log is left out: {error}");
+            None
+        }
+    }
 }
 
 /// A record as the store keeps its head: short names, in an order that stays, absent for nothing.

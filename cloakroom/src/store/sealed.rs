@@ -277,8 +277,13 @@ impl SealedStore {
     fn open_listed(&self, what: &List, listed: Listed) -> Option<Listed> {
         match listed {
             Listed::Session(slot) if matches!(what, List::Due(_)) => Some(Listed::Session(self.open_head(slot))),
-            Listed::Session(slot) => self.open_slot(slot).map(Listed::Session),
-            listed @ Listed::User(..) => Some(listed),
+            Listed::Session(slot) => {
+                let id = slot.id();
+                let opened = self.open_slot(slot).map(Listed::Session);
+                let forged = || Listed::Damaged(id, "its seal does not hold with the keys that are configured".into());
+                if *what == List::Everything { opened.or_else(|| Some(forged())) } else { opened }
+            }
+            listed @ (Listed::User(..) | Listed::Damaged(..)) => Some(listed),
         }
     }
 

@@ -53,6 +53,11 @@ use crate::{
 /// *Answers are not errors*: a slot that is empty or ended, and a conflict, are answers. An `Err` means that the store
 /// could not do its work; a call that cannot tell whether it did answers [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown).
 ///
+/// *Damage stays where it is*: what cannot be read fails the call that asks for it by itself, and nothing that travels with
+/// it. Lists leave it out, but for [`List::Everything`], which names it. Where heads are counted or ended ([`Ask::Head`],
+/// [`Ask::HeadsOf`], [`List::Due`]) a head that cannot be read shows the [`Columns`] that are known of it, as a sealed one
+/// does, so that its session counts where it is counted and can end.
+///
 /// *Time is given*: whether a session lives is decided by its own deadlines against the `now` of the call
 /// ([`Columns::lives`]), never by the backend's clock.
 ///
@@ -497,6 +502,8 @@ pub enum Listed {
     Session(Slot),
     /// A user's slot.
     User(Arc<str>, UserSlot),
+    /// A session's slot that cannot be read, and why: shown by [`List::Everything`] alone.
+    Damaged(SessionId, String),
 }
 
 /// How much to forget.

@@ -2,6 +2,8 @@
 
 mod common;
 mod conformance;
+#[cfg(all(feature = "file", feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+mod damaged;
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 mod databases;
 #[cfg(feature = "file")]

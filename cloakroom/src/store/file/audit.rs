@@ -35,14 +35,24 @@ pub(super) fn end(directory: &View<'_>, last_file: u64, full: u64) -> Result<End
     if length < full { Ok(End { file: last, offset: length }) } else { Ok(End { file: last + length, offset: 0 }) }
 }
 
+/// What becomes of a line that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// Those behind it are seen.
+    LeftOut,
+    Told,
+}
+
 /// A page of the log, or [`Cursor::invalid`].
 pub(super) fn read(
     directory: &View<'_>,
     query: &AuditQuery,
     after: Option<u64>,
     limit: usize,
+    damage: Damage,
 ) -> Result<Result<Page<Logged>>, Fault> {
     let mut log = Log::open(directory)?;
+    log.damage = damage;
     if let Some(after) = after.filter(|after| *after > log.position)
         && !log.go_to(after)?
     {
@@ -118,6 +128,7 @@ struct Log<'a, 'b> {
     files: Vec<u64>,
     position: u64,
     end: u64,
+    damage: Damage,
     /// Lines from `position` on, the first one whole.
     buffer: Vec<u8>,
     /// How much of the buffer lies before `position`.
@@ -135,7 +146,7 @@ impl<'a, 'b> Log<'a, 'b> {
             Some(last) => last + directory.length(&layout::audit(*last))?,
             None => 0,
         };
-        Ok(Self { directory, files, position: first, end, buffer: Vec::new(), passed: 0 })
+        Ok(Self { directory, files, position: first, end, damage: Damage::LeftOut, buffer: Vec::new(), passed: 0 })
     }
 
     fn is_at_end(&self) -> bool {
@@ -152,8 +163,16 @@ impl<'a, 'b> Log<'a, 'b> {
     }
 
     fn next(&mut self) -> Result<Option<(u64, AuditEntry)>, Fault> {
-        let Some((file, line)) = self.next_line()? else { return Ok(None) };
-        format::decode_entry(&file, line).map(Some)
+        let leave_out = self.damage == Damage::LeftOut;
+        loop {
+            let Some((file, line)) = self.next_line()? else { return Ok(None) };
+            match format::decode_entry(&file, line) {
+                Err(Fault::Damaged { file, problem }) if leave_out => {
+                    tracing::error!("an entry of the audit log in {file} is left out: {problem}");
+                }
+                entry => return entry.map(Some),
+            }
+        }
     }
 
     /// The file of the next line, and the line.

@@ -89,7 +89,13 @@ impl FileStore {
         let mut after: Option<u64> = None;
         let mut entries = 0;
         loop {
-            let read = move |view: &View<'_>| match audit::read(view, &AuditQuery::default(), after, PAGE) {
+            let read = move |view: &View<'_>| match audit::read(
+                view,
+                &AuditQuery::default(),
+                after,
+                PAGE,
+                audit::Damage::Told,
+            ) {
                 Err(Fault::Damaged { file, problem }) => Ok(Err((file, problem))),
                 Ok(page) => Ok(Ok(page)),
                 Err(fault) => Err(fault),

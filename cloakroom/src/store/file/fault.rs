@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::error::Error;
+use crate::{error::Error, period::rounded};
 
 /// The directory is not the one that was opened.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Fault {
             Self::Locked { waited } => {
                 let directory = directory.display();
                 let message = format!(
-                    "another process held {directory} locked for {waited:?}; try again, and find out which if it stays so"
+                    "another process held {directory} locked for {}; try again, and find out which if it stays so",
+                    rounded(waited)
                 );
                 return Error::Unavailable { message, source: None };
             }

@@ -219,7 +219,7 @@ impl Store for FileStore {
         Box::pin(async move {
             let query = query.clone();
             let after = after.map(Cursor::parse).transpose()?;
-            self.read(move |view| audit::read(view, &query, after, limit)).await?
+            self.read(move |view| audit::read(view, &query, after, limit, audit::Damage::LeftOut)).await?
         })
     }
 

@@ -78,10 +78,15 @@ impl Inner {
         let mut old = Vec::new();
         for entry in entries {
             let (at, logged) = log::logged(group, entry)?;
-            if logged.entry.at > before {
+            let (time, known_by) = match &logged {
+                Some(logged) => (logged.entry.at, slot::logged(logged.entry.session, logged.id)),
+                // It cannot be read.
+                None => (at.time(), 0),
+            };
+            if time > before {
                 break;
             }
-            old.push((at.in_stream(), slot::logged(logged.entry.session, logged.id)));
+            old.push((at.in_stream(), known_by));
         }
         Ok(old)
     }

@@ -8,7 +8,7 @@ use redis::{Cmd, Value, cmd};
 use super::{
     Inner,
     keys::{OfGroup, Place, groups},
-    read,
+    read::{self, Part},
     reply::{Damaged, Hash, Reply},
     slot,
 };
@@ -38,8 +38,9 @@ impl Inner {
             List::Due(now) => {
                 let (members, next) = self.due(OfGroup::Due, *now, after, limit).await?;
                 let ids = members.into_iter().map(|id| Value::BulkString(id).id()).collect::<Result<Vec<_>, _>>()?;
-                let slots = self.slots(&ids, false).await?.into_iter();
-                let open = slots.filter_map(read::open).map(|record| Listed::Session(Slot::Open(record)));
+                let slots = self.slots(&ids, Part::Bare).await?.into_iter();
+                let open =
+                    slots.filter_map(|slot| read::open(slot.ok()?)).map(|record| Listed::Session(Slot::Open(record)));
                 Ok(Page { items: open.collect(), next })
             }
             List::DueUsers(now) => {
@@ -59,8 +60,13 @@ impl Inner {
                 let (spots, end) = self.walk(after, limit).await?;
                 let next = spots.last().filter(|_| !end).map(Spot::cursor);
                 let ids = spots.into_iter().filter_map(|spot| spot.member).map(|id| Value::BulkString(id).id());
-                let slots = self.slots(&ids.collect::<Result<Vec<_>, _>>()?, true).await?;
-                Ok(Page { items: slots.into_iter().flatten().map(Listed::Session).collect(), next })
+                let ids = ids.collect::<Result<Vec<_>, _>>()?;
+                let slots = self.slots(&ids, Part::Whole).await?;
+                let item = |(slot, id): (Result<Option<Slot>>, &SessionId)| match slot {
+                    Ok(slot) => slot.map(Listed::Session),
+                    Err(error) => Some(Listed::Damaged(*id, read::told(&error))),
+                };
+                Ok(Page { items: slots.into_iter().zip(&ids).filter_map(item).collect(), next })
             }
         }
     }
@@ -124,7 +130,7 @@ impl Inner {
             let members = spots.iter().filter_map(|spot| spot.member.as_deref());
             let places = members.map(|member| Place::from_bytes(member).ok_or(Damaged("a place")));
             let ids = places.map(|place| place.map(|place| place.id())).collect::<Result<Vec<_>, _>>()?;
-            for (slot, spot) in self.slots(&ids, false).await?.into_iter().zip(spots) {
+            for (slot, spot) in self.slots(&ids, Part::Head).await?.into_iter().zip(spots) {
                 if let Some(listed) = matching(slot, query, now) {
                     if items.len() == limit {
                         return Ok(Page { items, next: Some(last.cursor()) });
@@ -275,8 +281,9 @@ impl Inner {
     }
 }
 
-fn matching(slot: Option<Slot>, query: &Query, now: Timestamp) -> Option<Listed> {
-    let record = read::open(slot)?;
+/// Lists leave out what cannot be read.
+fn matching(slot: Result<Option<Slot>>, query: &Query, now: Timestamp) -> Option<Listed> {
+    let record = read::open(slot.ok()?)?;
     let lives = record.info.expiry(now).is_none();
     (lives && query.matches(&record.info)).then_some(Listed::Session(Slot::Open(record)))
 }

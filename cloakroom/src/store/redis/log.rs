@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    error::Result,
-    store::{AuditQuery, Cursor, Logged, Page},
+    error::{Error, Result},
+    store::{AuditQuery, Cursor, Logged, Page, head},
     token::Partition,
 };
 
@@ -60,7 +60,7 @@ impl Inner {
             let last = found.len() < AT_ONCE;
             for entry in found {
                 let (at, logged) = logged(group, entry)?;
-                if query.matches(&logged.entry) {
+                if let Some(logged) = logged.filter(|logged| query.matches(&logged.entry)) {
                     if items.len() == limit {
                         return Ok(Page { items, next: Some(after.cursor()) });
                     }
@@ -97,9 +97,8 @@ impl Inner {
         found.retain(|(at, _)| known_until.is_none_or(|known| *at <= known));
         found.truncate(limit);
         let more = known_until.is_some() || found.len() < all;
-        let items: Vec<_> = found.into_iter().map(|(_, logged)| logged).collect();
-        let next = items.last().map(|last| last.cursor.clone()).filter(|_| more);
-        Ok(Page { items, next })
+        let next = found.last().map(|(last, _)| last.cursor()).filter(|_| more);
+        Ok(Page { items: found.into_iter().filter_map(|(_, logged)| logged).collect(), next })
     }
 
     /// A time below which nothing can be written any more, and all that was written until now lies.
@@ -131,8 +130,8 @@ impl Inner {
     }
 }
 
-/// An entry of a stream: its number, and one field.
-pub(super) fn logged(group: u16, entry: Value) -> Result<(At, Logged)> {
+/// An entry of a stream: its number, and one field; none where that cannot be read.
+pub(super) fn logged(group: u16, entry: Value) -> Result<(At, Option<Logged>)> {
     let damaged = || Damaged("the place of an audit entry");
     let [number, fields]: [Value; 2] = entry.array()?.try_into().map_err(|_| damaged())?;
     let number = number.text()?;
@@ -140,12 +139,20 @@ pub(super) fn logged(group: u16, entry: Value) -> Result<(At, Logged)> {
         .split_once('-')
         .and_then(|(millis, number)| Some(At { millis: millis.parse().ok()?, group, number: number.parse().ok()? }));
     let at = at.ok_or_else(damaged)?;
-    let text = fields.array()?.pop().unwrap_or_default().text()?;
-    let (id, entry) = slot::read_entry(&text)?;
-    Ok((at, Logged { id, cursor: at.cursor(), entry }))
+    let text = fields.array()?.pop().unwrap_or_default().text();
+    let (id, entry) = match text.map_err(Error::from).and_then(|text| slot::read_entry(&text)) {
+        Ok((id, entry)) => (id, Ok(entry)),
+        Err(error) => (0, Err(error)),
+    };
+    Ok((at, head::logged(at.cursor(), id, entry)))
 }
 
 impl At {
+    /// When it was written, by its server's clock.
+    pub(super) fn time(self) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(self.millis).unwrap_or(i64::MAX))
+    }
+
     pub(super) fn in_stream(self) -> String {
         format!("{}-{}", self.millis, self.number)
     }

@@ -18,7 +18,7 @@ use super::{
     transaction::by_group,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     record::Record,
     store::{
         feed::Looked,
@@ -50,10 +50,11 @@ impl Inner {
                 let (ask, mut answer) = (&asks[*place], || answers.next().unwrap_or_default());
                 found[*place] = match ask {
                     Ask::Session(id) => Found::Session(slot::whole(*id, answer(), answer())?),
-                    Ask::Head(id) => Found::Session(slot::of_head(*id, answer(), answer())?),
+                    Ask::Head(id) => Found::Session(slot::bare(*id, answer(), answer())?),
                     Ask::User(_) => Found::User(slot::user(answer(), answer())?),
                     Ask::HeadsOf(..) => {
-                        Found::Heads(heads(answer())?.into_iter().filter_map(|(_, slot)| open(slot)).collect())
+                        let heads = heads(answer(), slot::bare)?.into_iter();
+                        Found::Heads(heads.filter_map(|(_, slot)| open(slot.ok()?)).collect())
                     }
                     Ask::Try(..) => Found::Try(
                         answer()
@@ -92,13 +93,14 @@ impl Inner {
         slot::whole(id, seen, hash)
     }
 
-    /// Slots of any groups, some at a time, each as it was at some moment.
-    pub(super) async fn slots(&self, ids: &[SessionId], with_data: bool) -> Result<Vec<Option<Slot>>> {
+    /// Slots of any groups, some at a time, each as it was at some moment. One that cannot be read is an error of its own.
+    pub(super) async fn slots(&self, ids: &[SessionId], part: Part) -> Result<Vec<Result<Option<Slot>>>> {
         /// So many lie in one pipeline; then others get their turn.
         const BATCH: usize = 64;
         let batches = by_group(ids, BATCH);
         let calls = batches.iter().map(|(group, places)| {
-            let mut commands: Vec<_> = places.iter().map(|place| self.whole(ids[*place], with_data)).collect();
+            let mut commands: Vec<_> =
+                places.iter().map(|place| self.whole(ids[*place], part == Part::Whole)).collect();
             let mut seen = cmd("HMGET");
             seen.arg(self.keys.of_group(OfGroup::Seen, *group));
             for place in places {
@@ -107,14 +109,17 @@ impl Inner {
             commands.push(seen);
             self.checked(*group, commands)
         });
-        let mut slots = vec![None; ids.len()];
+        let mut slots: Vec<_> = ids.iter().map(|_| Ok(None)).collect();
         for (answer, (_, places)) in self.servers.run_all(calls).await?.into_iter().zip(&batches) {
             let mut answers = self.of_this_store(answer)?;
             let seen = answers.pop().unwrap_or_default().array()?;
             for ((place, fields), seen) in places.iter().zip(answers).zip(seen) {
                 let id = ids[*place];
-                slots[*place] =
-                    if with_data { slot::whole(id, seen, fields)? } else { slot::of_head(id, seen, fields)? };
+                slots[*place] = match part {
+                    Part::Whole => slot::whole(id, seen, fields),
+                    Part::Head => slot::of_head(id, seen, fields),
+                    Part::Bare => slot::bare(id, seen, fields),
+                };
             }
         }
         Ok(slots)
@@ -168,11 +173,11 @@ impl Inner {
         group: u16,
         [from, to]: [&[u8]; 2],
         most: usize,
-    ) -> Result<Vec<(Place, Option<Slot>)>> {
+    ) -> Result<Vec<(Place, Result<Option<Slot>>)>> {
         let mut look = Look::new(self, group);
         look.list(from, to, most);
         let answer = self.servers.run(&look.call()).await?;
-        heads(self.of_this_store(answer)?.pop().unwrap_or_default())
+        heads(self.of_this_store(answer)?.pop().unwrap_or_default(), slot::of_head)
     }
 
     /// Commands on a group, preceded by whose store it is. For [`of_this_store`](Self::of_this_store).
@@ -202,6 +207,15 @@ impl Inner {
 }
 
 const LOOK: Damaged = Damaged("the answer to a look");
+
+/// What of a slot is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Whole,
+    Head,
+    /// A head that is counted or ended, though it cannot be read.
+    Bare,
+}
 
 /// A look at several things, by script.
 struct Look<'a> {
@@ -254,14 +268,26 @@ impl<'a> Look<'a> {
     }
 }
 
-fn heads(answer: Value) -> Result<Vec<(Place, Option<Slot>)>> {
+fn heads(
+    answer: Value,
+    read: impl Fn(SessionId, Value, Value) -> Result<Option<Slot>>,
+) -> Result<Vec<(Place, Result<Option<Slot>>)>> {
     let head = |found: Value| {
         let [place, seen, head]: [Value; 3] = found.array()?.try_into().map_err(|_| LOOK)?;
         let place = place.place()?;
-        let slot = slot::of_head(place.id(), seen, head)?;
+        let slot = read(place.id(), seen, head);
         Ok((place, slot))
     };
     answer.array()?.into_iter().map(head).collect()
+}
+
+/// Why a slot cannot be read.
+pub(super) fn told(error: &Error) -> String {
+    match error {
+        Error::Store { source: Some(source), .. } => source.to_string(),
+        Error::Store { message, source: None } => message.clone(),
+        error => error.to_string(),
+    }
 }
 
 pub(super) fn open(slot: Option<Slot>) -> Option<Arc<Record>> {

@@ -25,7 +25,7 @@ use crate::{
     audit::AuditEntry,
     clock::Timestamp,
     data::Data,
-    error::Result,
+    error::{Error, Result},
     record::{RecentChanges, Record, SessionInfo},
     store::{
         LastSignIn, head,
@@ -113,6 +113,22 @@ pub(super) fn of_head(id: SessionId, seen: Value, fields: Value) -> Result<Optio
 
 const FIELDS: Damaged = Damaged("the fields of a session");
 
+/// As [`of_head`], for those who count sessions or end them: of a head that cannot be read, what the row says.
+pub(super) fn bare(id: SessionId, seen: Value, fields: Value) -> Result<Option<Slot>> {
+    let found = Found::of(fields.array()?.try_into().map_err(|_| FIELDS)?)?;
+    let seen_at = match &seen {
+        Value::BulkString(text) => number(text),
+        _ => None,
+    };
+    match found.slot(id, seen, Data::new()) {
+        Err(error @ Error::Store { .. }) => {
+            let seen_at = seen_at.and_then(|seen| i64::try_from(seen).ok()).map(Timestamp::from_millis);
+            found.known(id, seen_at).ok_or(error).map(Some)
+        }
+        slot => slot,
+    }
+}
+
 struct Found {
     head: Option<Vec<u8>>,
     row: Option<Vec<u8>>,
@@ -126,8 +142,8 @@ impl Found {
         Ok(Self { head: head.optional_bytes()?, row, ending: ending.optional_bytes()? })
     }
 
-    fn slot(self, id: SessionId, seen: Value, data: Data) -> Result<Option<Slot>> {
-        let (head, row) = match (self.head, self.row) {
+    fn slot(&self, id: SessionId, seen: Value, data: Data) -> Result<Option<Slot>> {
+        let (head, row) = match (&self.head, &self.row) {
             (Some(head), Some(row)) => (head, row),
             (None, None) => return Ok(None),
             _ => return Err(Damaged("the fields of a session").into()),
@@ -143,13 +159,37 @@ impl Found {
         let revision = parts.next().and_then(number).ok_or(Damaged("a revision"))?;
         let version = parts.nth(3).and_then(number).ok_or(Damaged("a version"))?;
         let changes = parts.nth(1).ok_or(Damaged("the row of a session"))?;
-        let mut record = record(&text(head)?, Beside { id, revision, version, seen, data })?;
+        let mut record = record(text(head)?, Beside { id, revision, version, seen, data })?;
         let ids = changes.as_chunks::<8>().0.iter().map(|id| u64::from_be_bytes(*id));
         record.recent_changes = RecentChanges::from_ids(ids);
-        let Some(ending) = self.ending else { return Ok(Some(Slot::Open(Arc::new(record)))) };
+        let Some(ending) = &self.ending else { return Ok(Some(Slot::Open(Arc::new(record)))) };
         let transaction = changes.last_chunk().map_or(0, |id| u64::from_be_bytes(*id));
-        let ended: EndedSlot = head::decode_ended(&text(ending)?, record, transaction)?;
+        let ended: EndedSlot = head::decode_ended(text(ending)?, record, transaction)?;
         Ok(Some(Slot::Ended(Arc::new(ended))))
+    }
+
+    /// An open slot as its row tells it.
+    fn known(&self, id: SessionId, seen: Option<Timestamp>) -> Option<Slot> {
+        let parts: Vec<_> = self.row.as_ref()?.splitn(7, |byte| *byte == b' ').collect();
+        let [revision, idle, ends, counts, version, ..] = parts[..] else { return None };
+        if self.ending.is_some() {
+            return None;
+        }
+        let columns = Columns {
+            user: None,
+            created_at: seen?,
+            idle: number(idle).map(Duration::from_millis),
+            ends_at: number(ends).and_then(|end| i64::try_from(end).ok()).map(Timestamp::from_millis),
+            impersonated_by: (counts == b"0").then(|| "".into()),
+            ip: None,
+            device: None,
+            idempotency: None,
+            due_at: None,
+        };
+        let head = String::from_utf8_lossy(self.head.as_deref().unwrap_or_default());
+        let mut record = head::sealed(id, &head, columns);
+        (record.revision, record.info.version, record.info.last_seen_at) = (number(revision)?, number(version)?, seen?);
+        Some(Slot::Open(Arc::new(record)))
     }
 }
 
@@ -168,8 +208,8 @@ fn number(text: &[u8]) -> Option<u64> {
     str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn text(bytes: Vec<u8>) -> Result<String, Damaged> {
-    String::from_utf8(bytes).map_err(|_| Damaged("a text"))
+fn text(bytes: &[u8]) -> Result<&str, Damaged> {
+    str::from_utf8(bytes).map_err(|_| Damaged("a text"))
 }
 
 /// What is known of a session whose head is sealed.

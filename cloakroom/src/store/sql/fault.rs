@@ -5,7 +5,7 @@ use std::{error::Error as StdError, sync::Arc, time::Duration};
 use sqlx::Error as SqlError;
 
 use super::pool::Engine;
-use crate::error::Error;
+use crate::{error::Error, period::rounded};
 
 /// Whether a call that was cut off may have changed something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Fault {
                 } else {
                     ("no connection", ": see that it is reachable, and has connections to spare")
                 };
-                let message = format!("{what} from {name} within {:.1} s{advice}", after.as_secs_f64());
+                let message = format!("{what} from {name} for {}{advice}", rounded(after));
                 Error::Unavailable { message, source: None }
             }
             Self::Cut { source, .. } => {

@@ -438,7 +438,7 @@ impl<C: Commit> Commits<C> {
             found = self.0.reader().slots(&ids, &answer).unwrap_or_default();
         }
         let told = |(transaction, id): (&Arc<Transaction>, Option<SessionId>)| {
-            told_by(transaction, id.and_then(|id| found.get(&id))?)
+            told_by(transaction, id.and_then(|id| found.get(&id)?.as_ref().ok())?)
         };
         transactions.iter().zip(about).map(told).collect()
     }

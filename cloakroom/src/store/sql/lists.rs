@@ -2,10 +2,7 @@
 
 use crate::{
     error::Result,
-    store::{
-        Cursor, Page,
-        slots::{Listed, Slot},
-    },
+    store::{Cursor, Page, slots::Listed},
     token::SessionId,
 };
 
@@ -16,28 +13,26 @@ pub(super) const SCANNED: usize = 4096;
 pub(super) fn page<R>(
     rows: &[R],
     limit: usize,
-    item: impl Fn(&R) -> Result<Listed>,
+    item: impl Fn(&R) -> Result<Option<Listed>>,
     place: impl Fn(&R) -> Result<String>,
 ) -> Result<Page<Listed>> {
     let shown = &rows[..rows.len().min(limit)];
-    let items = shown.iter().map(item).collect::<Result<Vec<_>>>()?;
+    let items = shown.iter().filter_map(|row| item(row).transpose()).collect::<Result<Vec<_>>>()?;
     let last = shown.last().filter(|_| rows.len() > limit);
     Ok(Page { items, next: last.map(place).transpose()?.map(Cursor::new) })
 }
 
 /// A page of what a scan found, which may have ended before the table does: the next page goes on from there.
-pub(super) fn scanned_page(mut items: Vec<Listed>, limit: usize, scanned: Option<SessionId>) -> Page<Listed> {
+pub(super) fn scanned_page(
+    mut items: Vec<(SessionId, Option<Listed>)>,
+    limit: usize,
+    scanned: Option<SessionId>,
+) -> Page<Listed> {
     let is_full = items.len() > limit;
     items.truncate(limit);
-    let next = if is_full { items.last().and_then(id_of) } else { scanned };
+    let next = if is_full { items.last().map(|(id, _)| *id) } else { scanned };
+    let items = items.into_iter().filter_map(|(_, item)| item).collect();
     Page { items, next: next.map(|id| Cursor::new(id.to_string())) }
-}
-
-fn id_of(item: &Listed) -> Option<SessionId> {
-    match item {
-        Listed::Session(slot) => Some(Slot::id(slot)),
-        Listed::User(..) => None,
-    }
 }
 
 pub(super) fn place_by_id(cursor: &Cursor) -> Result<Vec<u8>> {

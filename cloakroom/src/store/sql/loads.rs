@@ -50,8 +50,21 @@ pub(super) trait Read: Send + Sync + 'static {
     /// A statement that reads these, of which there is one at least.
     fn statement(&self, ids: &[SessionId]) -> <Self::Engine as Engine>::Statement;
 
-    /// What it found.
-    fn slots(&self, ids: &[SessionId], answer: &<Self::Engine as Engine>::Answer) -> Result<HashMap<SessionId, Slot>>;
+    /// What it found. One that cannot be read is an error of its own.
+    fn slots(
+        &self,
+        ids: &[SessionId],
+        answer: &<Self::Engine as Engine>::Answer,
+    ) -> Result<HashMap<SessionId, Result<Slot>>>;
+}
+
+/// The same once more, for another caller.
+fn damaged(error: &Error) -> Error {
+    let message = match error {
+        Error::Store { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    Error::Store { message, source: None }
 }
 
 /// Reads sessions of one server.
@@ -71,8 +84,12 @@ impl<R: Read> Carrier<Load<R::Engine>> for Loads<R> {
             let found = ran.map(|(answer, _)| self.0.slots(&ids, &answer));
             for piece in pieces {
                 let answer = match &found {
-                    Ok(Ok(slots)) => Ok(slots.get(&piece.work().0).cloned()),
-                    Ok(Err(error)) => Err(Error::Store { message: error.to_string(), source: None }),
+                    Ok(Ok(slots)) => match slots.get(&piece.work().0) {
+                        Some(Ok(slot)) => Ok(Some(slot.clone())),
+                        Some(Err(error)) => Err(damaged(error)),
+                        None => Ok(None),
+                    },
+                    Ok(Err(error)) => Err(damaged(error)),
                     Err(fault) => Err(fault.clone().into_error::<R::Engine>(Kind::Read)),
                 };
                 piece.answer(answer);

@@ -13,7 +13,7 @@ use crate::{
         LastSignIn,
         head::{self, Beside},
         packed,
-        slots::{Columns, Slot, UserSlot},
+        slots::{Columns, Listed, Slot, UserSlot},
     },
     token::SessionId,
 };
@@ -56,7 +56,37 @@ pub(super) fn end_of(column: i64) -> Option<Timestamp> {
 /// A slot in a row, in columns from `first` on: revision, version, seen, head, data, recent ids, the transaction that ended
 /// it, its ending, and what a sealed head needs.
 pub(super) fn slot(row: &impl SqlRow, first: usize, id: SessionId) -> Result<Slot> {
-    let record = record(row, first, id)?;
+    let data = data(row, first + 4, id)?;
+    concluded(row, first, record(row, first, id, data, |head, beside, columns| head::decode(head, beside, columns))?)
+}
+
+/// As [`slot`], without data, for those who count sessions or end them: of a head that cannot be read its columns stand in
+/// the row, or it is an error.
+pub(super) fn bare_slot(row: &impl SqlRow, first: usize, id: SessionId) -> Result<Slot> {
+    let record =
+        record(row, first, id, Data::new(), |head, beside, columns| head::decode_or_known(head, beside, columns))?;
+    concluded(row, first, record)
+}
+
+/// A slot for a list, which leaves out what cannot be read.
+pub(super) fn listed(slot: Result<Slot>) -> Result<Option<Listed>> {
+    match slot {
+        Ok(slot) => Ok(Some(Listed::Session(slot))),
+        Err(Error::Store { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A slot for the list of everything, which names what cannot be read.
+pub(super) fn listed_with_damage(id: SessionId, slot: Result<Slot>) -> Result<Listed> {
+    match slot {
+        Ok(slot) => Ok(Listed::Session(slot)),
+        Err(error @ Error::Store { .. }) => Ok(Listed::Damaged(id, error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+fn concluded(row: &impl SqlRow, first: usize, record: Record) -> Result<Slot> {
     Ok(match row.text(first + 7)? {
         None => Slot::Open(Arc::new(record)),
         Some(ending) => {
@@ -66,18 +96,24 @@ pub(super) fn slot(row: &impl SqlRow, first: usize, id: SessionId) -> Result<Slo
     })
 }
 
-fn record(row: &impl SqlRow, first: usize, id: SessionId) -> Result<Record> {
+fn record<R: SqlRow>(
+    row: &R,
+    first: usize,
+    id: SessionId,
+    data: Data,
+    decode: impl FnOnce(&str, Beside, &dyn Fn() -> Result<Columns>) -> Result<Record>,
+) -> Result<Record> {
     let beside = Beside {
         id,
         revision: number(row, first)?.cast_unsigned(),
         version: number(row, first + 1)?.cast_unsigned(),
         seen: Timestamp::from_millis(number(row, first + 2)?),
-        data: data(row, first + 4, id)?,
+        data,
     };
     let head = row.text(first + 3)?.ok_or_else(|| damaged(format_args!("a session {id} without head")))?;
     let recent = row.bytes(first + 5)?.unwrap_or_default();
     let changes = RecentChanges::from_ids(recent_ids(&recent, beside.version));
-    let record = head::decode(head, beside, || {
+    let record = decode(head, beside, &|| {
         row.columns(first + 8)?.ok_or_else(|| damaged(format_args!("the columns of session {id}")))
     })?;
     Ok(Record { recent_changes: changes, ..record })

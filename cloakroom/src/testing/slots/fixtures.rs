@@ -201,6 +201,7 @@ pub(super) async fn listed_ids(store: &Shared, what: &List, limit: usize) -> Vec
         Listed::Session(Slot::Open(record)) => record.info.id,
         Listed::Session(Slot::Ended(ended)) => ended.ended.id,
         Listed::User(name, _) => panic!("asked for sessions, found user {name}"),
+        Listed::Damaged(id, problem) => panic!("session {id} cannot be read: {problem}"),
     };
     listed(store, what, limit).await.into_iter().map(id).collect()
 }

@@ -142,7 +142,7 @@ pub(super) async fn everything_comes_out_once(store: Shared) {
                     (record.info.id, false)
                 }
                 Listed::Session(Slot::Ended(ended)) => (ended.ended.id, true),
-                Listed::User(..) => panic!(),
+                Listed::User(..) | Listed::Damaged(..) => panic!(),
             })
             .collect();
         assert_eq!(found, wanted);

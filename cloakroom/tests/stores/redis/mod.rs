@@ -5,7 +5,7 @@ mod cpu;
 mod doctor;
 #[cfg(feature = "tls")]
 mod encrypted;
-mod load;
+pub(crate) mod load;
 mod one_server;
 mod refusals;
 mod sentinels;

@@ -134,7 +134,7 @@ impl Store for Sparse {
             let strip = |listed| match listed {
                 Listed::Session(slot) if *what == List::Everything => Listed::Session(shown(slot)),
                 Listed::Session(slot) => Listed::Session(head(slot)),
-                user @ Listed::User(..) => user,
+                other @ (Listed::User(..) | Listed::Damaged(..)) => other,
             };
             Ok(Page { items: page.items.into_iter().map(strip).collect(), next: page.next })
         })

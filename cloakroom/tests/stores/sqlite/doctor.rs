@@ -151,7 +151,7 @@ async fn a_row_that_cannot_be_read_is_named() {
     place.sqlite().execute("UPDATE slot SET head = '{}'", []).unwrap();
     let found = wrong(store.examine(NOW, false).await.unwrap());
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].text.contains(&id.to_string()) && found[0].text.contains("correct it or delete it"), "{found:?}");
+    assert!(found[0].text.contains(&id.to_string()) && found[0].text.contains("End or delete them"), "{found:?}");
 }
 
 #[tokio::test]

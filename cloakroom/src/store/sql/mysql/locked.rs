@@ -64,6 +64,8 @@ pub(super) struct Found {
     /// Slots that are there, whether they could be locked or not.
     pub(super) there: HashSet<SessionId>,
     slots: HashMap<SessionId, Slot>,
+    /// Sessions of which more changes than that they end.
+    pub(super) changed: HashSet<SessionId>,
     users: BTreeMap<Arc<str>, UserSlot>,
     /// By place among what was asked.
     counts: HashMap<i64, i64>,
@@ -80,7 +82,11 @@ impl Found {
             kind::LOCK => drop(self.locks.insert(number(row, 1)?)),
             kind::SLOT => {
                 let id = rows::id(row, 1)?;
-                self.slots.insert(id, rows::slot(row, 2, id)?);
+                let slot = rows::slot(row, 2, id);
+                // It can end though it cannot be read.
+                let slot =
+                    if self.changed.contains(&id) { slot } else { slot.or_else(|_| rows::bare_slot(row, 2, id)) };
+                self.slots.insert(id, slot?);
             }
             kind::THERE => drop(self.there.insert(rows::id(row, 1)?)),
             kind::USER => drop(self.users.insert(row.text(10)?.unwrap_or_default().into(), rows::user(row, 2)?)),

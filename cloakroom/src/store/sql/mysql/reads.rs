@@ -62,10 +62,10 @@ impl Read for Reader {
         }
     }
 
-    fn slots(&self, all: &[SessionId], answer: &Answer) -> Result<HashMap<SessionId, Slot>> {
+    fn slots(&self, all: &[SessionId], answer: &Answer) -> Result<HashMap<SessionId, Result<Slot>>> {
         let slot = |row| match all {
-            [only] => rows::slot(row, 0, *only).map(|slot| (*only, slot)),
-            _ => rows::id(row, COLUMNS).and_then(|id| Ok((id, rows::slot(row, 0, id)?))),
+            [only] => Ok((*only, rows::slot(row, 0, *only))),
+            _ => rows::id(row, COLUMNS).map(|id| (id, rows::slot(row, 0, id))),
         };
         answer.rows.iter().map(slot).collect()
     }
@@ -117,12 +117,15 @@ impl MysqlStore {
                 is_same = true;
                 continue;
             };
-            let Some(found) = found.get_mut(place) else { continue };
+            let (Some(found), ask) = (found.get_mut(place), asks.get(place)) else { continue };
             match found {
                 Found::User(user) => *user = Some(rows::user(row, 2)?),
-                Found::Session(slot) => *slot = Some(rows::slot(row, 2, rows::id(row, 1)?)?),
+                Found::Session(slot) => {
+                    let (id, with_data) = (rows::id(row, 1)?, matches!(ask, Some(Ask::Session(_))));
+                    *slot = Some(if with_data { rows::slot(row, 2, id)? } else { rows::bare_slot(row, 2, id)? });
+                }
                 Found::Heads(heads) => {
-                    if let Slot::Open(record) = rows::slot(row, 2, rows::id(row, 1)?)? {
+                    if let Slot::Open(record) = rows::bare_slot(row, 2, rows::id(row, 1)?)? {
                         heads.push(record);
                     }
                 }
@@ -155,13 +158,18 @@ impl MysqlStore {
                 );
                 let args = vec![Arg::Int(now(*at)), Arg::Int(due), Arg::Int(due), Arg::Bytes(id), more];
                 let rows = self.query(&text, args).await?.rows;
-                page(&rows, limit, listed, place_in_time)
+                let due = |row: &MySqlRow| rows::listed(rows::bare_slot(row, 0, rows::id(row, COLUMNS)?));
+                page(&rows, limit, due, place_in_time)
             }
             List::Everything => {
                 let after = after.map_or(Ok(Vec::new()), place_by_id)?;
                 let text = format!("SELECT {SLOT}, id FROM ~slot WHERE id > ? ORDER BY id LIMIT ?");
                 let rows = self.query(&text, vec![Arg::Bytes(after), more]).await?.rows;
-                page(&rows, limit, listed, |row| Ok(rows::id(row, COLUMNS)?.to_string()))
+                let item = |row: &MySqlRow| {
+                    let id = rows::id(row, COLUMNS)?;
+                    rows::listed_with_damage(id, rows::slot(row, 0, id)).map(Some)
+                };
+                page(&rows, limit, item, |row| Ok(rows::id(row, COLUMNS)?.to_string()))
             }
             List::Users => {
                 let text = format!(
@@ -233,7 +241,8 @@ impl MysqlStore {
         let rows = self.text(Kind::Read, text.into()).await?.rows;
         let Some((first, rest)) = rows.split_first() else { return Err(damaged("a list")) };
         let scanned = first.bytes(0)?.map(|_| rows::id(first, 0)).transpose()?;
-        Ok(scanned_page(rest.iter().map(listed).collect::<Result<_>>()?, limit, scanned))
+        let items = rest.iter().map(|row| Ok((rows::id(row, COLUMNS)?, listed(row)?))).collect::<Result<_>>()?;
+        Ok(scanned_page(items, limit, scanned))
     }
 
     pub(super) async fn audit_page(
@@ -264,15 +273,13 @@ impl MysqlStore {
         let rows = self.text(Kind::Read, text.into()).await?.rows;
         let logged = |row: &MySqlRow| {
             let entry = row.text(3)?.ok_or_else(|| damaged("an audit entry"))?;
-            Ok(Logged {
-                cursor: Cursor::new(number(row, 0)?.to_string()),
-                id: number(row, 1)?.cast_unsigned(),
-                entry: head::decode_entry(rows::id(row, 2)?, entry)?,
-            })
+            let entry = head::decode_entry(rows::id(row, 2)?, entry);
+            Ok(head::logged(Cursor::new(number(row, 0)?.to_string()), number(row, 1)?.cast_unsigned(), entry))
         };
-        let items = rows.iter().take(limit).map(logged).collect::<Result<Vec<_>>>()?;
-        let next = items.last().filter(|_| rows.len() > limit).map(|last| last.cursor.clone());
-        Ok(Page { items, next })
+        let items = rows.iter().take(limit).filter_map(|row| logged(row).transpose()).collect::<Result<Vec<_>>>()?;
+        let last = limit.checked_sub(1).and_then(|last| rows.get(last)).filter(|_| rows.len() > limit);
+        let next = last.map(|row| number(row, 0).map(|seq| Cursor::new(seq.to_string())));
+        Ok(Page { items, next: next.transpose()? })
     }
 
     async fn query(&self, text: &str, args: Vec<Arg>) -> Result<Answer> {
@@ -318,12 +325,12 @@ fn place_in_time(row: &MySqlRow) -> Result<String> {
     Ok(format!("{}.{}", number(row, COLUMNS + 1)?, rows::id(row, COLUMNS)?))
 }
 
-fn listed(row: &MySqlRow) -> Result<Listed> {
-    Ok(Listed::Session(rows::slot(row, 0, rows::id(row, COLUMNS)?)?))
+fn listed(row: &MySqlRow) -> Result<Option<Listed>> {
+    rows::listed(rows::slot(row, 0, rows::id(row, COLUMNS)?))
 }
 
-fn listed_user(row: &MySqlRow) -> Result<Listed> {
-    Ok(Listed::User(user_of(row)?.into(), rows::user(row, 0)?))
+fn listed_user(row: &MySqlRow) -> Result<Option<Listed>> {
+    Ok(Some(Listed::User(user_of(row)?.into(), rows::user(row, 0)?)))
 }
 
 fn user_of(row: &MySqlRow) -> Result<String> {

@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     store::{
         embedded,
-        slots::{Expect, Transaction},
+        slots::{Expect, Transaction, Write},
         sql::{
             flight::State,
             rows::{now, replaced},
@@ -62,6 +62,12 @@ impl Transact {
     fn look(&self, server: &Server) -> (String, Found) {
         let name = &server.namespace;
         let mut found = Found::default();
+        let written = self.all.iter().flat_map(|one| &one.writes);
+        found.changed.extend(written.filter_map(|write| match write {
+            Write::Data { id, .. } => Some(*id),
+            Write::Head(record) => Some(record.info.id),
+            _ => None,
+        }));
         let skip = if self.wait { "" } else { " SKIP LOCKED" };
         let mut text = server.begin().to_owned();
         let locks: BTreeSet<_> = self.all.iter().flat_map(|one| self.locks(one)).collect();

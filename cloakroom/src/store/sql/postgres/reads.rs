@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     PostgresStore,
     engine::Server,
-    rows::{HEAD, SLOT, get},
+    rows::{HEAD, KNOWN, SLOT, get},
     statement::{Arg, Statement},
     texts::Texts,
 };
@@ -53,10 +53,10 @@ impl Read for Reader {
         }
     }
 
-    fn slots(&self, ids: &[SessionId], rows: &Vec<PgRow>) -> Result<HashMap<SessionId, Slot>> {
+    fn slots(&self, ids: &[SessionId], rows: &Vec<PgRow>) -> Result<HashMap<SessionId, Result<Slot>>> {
         let slot = |row| match ids {
-            [only] => rows::slot(row, 0, *only).map(|slot| (*only, slot)),
-            _ => rows::id(row, 9).and_then(|id| Ok((id, rows::slot(row, 0, id)?))),
+            [only] => Ok((*only, rows::slot(row, 0, *only))),
+            _ => rows::id(row, 9).map(|id| (id, rows::slot(row, 0, id))),
         };
         rows.iter().map(slot).collect()
     }
@@ -98,6 +98,8 @@ impl PostgresStore {
             Arg::ByteLists(tries),
             self.key_arg(),
         ];
+        // Which answers miss a session whose head cannot be read.
+        let mut damaged: Vec<(usize, SessionId)> = Vec::new();
         for row in &self.query(&self.texts.read, args).await? {
             let kind: &str = get(row, 11)?;
             if kind == "replaced" {
@@ -105,16 +107,24 @@ impl PostgresStore {
             }
             let place = usize::try_from(rows::number(row, 10)? - 1).ok();
             let place = place.and_then(|place| order.get(kind)?.get(place)).copied();
-            let Some(found) = place.and_then(|place| found.get_mut(place)) else { continue };
+            let Some((place, found)) = place.and_then(|place| Some((place, found.get_mut(place)?))) else { continue };
             match found {
                 Found::User(user) => *user = Some(rows::user(row, 0)?),
-                Found::Session(slot) => *slot = Some(rows::slot(row, 0, rows::id(row, 9)?)?),
-                Found::Heads(heads) => {
-                    if let Slot::Open(record) = rows::slot(row, 0, rows::id(row, 9)?)? {
-                        heads.push(record);
+                Found::Try(id) => *id = Some(rows::id(row, 9)?),
+                Found::Session(slot) if kind == "session" => *slot = Some(rows::slot(row, 0, rows::id(row, 9)?)?),
+                found => {
+                    let id = rows::id(row, 9)?;
+                    match rows::bare_slot(row, 0, id) {
+                        Ok(slot) => add_head(found, slot),
+                        Err(_) => damaged.push((place, id)),
                     }
                 }
-                Found::Try(id) => *id = Some(rows::id(row, 9)?),
+            }
+        }
+        let known = self.known(damaged.iter().map(|(_, id)| *id)).await?;
+        for (place, id) in damaged {
+            if let (Some(found), Some(slot)) = (found.get_mut(place), known.get(&id)) {
+                add_head(found, slot.clone());
             }
         }
         for found in &mut found {
@@ -144,7 +154,15 @@ impl PostgresStore {
                     Arg::count(limit.saturating_add(1)),
                 ];
                 let rows = self.query(&self.texts.own(&text), args).await?;
-                page(&rows, limit, listed, |row| Ok(format!("{}.{}", rows::number(row, 10)?, rows::id(row, 9)?)))
+                let damaged = rows
+                    .iter()
+                    .filter_map(|row| rows::id(row, 9).ok().filter(|id| rows::bare_slot(row, 0, *id).is_err()));
+                let known = self.known(damaged).await?;
+                let due = |row: &PgRow| {
+                    let id = rows::id(row, 9)?;
+                    Ok(known.get(&id).cloned().map_or_else(|| rows::bare_slot(row, 0, id), Ok)).and_then(rows::listed)
+                };
+                page(&rows, limit, due, |row| Ok(format!("{}.{}", rows::number(row, 10)?, rows::id(row, 9)?)))
             }
             List::Everything => {
                 let after = after.map_or(Ok(Vec::new()), place_by_id)?;
@@ -152,7 +170,11 @@ impl PostgresStore {
                 let rows = self
                     .query(&self.texts.own(&text), vec![Arg::Bytes(Some(after)), Arg::count(limit.saturating_add(1))])
                     .await?;
-                page(&rows, limit, listed, |row| Ok(rows::id(row, 9)?.to_string()))
+                let item = |row: &PgRow| {
+                    let id = rows::id(row, 9)?;
+                    rows::listed_with_damage(id, rows::slot(row, 0, id)).map(Some)
+                };
+                page(&rows, limit, item, |row| Ok(rows::id(row, 9)?.to_string()))
             }
             List::Users => {
                 let text = format!(
@@ -236,7 +258,7 @@ impl PostgresStore {
         let (mut items, mut scanned) = (Vec::new(), None);
         for row in &rows {
             if get::<bool>(row, 10)? {
-                items.push(listed(row)?);
+                items.push((rows::id(row, 9)?, listed(row)?));
             } else {
                 scanned = Some(rows::id(row, 9)?);
             }
@@ -317,6 +339,17 @@ impl PostgresStore {
         Ok(oldest)
     }
 
+    /// Of sessions whose head cannot be read, what their columns say.
+    async fn known(&self, damaged: impl Iterator<Item = SessionId>) -> Result<HashMap<SessionId, Slot>> {
+        let damaged: Vec<_> = damaged.collect();
+        if damaged.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let text = format!("SELECT {KNOWN}, s.id FROM ~slot AS s WHERE s.id = ANY($1)");
+        let rows = self.query(&self.texts.own(&text), vec![Arg::ids(damaged)]).await?;
+        rows.iter().map(|row| rows::id(row, 9).and_then(|id| Ok((id, rows::bare_slot(row, 0, id)?)))).collect()
+    }
+
     pub(super) async fn query(&self, text: &Arc<str>, args: Vec<Arg>) -> Result<Vec<PgRow>> {
         self.run(Kind::Read, text, args).await
     }
@@ -358,25 +391,34 @@ fn filter(query: &Query, args: &mut Vec<Arg>) -> String {
     filter
 }
 
-fn listed(row: &PgRow) -> Result<Listed> {
-    Ok(Listed::Session(rows::slot(row, 0, rows::id(row, 9)?)?))
+/// Adds a head to the answer it was asked for.
+fn add_head(found: &mut Found, head: Slot) {
+    match (found, head) {
+        (Found::Session(slot), head) => *slot = Some(head),
+        (Found::Heads(heads), Slot::Open(record)) => heads.push(record),
+        (Found::Heads(_) | Found::User(_) | Found::Try(_), _) => {}
+    }
 }
 
-fn listed_user(row: &PgRow) -> Result<Listed> {
-    Ok(Listed::User(get::<&str>(row, 8)?.into(), rows::user(row, 0)?))
+fn listed(row: &PgRow) -> Result<Option<Listed>> {
+    rows::listed(rows::slot(row, 0, rows::id(row, 9)?))
+}
+
+fn listed_user(row: &PgRow) -> Result<Option<Listed>> {
+    Ok(Some(Listed::User(get::<&str>(row, 8)?.into(), rows::user(row, 0)?)))
 }
 
 fn page_of_log(rows: &[PgRow], limit: usize) -> Result<Page<Logged>> {
+    let place = |row: &PgRow| -> Result<Cursor> {
+        Ok(Cursor::new(format!("{}.{}", rows::number(row, 0)?, rows::number(row, 1)?)))
+    };
     let mut items = Vec::with_capacity(rows.len());
     for row in rows.iter().take(limit) {
-        items.push(Logged {
-            cursor: Cursor::new(format!("{}.{}", rows::number(row, 0)?, rows::number(row, 1)?)),
-            id: rows::number(row, 2)?.cast_unsigned(),
-            entry: head::decode_entry(rows::id(row, 3)?, get(row, 4)?)?,
-        });
+        let entry = head::decode_entry(rows::id(row, 3)?, get(row, 4)?);
+        items.extend(head::logged(place(row)?, rows::number(row, 2)?.cast_unsigned(), entry));
     }
-    let next = items.last().filter(|_| rows.len() > limit).map(|last| last.cursor.clone());
-    Ok(Page { items, next })
+    let last = limit.checked_sub(1).and_then(|last| rows.get(last)).filter(|_| rows.len() > limit);
+    Ok(Page { items, next: last.map(place).transpose()? })
 }
 
 fn place_in_log(cursor: &Cursor) -> Result<(i64, i64)> {

@@ -26,6 +26,10 @@ pub(super) const SLOT: &str = "s.revision, s.version, s.seen, s.head, s.data, s.
 pub(super) const HEAD: &str = "s.revision, s.version, s.seen, s.head, NULL::bytea, s.recent, s.ended_by, s.ending, \
     CASE WHEN left(s.head, 1) <> '{' THEN to_jsonb(s) - '{head,data,recent}'::text[] END";
 
+/// As [`HEAD`], where the head cannot be read.
+pub(super) const KNOWN: &str = "s.revision, s.version, s.seen, s.head, NULL::bytea, s.recent, s.ended_by, s.ending, \
+    to_jsonb(s) - '{head,data,recent}'::text[]";
+
 /// A row of the table, as JSON. Left out are numbers that the server knows.
 #[derive(Serialize)]
 pub(super) struct SlotRow<'a> {

@@ -33,6 +33,24 @@ impl Fault {
         Self::Damaged(id, problem.to_string().into())
     }
 
+    /// What is wrong with a row.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Damaged(_, problem) => problem.to_string(),
+            Self::Sqlite(error) => error.to_string(),
+            Self::Replaced | Self::Written | Self::Unwritable(_) | Self::Panicked => String::new(),
+        }
+    }
+
+    /// Whether one row cannot be read, and all others may be.
+    pub(super) fn is_of_a_row(&self) -> bool {
+        match self {
+            Self::Damaged(..) => true,
+            Self::Sqlite(error) => error.sqlite_error_code().is_none(),
+            Self::Replaced | Self::Written | Self::Unwritable(_) | Self::Panicked => false,
+        }
+    }
+
     pub(super) fn is_locked(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     fault::Fault,
-    tables::{self, Within, at_most},
+    tables::{self, Read, Within, at_most},
 };
 use crate::{
     clock::Timestamp,
@@ -69,11 +69,11 @@ impl After {
 }
 
 pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) -> Result<Page<Listed>, Fault> {
-    let db = Within(db);
+    let db = Within::new(db);
     match what {
         List::Sessions(query, now) => {
             if let Some(user) = &query.user {
-                let found = |time, id: Vec<u8>, count| db.slots(tables::OF_USER, params![user, time, id, count], false);
+                let found = |time, id: Vec<u8>, count| db.each(tables::OF_USER, params![user, time, id, count], false);
                 let place = |slot: &Slot| Place(info(slot).created_at.as_millis(), slot.id());
                 let first = Place(after.time(i64::MAX), SessionId::from_bytes([0; SessionId::LEN]));
                 let mut behind = (first.0, after.id().to_vec());
@@ -82,10 +82,9 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
                     let slots = found(behind.0, behind.1.clone(), at_most(SCANNED))?;
                     let is_last = slots.len() < SCANNED;
                     if let Some(last) = slots.last() {
-                        let Place(time, id) = place(last);
-                        behind = (time, id.as_bytes().to_vec());
+                        behind = (last.created_at, last.id.as_bytes().to_vec());
                     }
-                    page.extend(slots.into_iter().filter(|slot| shows(query, *now, slot)));
+                    page.extend(shown_of(slots, query, *now));
                     if is_last || page.len() > limit {
                         break;
                     }
@@ -96,10 +95,10 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
                 // Where most match, little more is read than the page holds.
                 let mut portion = limit.saturating_add(1).min(SCANNED);
                 let unfinished = loop {
-                    let slots = db.slots(tables::AFTER_ID, params![behind, at_most(portion)], false)?;
+                    let slots = db.each(tables::AFTER_ID, params![behind, at_most(portion)], false)?;
                     scanned += slots.len();
-                    let last = slots.last().filter(|_| slots.len() == portion).map(Slot::id);
-                    shown.extend(slots.into_iter().filter(|slot| shows(query, *now, slot)));
+                    let last = slots.last().filter(|_| slots.len() == portion).map(|read| read.id);
+                    shown.extend(shown_of(slots, query, *now));
                     match last {
                         Some(last) if shown.len() <= limit && scanned < SCANNED => behind = last.as_bytes().to_vec(),
                         last => break last.map(|last| Cursor::new(last.to_string())),
@@ -112,8 +111,14 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
             }
         }
         List::Everything => {
-            let slots = db.slots(tables::AFTER_ID, params![after.id(), at_most(limit.saturating_add(1))], true)?;
-            Ok(cut(slots, limit, id_cursor))
+            let slots = db.each(tables::AFTER_ID, params![after.id(), at_most(limit.saturating_add(1))], true)?;
+            let next = limit.checked_sub(1).and_then(|last| slots.get(last)).filter(|_| slots.len() > limit);
+            let next = next.map(|last| Cursor::new(last.id.to_string()));
+            let item = |read: Read| match read.slot {
+                Ok(slot) => Listed::Session(slot),
+                Err(fault) => Listed::Damaged(read.id, fault.told()),
+            };
+            Ok(Page { items: slots.into_iter().take(limit).map(item).collect(), next })
         }
         List::Due(now) => {
             let (time, id) = (after.time(i64::MIN), after.id());
@@ -122,7 +127,10 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
             let next = places.get(limit).and(limit.checked_sub(1)).map(|last| Place(places[last].0, places[last].1));
             let mut items = Vec::new();
             for (_, id) in places.into_iter().take(limit) {
-                items.extend(db.slot_of(id, false)?.map(Listed::Session));
+                match db.bare().slot_of(id, false) {
+                    Err(fault) if fault.is_of_a_row() => {}
+                    slot => items.extend(slot?.map(Listed::Session)),
+                }
             }
             Ok(Page { items, next: next.map(Place::cursor) })
         }
@@ -139,6 +147,7 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
             let next = items.last().filter(|_| more).map(|last| match last {
                 Listed::User(name, _) => Cursor::behind(name),
                 Listed::Session(slot) => id_cursor(slot),
+                Listed::Damaged(id, _) => Cursor::new(id.to_string()),
             });
             Ok(Page { items, next })
         }
@@ -146,17 +155,21 @@ pub(super) fn list(db: &Connection, what: &List, after: &After, limit: usize) ->
 }
 
 pub(super) fn audit(db: &Connection, query: &AuditQuery, after: i64, limit: usize) -> Result<Page<Logged>, Fault> {
-    let (db, count) = (Within(db), at_most(SCANNED.max(limit.saturating_add(1))));
-    let entries = match (&query.session, &query.user) {
-        (Some(session), _) => db.entries(tables::AUDIT_OF_SESSION, params![after, count, session.as_bytes()]),
-        (None, Some(user)) => db.entries(tables::AUDIT_OF_USER, params![after, count, user]),
-        (None, None) => db.entries(tables::AUDIT, params![after, at_most(limit.saturating_add(1))]),
+    let (db, scanned) = (Within::new(db), SCANNED.max(limit.saturating_add(1)));
+    let (entries, last) = match (&query.session, &query.user) {
+        (Some(session), _) => {
+            db.entries(tables::AUDIT_OF_SESSION, params![after, at_most(scanned), session.as_bytes()], scanned)
+        }
+        (None, Some(user)) => db.entries(tables::AUDIT_OF_USER, params![after, at_most(scanned), user], scanned),
+        (None, None) => {
+            let count = limit.saturating_add(1);
+            db.entries(tables::AUDIT, params![after, at_most(count)], count)
+        }
     }?;
-    let unfinished = entries.last().filter(|_| at_most(entries.len()) == count).map(|last| last.cursor.clone());
     let mut items: Vec<_> = entries.into_iter().filter(|logged| query.matches(&logged.entry)).collect();
     let more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| last.cursor.clone()).or(unfinished);
+    let next = items.last().filter(|_| more).map(|last| last.cursor.clone()).or(last);
     Ok(Page { items, next })
 }
 
@@ -177,6 +190,11 @@ fn info(slot: &Slot) -> &SessionInfo {
 
 fn shows(query: &Query, now: Timestamp, slot: &Slot) -> bool {
     matches!(slot, Slot::Open(record) if record.info.expiry(now).is_none() && query.matches(&record.info))
+}
+
+/// Those of a list, which leaves out what cannot be read.
+fn shown_of(slots: Vec<Read>, query: &Query, now: Timestamp) -> impl Iterator<Item = Slot> {
+    slots.into_iter().filter_map(|read| read.slot.ok()).filter(move |slot| shows(query, now, slot))
 }
 
 fn id_cursor(slot: &Slot) -> Cursor {

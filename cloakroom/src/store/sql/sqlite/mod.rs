@@ -207,7 +207,9 @@ impl Store for SqliteStore {
             let writes = transactions.iter().map(|transaction| {
                 let transaction = transaction.clone();
                 let frees = embedded::frees(&transaction);
-                self.write_on_a_full_disk(frees, move |db| embedded::commit(&Within(db), &transaction, again))
+                self.write_on_a_full_disk(frees, move |db| {
+                    embedded::commit(&Within::for_transaction(db, &transaction), &transaction, again)
+                })
             });
             let mut outcomes = Vec::with_capacity(transactions.len());
             for outcome in embedded::in_turn(writes).await {
@@ -220,7 +222,7 @@ impl Store for SqliteStore {
     fn touch<'a>(&'a self, touches: &'a [SeenAt], now: Timestamp) -> BoxFuture<'a, Result<Vec<bool>>> {
         let touches = touches.to_vec();
         let touch = move |db: &Connection| {
-            touches.iter().map(|touch| Within(db).touch(touch, now)).collect::<Result<Vec<_>, Fault>>()
+            touches.iter().map(|touch| Within::new(db).touch(touch, now)).collect::<Result<Vec<_>, Fault>>()
         };
         Box::pin(self.write_on_a_full_disk(true, touch))
     }
@@ -329,14 +331,14 @@ impl Store for SqliteStore {
 }
 
 fn find(db: &Connection, ask: &Ask) -> Result<Found, Fault> {
-    let tables = Within(db);
+    let tables = Within::new(db);
     Ok(match ask {
         Ask::Session(id) => Found::Session(tables.slot_of(*id, true)?),
-        Ask::Head(id) => Found::Session(tables.slot_of(*id, false)?),
+        Ask::Head(id) => Found::Session(tables.bare().slot_of(*id, false)?),
         Ask::User(name) => Found::User(embedded::Tables::user(&tables, name)?),
         Ask::HeadsOf(user, limit) => {
             let newest = rusqlite::params![user, i64::MAX, &[][..] as &[u8], tables::at_most(*limit)];
-            let slots = tables.slots(tables::OF_USER, newest, false)?.into_iter();
+            let slots = tables.bare().slots(tables::OF_USER, newest, false)?.into_iter();
             Found::Heads(slots.filter_map(|slot| if let Slot::Open(head) = slot { Some(head) } else { None }).collect())
         }
         Ask::Try(partition, key) => Found::Try(embedded::Tables::started_with(&tables, *partition, key)?),

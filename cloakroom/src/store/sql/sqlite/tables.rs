@@ -14,7 +14,7 @@ use crate::{
         Cursor, LastSignIn, Logged,
         embedded::Tables,
         head::{self, Beside},
-        slots::{Columns, Listed, LogEntry, SeenAt, Slot, UserSlot},
+        slots::{Columns, Expect, Listed, LogEntry, SeenAt, Slot, Transaction, UserSlot, Write},
     },
     token::{Digest, Partition, SessionId},
 };
@@ -76,11 +76,48 @@ pub(super) const FORGET_AUDIT: &str =
 
 /// A connection inside a transaction.
 #[derive(Clone, Copy)]
-pub(super) struct Within<'a>(pub(super) &'a Connection);
+pub(super) struct Within<'a> {
+    db: &'a Connection,
+    /// Whether sessions are looked at only to be counted or ended: of those that cannot be read the columns are known.
+    bare: bool,
+}
+
+impl<'a> Within<'a> {
+    pub(super) fn new(db: &'a Connection) -> Self {
+        Self { db, bare: false }
+    }
+
+    pub(super) fn bare(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    /// For a transaction. One that does no more to sessions than end them can do so though they cannot be read.
+    pub(super) fn for_transaction(db: &'a Connection, transaction: &Transaction) -> Self {
+        let ends = |write: &Write| !matches!(write, Write::Data { .. } | Write::Head(_));
+        let looks = |expect: &Expect| !matches!(expect, Expect::Value(..));
+        let bare = transaction.writes.iter().all(ends) && transaction.relies_on.iter().all(looks);
+        Self { db, bare }
+    }
+}
 
 impl Within<'_> {
     /// An open slot, or what is left of an ended one, read without its data where they are not asked for.
     fn read(self, row: &Row<'_>, with_data: bool) -> Result<Slot, Fault> {
+        let read = self.read_as(row, with_data, |head, beside, columns| head::decode(head, beside, columns));
+        match read {
+            Err(fault) if self.bare && fault.is_of_a_row() => {
+                self.read_as(row, false, |head, beside, columns| head::decode_or_known(head, beside, columns))
+            }
+            read => read,
+        }
+    }
+
+    fn read_as(
+        self,
+        row: &Row<'_>,
+        with_data: bool,
+        decode: impl FnOnce(&str, Beside, &dyn Fn() -> Result<Columns, Error>) -> Result<Record, Error>,
+    ) -> Result<Slot, Fault> {
         let id = SessionId::from_bytes(row.get("id")?);
         let mut data = Data::new();
         if with_data {
@@ -99,7 +136,7 @@ impl Within<'_> {
         };
         let text = row.get_ref("head")?.as_str().map_err(rusqlite::Error::from)?;
         let mut record =
-            head::decode(text, beside, || columns(row).map_err(|error| Error::store("its columns are damaged", error)))
+            decode(text, beside, &|| columns(row).map_err(|error| Error::store("its columns are damaged", error)))
                 .map_err(|error| Fault::damaged(id, &error))?;
         match row.get_ref("ending")?.as_str_or_null().map_err(rusqlite::Error::from)? {
             None => {
@@ -116,7 +153,7 @@ impl Within<'_> {
     }
 
     fn add_large_values(self, id: SessionId, data: &mut Data) -> Result<(), Fault> {
-        let mut select = self.0.prepare_cached("SELECT name, value FROM large_value WHERE session = ?1")?;
+        let mut select = self.db.prepare_cached("SELECT name, value FROM large_value WHERE session = ?1")?;
         let mut rows = select.query([id.as_bytes()])?;
         while let Some(row) = rows.next()? {
             data.insert(
@@ -129,19 +166,19 @@ impl Within<'_> {
 
     fn put_large_value(self, id: SessionId, name: &str, value: &str) -> Result<(), Fault> {
         let put = "INSERT OR REPLACE INTO large_value (session, name, value) VALUES (?1, ?2, ?3)";
-        self.0.prepare_cached(put)?.execute(params![id.as_bytes(), name, value])?;
+        self.db.prepare_cached(put)?.execute(params![id.as_bytes(), name, value])?;
         Ok(())
     }
 
     pub(super) fn slot_of(self, id: SessionId, with_data: bool) -> Result<Option<Slot>, Fault> {
-        let mut select = self.0.prepare_cached(select_slots!("WHERE id = ?1"))?;
+        let mut select = self.db.prepare_cached(select_slots!("WHERE id = ?1"))?;
         let mut rows = select.query([id.as_bytes()])?;
         rows.next()?.map(|row| self.read(row, with_data)).transpose()
     }
 
     /// The slots that a statement answers with.
     pub(super) fn slots(self, select: &str, params: impl Params, with_data: bool) -> Result<Vec<Slot>, Fault> {
-        let mut select = self.0.prepare_cached(select)?;
+        let mut select = self.db.prepare_cached(select)?;
         let mut rows = select.query(params)?;
         let mut slots = Vec::new();
         while let Some(row) = rows.next()? {
@@ -150,43 +187,72 @@ impl Within<'_> {
         Ok(slots)
     }
 
+    /// As [`slots`](Self::slots), each with its id, and what cannot be read with why.
+    pub(super) fn each(self, select: &str, params: impl Params, with_data: bool) -> Result<Vec<Read>, Fault> {
+        let mut select = self.db.prepare_cached(select)?;
+        let mut rows = select.query(params)?;
+        let mut slots = Vec::new();
+        while let Some(row) = rows.next()? {
+            let slot = match self.read(row, with_data) {
+                Err(fault) if !fault.is_of_a_row() => return Err(fault),
+                slot => slot,
+            };
+            let created_at = row.get("created_at").unwrap_or_default();
+            slots.push(Read { id: SessionId::from_bytes(row.get("id")?), created_at, slot });
+        }
+        Ok(slots)
+    }
+
     pub(super) fn places(self, select: &str, params: impl Params) -> Result<Vec<(i64, SessionId)>, Fault> {
-        let mut select = self.0.prepare_cached(select)?;
+        let mut select = self.db.prepare_cached(select)?;
         let places = select.query_map(params, |row| Ok((row.get(0)?, SessionId::from_bytes(row.get(1)?))))?;
         Ok(places.collect::<Result<_, _>>()?)
     }
 
     pub(super) fn users(self, select: &str, params: impl Params) -> Result<Vec<Listed>, Fault> {
-        let mut select = self.0.prepare_cached(select)?;
+        let mut select = self.db.prepare_cached(select)?;
         let users = select.query_map(params, |row| Ok(Listed::User(row.get(0)?, user(row)?)))?;
         Ok(users.collect::<Result<_, _>>()?)
     }
 
-    pub(super) fn entries(self, select: &str, params: impl Params) -> Result<Vec<Logged>, Fault> {
-        let mut select = self.0.prepare_cached(select)?;
+    /// Entries, and the place of the last that was looked at where there were as many as `most`.
+    pub(super) fn entries(
+        self,
+        select: &str,
+        params: impl Params,
+        most: usize,
+    ) -> Result<(Vec<Logged>, Option<Cursor>), Fault> {
+        let mut select = self.db.prepare_cached(select)?;
         let mut rows = select.query(params)?;
-        let mut entries = Vec::new();
+        let (mut entries, mut last, mut count) = (Vec::new(), None, 0);
         while let Some(row) = rows.next()? {
             let session = SessionId::from_bytes(row.get(2)?);
             let text = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
-            let entry = head::decode_entry(session, text).map_err(|error| Fault::damaged(session, &error))?;
             let cursor = Cursor::new(row.get::<_, i64>(0)?.to_string());
-            entries.push(Logged { cursor, id: bits(row.get(1)?), entry });
+            (last, count) = (Some(cursor.clone()), count + 1);
+            entries.extend(head::logged(cursor, bits(row.get(1)?), head::decode_entry(session, text)));
         }
-        Ok(entries)
+        Ok((entries, last.filter(|_| count == most)))
     }
 
     pub(super) fn touch(self, touch: &SeenAt, now: Timestamp) -> Result<bool, Fault> {
         let select = concat!("SELECT seen FROM slot WHERE id = ?1 AND ended_at IS NULL AND ", lives!());
-        let mut select = self.0.prepare_cached(select)?;
+        let mut select = self.db.prepare_cached(select)?;
         let seen = select.query_row(params![touch.id.as_bytes(), now.as_millis()], |row| row.get::<_, i64>(0));
         let Some(seen) = seen.optional()? else { return Ok(false) };
         if touch.at.as_millis() > seen {
-            let mut update = self.0.prepare_cached("UPDATE slot SET seen = ?2 WHERE id = ?1")?;
+            let mut update = self.db.prepare_cached("UPDATE slot SET seen = ?2 WHERE id = ?1")?;
             update.execute(params![touch.id.as_bytes(), touch.at.as_millis()])?;
         }
         Ok(true)
     }
+}
+
+/// A slot as it was read.
+pub(super) struct Read {
+    pub(super) id: SessionId,
+    pub(super) created_at: i64,
+    pub(super) slot: Result<Slot, Fault>,
 }
 
 impl Tables for Within<'_> {
@@ -198,16 +264,16 @@ impl Tables for Within<'_> {
 
     fn user(&self, name: &str) -> Result<Option<UserSlot>, Fault> {
         let select = "SELECT name, text, revision, signed_in_at, signed_in_from, due_at FROM user WHERE name = ?1";
-        Ok(self.0.prepare_cached(select)?.query_row([name], user).optional()?)
+        Ok(self.db.prepare_cached(select)?.query_row([name], user).optional()?)
     }
 
     fn count(&self, user: &str, now: Timestamp) -> Result<usize, Fault> {
-        let count: i64 = self.0.prepare_cached(COUNT)?.query_row(params![user, now.as_millis()], |row| row.get(0))?;
+        let count: i64 = self.db.prepare_cached(COUNT)?.query_row(params![user, now.as_millis()], |row| row.get(0))?;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     fn started_with(&self, partition: Partition, key: &Digest) -> Result<Option<SessionId>, Fault> {
-        let mut select = self.0.prepare_cached(STARTED_WITH)?;
+        let mut select = self.db.prepare_cached(STARTED_WITH)?;
         let ids = select.query_map([key.as_bytes()], |row| row.get(0).map(SessionId::from_bytes))?;
         for id in ids {
             let id = id?;
@@ -220,7 +286,7 @@ impl Tables for Within<'_> {
 
     fn is_logged(&self, session: SessionId, entry: u64) -> Result<bool, Fault> {
         Ok(self
-            .0
+            .db
             .prepare_cached(IS_LOGGED)?
             .query_row(params![session.as_bytes(), integer(entry)], |row| row.get(0))?)
     }
@@ -233,7 +299,7 @@ impl Tables for Within<'_> {
         // All that may say that the slot is open goes with the end.
         let columns = head::columns(record);
         let open = |time: Option<Timestamp>| time.filter(|_| ended.is_none()).map(Timestamp::as_millis);
-        self.0
+        self.db
             .prepare_cached(concat!(
                 "INSERT OR REPLACE INTO slot (",
                 slot_columns!(),
@@ -263,7 +329,7 @@ impl Tables for Within<'_> {
                 ended.map(|slot| integer(slot.transaction)),
             ])?;
         let id = record.info.id;
-        self.0.prepare_cached("DELETE FROM large_value WHERE session = ?1")?.execute([id.as_bytes()])?;
+        self.db.prepare_cached("DELETE FROM large_value WHERE session = ?1")?.execute([id.as_bytes()])?;
         large(&record.data).try_for_each(|(name, value)| self.put_large_value(id, name, value))
     }
 
@@ -271,7 +337,7 @@ impl Tables for Within<'_> {
         let columns = head::columns(record);
         let update = "UPDATE slot SET head = ?2, revision = ?3, user_id = ?4, created_at = ?5, idle = ?6, ends_at = ?7, \
              impersonated_by = ?8, ip = ?9, device = ?10, idempotency = ?11, due_at = ?12 WHERE id = ?1";
-        self.0.prepare_cached(update)?.execute(params![
+        self.db.prepare_cached(update)?.execute(params![
             record.info.id.as_bytes(),
             head::encode(record),
             integer(record.revision),
@@ -293,7 +359,7 @@ impl Tables for Within<'_> {
         let (id, count) = (record.info.id, count_large(&record.data));
         let text = record.data.to_text(is_small);
         let params = params![id.as_bytes(), text, count, integer(record.info.version), changes(record)];
-        self.0.prepare_cached(update)?.execute(params)?;
+        self.db.prepare_cached(update)?.execute(params)?;
         for (name, value) in large(&record.data) {
             if before.get(name).is_none_or(|before| before.as_str() != value) {
                 self.put_large_value(id, name, value)?;
@@ -301,7 +367,7 @@ impl Tables for Within<'_> {
         }
         for (name, _) in large(before) {
             if record.data.get(name).is_none_or(|now| is_small(now.as_str())) {
-                let mut delete = self.0.prepare_cached("DELETE FROM large_value WHERE session = ?1 AND name = ?2")?;
+                let mut delete = self.db.prepare_cached("DELETE FROM large_value WHERE session = ?1 AND name = ?2")?;
                 delete.execute(params![id.as_bytes(), name])?;
             }
         }
@@ -309,19 +375,19 @@ impl Tables for Within<'_> {
     }
 
     fn put_due(&self, id: SessionId, due: Option<Timestamp>) -> Result<(), Fault> {
-        let mut update = self.0.prepare_cached("UPDATE slot SET due_at = ?2 WHERE id = ?1")?;
+        let mut update = self.db.prepare_cached("UPDATE slot SET due_at = ?2 WHERE id = ?1")?;
         update.execute(params![id.as_bytes(), due.map(Timestamp::as_millis)])?;
         Ok(())
     }
 
     fn put_user(&self, name: &str, slot: Option<&UserSlot>) -> Result<(), Fault> {
         let Some(slot) = slot else {
-            self.0.prepare_cached("DELETE FROM user WHERE name = ?1")?.execute([name])?;
+            self.db.prepare_cached("DELETE FROM user WHERE name = ?1")?.execute([name])?;
             return Ok(());
         };
         let put = "INSERT OR REPLACE INTO user (name, text, revision, signed_in_at, signed_in_from, due_at) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.0.prepare_cached(put)?.execute(params![
+        self.db.prepare_cached(put)?.execute(params![
             name,
             slot.text,
             integer(slot.revision),
@@ -336,7 +402,7 @@ impl Tables for Within<'_> {
         let insert = "INSERT INTO audit (id, at, session, user_id, entry) VALUES (?1, ?2, ?3, ?4, ?5)";
         let (at, session) = (entry.at.as_millis(), entry.session.as_bytes());
         let params = params![integer(*id), at, session, entry.user, head::encode_entry(entry)];
-        self.0.prepare_cached(insert)?.execute(params)?;
+        self.db.prepare_cached(insert)?.execute(params)?;
         Ok(())
     }
 }

@@ -92,14 +92,14 @@ async fn writes_that_wait_share_a_transaction_and_one_that_fails_is_undone_alone
     let other = Connection::open(directory.path().join("sessions.db")).unwrap();
     let go_on = pause_writer(&store).await;
     let (first, broken, last) = (note(&store, "first"), note(&store, "broken"), note(&store, "last"));
-    let first = in_line(&store, move |db| Within(db).log(&first)).await;
+    let first = in_line(&store, move |db| Within::new(db).log(&first)).await;
     let broken = in_line(&store, move |db| {
-        Within(db).log(&broken)?;
+        Within::new(db).log(&broken)?;
         Ok(db.execute("INSERT INTO audit (id) VALUES (NULL)", [])?)
     })
     .await;
     let last = in_line(&store, move |db| {
-        Within(db).log(&last)?;
+        Within::new(db).log(&last)?;
         Ok((audit_entries(db), audit_entries(&other)))
     })
     .await;
@@ -116,13 +116,13 @@ async fn a_lost_transaction_costs_only_the_write_that_lost_it() {
     let (_directory, store) = store().await;
     let go_on = pause_writer(&store).await;
     let (first, last) = (note(&store, "first"), note(&store, "last"));
-    let first = in_line(&store, move |db| Within(db).log(&first)).await;
+    let first = in_line(&store, move |db| Within::new(db).log(&first)).await;
     let broken = in_line(&store, |db| {
         db.execute_batch("ROLLBACK")?;
         Ok(db.execute("no such statement", [])?)
     })
     .await;
-    let last = in_line(&store, move |db| Within(db).log(&last)).await;
+    let last = in_line(&store, move |db| Within::new(db).log(&last)).await;
     drop(go_on);
     first.await.unwrap().unwrap();
     assert!(broken.await.unwrap().is_err());
@@ -142,7 +142,7 @@ async fn a_lock_held_by_others_fails_all_that_wait_after_one_wait() {
     let mut waiting = Vec::new();
     for n in 0..100 {
         let entry = note(&store, &n.to_string());
-        waiting.push(in_line(&store, move |db| Within(db).log(&entry)).await);
+        waiting.push(in_line(&store, move |db| Within::new(db).log(&entry)).await);
     }
     for waiting in waiting {
         assert!(matches!(waiting.await.unwrap(), Err(Error::Unavailable { .. })));
@@ -157,7 +157,7 @@ async fn a_panic_is_undone_and_the_store_goes_on() {
     let (_directory, store) = store().await;
     let entry = note(&store, "undone");
     let written = store.write(move |db| {
-        Within(db).log(&entry)?;
+        Within::new(db).log(&entry)?;
         panic!("on purpose");
         #[expect(unreachable_code, reason = "it gives the closure its type")]
         Ok(())
@@ -169,7 +169,7 @@ async fn a_panic_is_undone_and_the_store_goes_on() {
         assert!(error.to_string().contains("panicked"), "{error}");
     }
     let entry = note(&store, "written");
-    store.write(move |db| Within(db).log(&entry)).await.unwrap();
+    store.write(move |db| Within::new(db).log(&entry)).await.unwrap();
     assert_eq!(Store::audit(&store, &AuditQuery::default(), None, 10).await.unwrap().items.len(), 1);
 }
 
@@ -182,7 +182,7 @@ async fn what_was_accepted_is_done_though_its_future_and_the_store_are_dropped()
     {
         let mut write = pin!(store.write(move |db| {
             let _ = wait.recv();
-            Within(db).log(&entry)?;
+            Within::new(db).log(&entry)?;
             let _ = done.send(());
             Ok(())
         }));
@@ -286,7 +286,7 @@ async fn on_a_full_disk_what_was_answered_is_there_and_it_works_again_afterwards
             log: vec![LogEntry { id: 1, entry: create.started(NOW) }],
             writes: vec![Write::Create(Arc::new(create.record))],
         };
-        let write = move |db: &Connection| embedded::commit(&Within(db), &transaction, false);
+        let write = move |db: &Connection| embedded::commit(&Within::new(db), &transaction, false);
         tasks.push((id, in_line(&store, write).await));
     }
     drop(go_on);
