@@ -1,14 +1,15 @@
 //! MariaDB servers that are set up otherwise: what is neutralised, what is refused by name, and what a refusal says.
 
 use cloakroom::{
-    Change, Error, Json, Reason,
-    rules::{Created, Fence, Loaded, Rules, Updated, Which},
+    Change, Ending, Error, Json, Reason,
+    rules::{Created, EndAnswer, Fence, Loaded, Rules, Updated, Which},
     store::{self, Query},
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
-use super::{Kind, NOW, begin, load::Load, private, private_address, set, start};
+use super::{Kind, NOW, begin, load::Load, private, private_address, set, start, with_parameter};
+use crate::common::disks::{Mounted, remount};
 
 async fn run(address: &str, statements: &[&str]) {
     let mut connection = MySqlConnection::connect(address).await.unwrap();
@@ -155,4 +156,41 @@ async fn the_smallest_packets_that_will_do_do() {
     run(&address, &["SET GLOBAL max_allowed_packet = 131072"]).await;
     let refused = store::open(&address).await.unwrap_err();
     assert!(matches!(&refused, Error::Store { message, .. } if message.contains("max_allowed_packet")), "{refused}");
+}
+
+/// Tables that cannot grow fail writes in time, reads go on, and ping tells as long as there is no room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_of_a_mariadb_is_told_by_ping_until_there_is_room() {
+    let Some((server, _)) = private(Kind::MariaDb, &[]).await else { return };
+    let address = private_address(Kind::MariaDb, &server);
+    // A database is a directory.
+    run(&address, &["DROP DATABASE cloakroom"]).await;
+    let database = server.data().join("cloakroom");
+    let Some(_disk) = Mounted::new(&database, "6m") else { return };
+    let store = Rules::new(store::open(&with_parameter(&address, "prefix", "on_small_disk")).await.unwrap());
+    let text = format!("\"{}\"", "x".repeat(12_000));
+    let mut ids = Vec::new();
+    let error = loop {
+        let (token, mut creation) = start(&store, &format!("user {}", ids.len()));
+        creation.record.data.insert("a", Json::from_text(&text).unwrap());
+        match store.create(&creation, NOW).await {
+            Ok(_) => ids.push(token.id()),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_retryable() && error.to_string().contains("is full"), "{error}");
+    let told = store.ping().await.unwrap_err();
+    assert!(told.is_retryable() && told.to_string().contains("is full"), "{told}");
+    for id in [ids[0], ids[ids.len() - 1]] {
+        assert!(matches!(store.load(id, NOW).await.unwrap(), Loaded::Live(_)));
+    }
+    // What ends a session needs little room.
+    let ended = store.end(&Which::Ids(vec![ids[0]]), &Ending::new(Reason::SignedOut), NOW).await.unwrap();
+    assert!(matches!(ended[..], [EndAnswer::EndedNow(_)]), "{ended:?}");
+
+    remount(&database, "size=64m");
+    store.ping().await.unwrap();
+    begin(&store, "anna").await;
+    drop(store);
+    drop(server);
 }

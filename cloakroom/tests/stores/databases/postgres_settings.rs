@@ -3,8 +3,6 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::Command,
 };
 
 use cloakroom::{
@@ -18,7 +16,10 @@ use super::{
     Kind, NOW, at, begin, create, is_here, load::Load, private, private::PrivateServer, private_address, set, start,
     with_parameter,
 };
-use crate::common::eventually;
+use crate::common::{
+    disks::{Mounted, remount},
+    eventually,
+};
 
 async fn run(address: &str, statements: &[&str]) {
     let mut connection = PgConnection::connect(address).await.unwrap();
@@ -106,32 +107,6 @@ async fn a_database_that_takes_no_writes_says_so() {
     store.ping().await.unwrap();
 }
 
-/// A small disk that only the tables are on.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf, size: &str) -> Option<Self> {
-        fs::create_dir(&at).unwrap();
-        let options = format!("size={size}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).output();
-        mount.is_ok_and(|output| output.status.success()).then(|| {
-            Kind::Postgres.hand_over(&at);
-            Self(at)
-        })
-    }
-
-    fn grow(&self, size: &str) {
-        let options = format!("remount,size={size}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 /// A full disk fails writes, and ping tells as long as it is full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_is_told_by_ping_until_there_is_room() {
@@ -140,14 +115,12 @@ async fn a_full_disk_is_told_by_ping_until_there_is_room() {
     }
     let place = tempfile::Builder::new().prefix("cloakroom-").tempdir_in("/tmp").unwrap();
     fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    let disk = SmallDisk::mount(place.path().join("disk"), "4m");
-    if !needs::is_met(disk.is_some(), "this user may not mount a small disk") {
-        return;
-    }
-    let disk = disk.unwrap();
+    let at = place.path().join("disk");
+    let Some(_disk) = Mounted::new(&at, "4m") else { return };
+    Kind::Postgres.hand_over(&at);
     let Some((server, _)) = private(Kind::Postgres, &[]).await else { return };
     let address = private_address(Kind::Postgres, &server);
-    let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", disk.0.display());
+    let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", at.display());
     run(&address, &[&tablespace, "ALTER DATABASE postgres SET default_tablespace = small"]).await;
     let store = Rules::new(store::open(&with_parameter(&address, "schema", "on_small_disk")).await.unwrap());
     let text = format!("\"{}\"", "x".repeat(3000));
@@ -165,7 +138,7 @@ async fn a_full_disk_is_told_by_ping_until_there_is_room() {
     assert!(told.is_retryable() && told.to_string().contains("No space left"), "{told}");
     assert!(matches!(store.load(ids[0], NOW).await.unwrap(), Loaded::Live(_)));
 
-    disk.grow("64m");
+    remount(&at, "size=64m");
     store.ping().await.unwrap();
     begin(&store, "anna").await;
     drop(server);

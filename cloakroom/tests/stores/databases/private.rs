@@ -136,7 +136,8 @@ impl PrivateServer {
         String::from_utf8(children.stdout).unwrap().lines().map(ToOwned::to_owned).collect()
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where its files are.
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
