@@ -151,7 +151,10 @@ fn sql(damage: Damage, literal: impl Fn(SessionId) -> String) -> String {
 }
 
 async fn damage_redis(server: &str, prefix: &str, damage: Damage) -> u64 {
-    let mut connection = ::redis::Client::open(server).unwrap().get_multiplexed_async_connection().await.unwrap();
+    // There are the keys of all other tests.
+    let patient = ::redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_mins(1)));
+    let client = ::redis::Client::open(server).unwrap();
+    let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
     let pattern = match damage {
         Damage::Head(id) => format!("{prefix}s:*:{id}"),
         Damage::User(_) => format!("{prefix}users:*"),
