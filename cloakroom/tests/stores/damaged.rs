@@ -164,8 +164,7 @@ async fn damage_redis(server: &str, prefix: &str, damage: Damage) -> u64 {
     let mut done = 0;
     for key in keys {
         let mut write = match damage {
-            Damage::Head(_) => ::redis::cmd("HSET"),
-            Damage::User(_) => ::redis::cmd("HSET"),
+            Damage::Head(_) | Damage::User(_) => ::redis::cmd("HSET"),
             Damage::Entry(_) => ::redis::cmd("XADD"),
         };
         write.arg(&key);
@@ -194,7 +193,7 @@ fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 fn hex(id: SessionId) -> String {
-    id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    id.as_bytes().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 async fn ids_of(store: &Rules, query: &Query) -> Vec<SessionId> {
@@ -214,7 +213,7 @@ async fn ids_of(store: &Rules, query: &Query) -> Vec<SessionId> {
 async fn wrong(store: &Rules) -> String {
     let findings = store.examine(NOW, false).await.unwrap();
     let wrong = findings.into_iter().filter(Finding::is_wrong);
-    wrong.map(|finding| format!("{}: {}\n", finding.subject, finding.text)).collect()
+    wrong.map(|finding| format!("{}: {}", finding.subject, finding.text)).collect::<Vec<_>>().join("\n")
 }
 
 async fn a_damaged_session_harms_no_other(place: &Place) {
