@@ -19,7 +19,7 @@ use crate::{
 
 /// The same for each store.
 macro_rules! on_each {
-    ($($name:ident)+) => {
+    ($($name:ident;)+) => {
         on_each!(@store sqlite None $($name)+);
         on_each!(@store file None $($name)+);
         on_each!(@store postgres Some("CLOAKROOM_TEST_POSTGRES_URL") $($name)+);
@@ -45,11 +45,11 @@ macro_rules! on_each {
 }
 
 on_each! {
-    a_damaged_session_harms_no_other
-    a_damaged_session_counts_where_it_is_counted_and_ends_with_the_others
-    a_damaged_session_that_expired_stops_no_reaper
-    a_damaged_user_harms_no_other
-    a_damaged_entry_hides_none_behind_it
+    a_damaged_session_harms_no_other;
+    a_damaged_session_counts_where_it_is_counted_and_ends_with_the_others;
+    a_damaged_session_that_expired_stops_no_reaper;
+    a_damaged_user_harms_no_other;
+    a_damaged_entry_hides_none_behind_it;
 }
 
 /// Where sessions lie, and how to get at them by hand.
