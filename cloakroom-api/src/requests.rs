@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use cloakroom::{ClientIp, SessionId, WhenFull};
+use cloakroom::{SessionId, WhenFull, client::ClientIp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

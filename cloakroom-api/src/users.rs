@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use cloakroom::{Network, SessionId, Timestamp, WhenFull};
+use cloakroom::{SessionId, Timestamp, WhenFull, network::Network};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use cloakroom::{Assurance, SessionInfo, Timestamp, parse_period};
+use cloakroom::{Assurance, SessionInfo, Timestamp, period::parse_period};
 use serde::Deserialize;
 
 /// What a part of a site asks of its visitors. By default: that they are signed in.

@@ -57,3 +57,17 @@ pub enum Refusal {
     #[error("the policy does not let this auditor into the user's account")]
     AuditForbidden,
 }
+
+impl Refusal {
+    /// The stable name of why: in answers, and for an application that tells visitors in their own language.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::LimitReached { .. } => "session_limit",
+            Self::UserDisabled => "user_disabled",
+            Self::EndedMeanwhile => "ended_meanwhile",
+            Self::NetworkNotAllowed => "network_not_allowed",
+            Self::NotInDirectory => "not_in_directory",
+            Self::AuditForbidden => "audit_forbidden",
+        }
+    }
+}

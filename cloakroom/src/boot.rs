@@ -32,7 +32,7 @@ type User = Option<Arc<str>>;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cloakroom::Result<()> {
-/// use cloakroom::{Boot, Session, Sessions, store};
+/// use cloakroom::{Session, Sessions, store, boot::Boot};
 ///
 /// let boot = Boot::new()
 ///     .cached("apps", |_user| async { Ok::<_, std::io::Error>(["shop", "helpdesk"]) })

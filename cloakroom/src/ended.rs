@@ -17,7 +17,7 @@ pub struct Ended {
     pub at: Timestamp,
     /// Why it ended.
     pub reason: Reason,
-    /// Who ended it, as [`AuditEntry::by`](crate::AuditEntry::by) says it; `None` where the library itself decided.
+    /// Who ended it, as [`AuditEntry::by`](crate::audit::AuditEntry::by) says it; `None` where the library itself decided.
     pub by: Option<Arc<str>>,
     /// What they noted about it.
     pub note: Option<Arc<str>>,

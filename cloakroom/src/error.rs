@@ -8,6 +8,11 @@ use std::{
 
 use crate::{admission::Refusal, assurance::Assurance, ended::Ended, period::rounded};
 
+pub use crate::{
+    audit::ParseEventError, client::ParseClientIpError, clock::ParseTimestampError, ended::ParseReasonError,
+    network::ParseNetworkError, token::ParseSessionIdError,
+};
+
 /// A `Result` of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -209,6 +214,30 @@ impl ImpersonationRefusal {
 }
 
 impl Error {
+    /// The stable name of what went wrong: in the answers of the layers and of the server's API, and for an application that
+    /// tells visitors in their own language.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Ended(_) => "session_ended",
+            Self::UnknownSession => "session_unknown",
+            Self::Refused(refusal) => refusal.code(),
+            Self::ImpersonationRefused(_) => "impersonation_refused",
+            Self::ReauthenticationRequired { .. } => "reauthentication_required",
+            Self::InvalidKey { .. } => "invalid_key",
+            Self::TooLarge { .. } => "data_too_large",
+            Self::InvalidArgument { .. } => "invalid_field",
+            Self::InvalidCursor { .. } => "invalid_parameter",
+            Self::Locked { .. } => "locked",
+            Self::LockLost => "lock_lost",
+            Self::Contended { .. } => "contended",
+            Self::Unavailable { .. } => "store_unavailable",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
+            Self::ReadOnly => "read_only",
+            Self::Store { .. } => "store_failed",
+            Self::InvalidValue { .. } | Self::HeadSent | Self::StoreUrl(_) | Self::Randomness { .. } => "internal",
+        }
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_retryable(&self) -> bool {
         matches!(

@@ -92,63 +92,52 @@
 //! [guide](https://github.com/cloakroom-rs/cloakroom/blob/main/docs/guide.md) is a tour of all of it, and its page on
 //! [security](https://github.com/cloakroom-rs/cloakroom/blob/main/docs/security.md) says what an application must do itself.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod admission;
 mod assurance;
-mod audit;
-mod boot;
+pub mod audit;
+pub mod boot;
 mod change;
-mod client;
-mod clock;
+pub mod client;
+pub mod clock;
 pub mod cookie;
 mod csrf;
 mod data;
 mod ended;
-mod error;
+pub mod error;
 mod future;
 mod lease;
-mod network;
-mod period;
-mod record;
+pub mod network;
+pub mod period;
+pub mod record;
 pub mod rules;
 mod seal;
 mod secrets;
-mod session;
-mod sessions;
+pub mod session;
+pub mod sessions;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
 pub mod transfer;
-mod users;
+pub mod users;
 pub mod web;
 
 pub use admission::{Limit, Refusal, WhenFull};
 pub use assurance::Assurance;
-pub use audit::{AuditEntry, Event, ParseEventError};
-pub use boot::Boot;
-pub use change::{Applied, Change, Fields};
-pub use client::{ClientIp, Device, DeviceKind, ParseClientIpError, TrustedProxies};
-pub use clock::{Clock, ParseTimestampError, SystemClock, Timestamp};
-pub use csrf::CsrfToken;
+pub use change::Change;
+pub use clock::{Clock, Timestamp};
 pub use data::{Data, Json, JsonRef};
-pub use ended::{Ended, Ending, ParseReasonError, Reason};
-pub use error::{Error, ImpersonationRefusal, Result};
-pub use lease::Lease;
-pub use network::{Network, ParseNetworkError};
-pub use period::{format_period, parse_period};
-pub use record::{Acting, Authentication, Client, Extra, RecentChanges, Record, SessionInfo};
-pub use rules::{EndAnswer, Gone, Updated};
-pub use secrets::{Predecessor, Presented, Secrets};
-pub use session::{Entry, Key, Session, SessionLock, ValueKey};
-pub use sessions::{
-    AuditSink, Builder, Clear, ClockOffset, Deadlines, DirectoryEntry, Found, Impersonate, Lifetimes, Lock, Person,
-    Returned, Rotate, RotatedToken, Sessions, Settings, SignIn, Started, StoredUsers, TakeLock, TracingSink, Visitor,
-};
-pub use token::{Digest, ParseSessionIdError, Partition, PartitionKey, SessionId, Token};
-pub use users::{User, UserPatch, Users};
+pub use ended::{Ended, Ending, Reason};
+pub use error::{Error, Result};
+pub use record::{Client, Record, SessionInfo};
+pub use session::{Key, Session};
+pub use sessions::{Builder, Found, Impersonate, Lifetimes, Rotate, Sessions, SignIn, Started, Visitor};
+pub use token::{SessionId, Token};
+pub use users::{User, Users};
 pub use web::Next;
 #[cfg(any(feature = "actix", feature = "axum"))]
 pub use web::{Fresh, SignedIn};

@@ -15,7 +15,7 @@ use crate::client::ClientIp;
 /// An IPv4 address that came over an IPv6 socket (`::ffff:10.1.2.3`) is the IPv4 address it stands for.
 ///
 /// ```
-/// # use cloakroom::Network;
+/// # use cloakroom::network::Network;
 /// let office: Network = "10.0.0.0/8".parse()?;
 /// assert!(office.contains("10.1.2.3".parse().unwrap()));
 /// assert!(office.contains("::ffff:10.1.2.3".parse().unwrap()));
@@ -23,7 +23,7 @@ use crate::client::ClientIp;
 ///
 /// let error = "10.1.2.3/8".parse::<Network>().unwrap_err().to_string();
 /// assert!(error.contains("10.0.0.0/8"), "{error}");
-/// # Ok::<(), cloakroom::ParseNetworkError>(())
+/// # Ok::<(), cloakroom::error::ParseNetworkError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {

@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 ///
 /// ```
 /// # use std::time::Duration;
-/// assert_eq!(cloakroom::parse_period("240:00:00")?, Duration::from_secs(864_000));
-/// assert_eq!(cloakroom::parse_period("0:30")?, Duration::from_secs(1_800));
-/// assert_eq!(cloakroom::parse_period("1h30m")?, Duration::from_secs(5_400));
-/// assert!(cloakroom::parse_period("0:60").is_err());
-/// assert!(cloakroom::parse_period("90").is_err(), "90 what?");
+/// assert_eq!(cloakroom::period::parse_period("240:00:00")?, Duration::from_secs(864_000));
+/// assert_eq!(cloakroom::period::parse_period("0:30")?, Duration::from_secs(1_800));
+/// assert_eq!(cloakroom::period::parse_period("1h30m")?, Duration::from_secs(5_400));
+/// assert!(cloakroom::period::parse_period("0:60").is_err());
+/// assert!(cloakroom::period::parse_period("90").is_err(), "90 what?");
 /// # Ok::<(), cloakroom::Error>(())
 /// ```
 pub fn parse_period(text: &str) -> Result<Duration> {

@@ -244,7 +244,7 @@ impl SessionInfo {
 /// Where a session was started from, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Client {
-    /// The client's address; kept in the spelling of [`ClientIp`](crate::ClientIp).
+    /// The client's address; kept in the spelling of [`ClientIp`](crate::client::ClientIp).
     pub ip: Option<IpAddr>,
     /// The `User-Agent` header, at most 512 bytes of it.
     pub user_agent: Option<Arc<str>>,

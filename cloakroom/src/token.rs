@@ -4,7 +4,7 @@
 //! logs, URLs and consoles; the secret is shown once, to the client, and only its SHA-256 [`Digest`] is kept.
 //!
 //! ```
-//! use cloakroom::{Partition, SessionId, Token};
+//! use cloakroom::{SessionId, Token, store::Partition};
 //!
 //! let token = Token::generate(SessionId::generate(Partition::random()?)?)?;
 //! let text = token.reveal();

@@ -75,6 +75,11 @@ fn checks(features: &[String]) -> Vec<Command> {
     let mut documentation = cargo(&["doc", "--workspace", "--lib", "--no-deps", "--all-features"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     checks.push(documentation);
+    // With the features that come by themselves: links to what they lack must not be there.
+    let mut defaults = cargo(&["doc", "--package", "cloakroom", "--no-deps"]);
+    defaults.env("RUSTDOCFLAGS", "-D warnings");
+    checks.push(defaults);
+    checks.push(cargo(&["run", "--quiet", "--package", "xtask", "--", "public-api"]));
     checks
 }
 

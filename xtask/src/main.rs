@@ -11,6 +11,7 @@ mod command;
 mod direction;
 #[cfg(test)]
 mod documents;
+mod public_api;
 mod services;
 mod test;
 mod totals;
@@ -23,6 +24,8 @@ cargo xtask services up [--yes] [NAME ...]        start services, print their va
 cargo xtask services down                         stop what a killed run left behind
 cargo xtask services list                         name the services
 cargo xtask bench [http] [ARGS]                   run the benchmarks: in one process, or over HTTP on every store
+cargo xtask public-api [--bless]                  compare the library's public items with the list that is checked in, or
+                                                  write the list anew
 cargo xtask ci [--yes|--no-install]               formatting, lints, documentation, licences, then every test
 
 What is missing is installed on Debian and Ubuntu if you agree when you are asked. --yes and CI=true agree, --no-install
@@ -59,6 +62,8 @@ fn run(arguments: &[String]) -> Result<()> {
             Ok(())
         }
         ["bench", arguments @ ..] => bench::run(arguments),
+        ["public-api"] => public_api::run(false),
+        ["public-api", "--bless"] => public_api::run(true),
         ["ci", rest @ ..] => ci::run(&test::Options::parse(rest)?),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

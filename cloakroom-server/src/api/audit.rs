@@ -10,7 +10,7 @@ pub(super) async fn list(Call { app, params, .. }: Call<ListAudit>) -> Result<Re
     let limit = page_size(params.limit)?;
     let after = params.after.map(Cursor::new);
     let query = AuditQuery { user: params.user, session: params.session };
-    let page = app.sessions.audit(&query, after.as_ref(), limit).await;
+    let page = app.sessions.audit_log().page(&query, after.as_ref(), limit).await;
     let page = page.map_err(|error| Problem::of_cursor("after", error))?;
     let next = page.next.as_ref().map(|next| next.as_str().into());
     Ok(ok(&Audited { entries: page.items, next }))

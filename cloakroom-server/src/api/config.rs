@@ -1,7 +1,7 @@
 //! How the server is set up, for those who write bindings to it.
 
 use axum::response::Response;
-use cloakroom::{Assurance, Json, Lifetimes, Settings, web::CookieAttributes};
+use cloakroom::{Assurance, Json, Lifetimes, sessions::Settings, web::CookieAttributes};
 use cloakroom_api::{Config, ConfigCookie, ConfigLifetimes, ConfigLimits, ConfigLock, Feature};
 
 use super::{

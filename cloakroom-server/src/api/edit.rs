@@ -3,8 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use cloakroom::{
-    Change, Data, Deadlines, Error, Found, Json, JsonRef, Record, SessionId, Sessions,
+    Change, Data, Error, Found, Json, JsonRef, Record, SessionId, Sessions,
     rules::{Gone, Updated},
+    sessions::Deadlines,
 };
 use cloakroom_api::{AtMost, Entries};
 

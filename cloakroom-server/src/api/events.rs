@@ -92,7 +92,7 @@ impl Follower {
 
     /// Reads on; says whether there was anything, or may be more.
     async fn read(&mut self) -> Result<bool> {
-        let page = self.sessions.audit(&self.query, self.after.as_ref(), BATCH).await?;
+        let page = self.sessions.audit_log().page(&self.query, self.after.as_ref(), BATCH).await?;
         let last = page.items.last().map(|last| last.cursor.clone());
         let read_on = last.is_some() || page.next.is_some();
         self.after = page.next.or(last).or(self.after.take());

@@ -1,7 +1,7 @@
 //! Whether the server lives, and whether it can work.
 
 use axum::response::Response;
-use cloakroom::{ClockOffset, Error};
+use cloakroom::{Error, sessions::ClockOffset};
 use cloakroom_api::Health;
 use http::StatusCode;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::Response;
-use cloakroom::{Found, SessionId, TakeLock, rules::Locked};
+use cloakroom::{Found, SessionId, rules::Locked, sessions::TakeLock};
 use cloakroom_api::{self as wire, Lock, Nothing, Renew, Renewed, Unlock, Unlocked};
 
 use super::{

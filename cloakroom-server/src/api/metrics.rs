@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::response::{IntoResponse, Response};
-use cloakroom::{ClockOffset, store::NearFigures};
+use cloakroom::{sessions::ClockOffset, store::NearFigures};
 use http::{StatusCode, header};
 
 use super::{App, call::Call, forward_auth, routes::ROUTES};

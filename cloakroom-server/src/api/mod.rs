@@ -8,7 +8,7 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
-use cloakroom::{Sessions, TrustedProxies};
+use cloakroom::{Sessions, client::TrustedProxies};
 use tokio::sync::watch;
 
 use crate::{Bounds, KeyRing, console, keys::Attempts, server::Crowd};

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use cloakroom::{EndAnswer, Ended, Ending, SessionId, Sessions, Timestamp, store::Query};
+use cloakroom::{Ended, Ending, SessionId, Sessions, Timestamp, rules::EndAnswer, store::Query};
 use cloakroom_api::{Job, JobState, Jobs};
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;

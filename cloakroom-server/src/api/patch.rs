@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::Response;
-use cloakroom::Deadlines;
+use cloakroom::sessions::Deadlines;
 use cloakroom_api::{End, Nothing, PatchSession};
 
 use super::{

@@ -150,7 +150,8 @@ impl From<Error> for Problem {
                 Self::field(Code::InvalidField, field, format!("{field}: {problem}"))
             }
             Error::LockLost => Self::new(Code::LockLost, detail),
-            Error::Contended { .. } | Error::Locked { .. } => Self::new(Code::Contended, detail),
+            Error::Contended { .. } => Self::new(Code::Contended, detail),
+            Error::Locked { .. } => Self::new(Code::Locked, detail),
             Error::ReadOnly => Self::new(Code::ReadOnly, detail),
             Error::Unavailable { .. } | Error::Store { .. } if is_out_of_files(&error) => {
                 let detail = "The server has as many files and connections open as it may: raise its limit of open files \
@@ -197,7 +198,51 @@ fn is_out_of_files(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use cloakroom::{Reason, SessionId, Timestamp, error::ImpersonationRefusal};
+
     use super::*;
+
+    #[test]
+    fn the_api_and_the_library_have_one_code_for_an_error() {
+        let id = SessionId::from_bytes([0; SessionId::LEN]);
+        let at = Timestamp::from_millis(0);
+        let ended = Ended { id, user: None, at, reason: Reason::SignedOut, by: None, note: None };
+        let refusals = [
+            Refusal::LimitReached { max: 1 },
+            Refusal::UserDisabled,
+            Refusal::EndedMeanwhile,
+            Refusal::NetworkNotAllowed,
+            Refusal::NotInDirectory,
+            Refusal::AuditForbidden,
+        ];
+        let (time, text) = (Duration::from_secs(1), String::new);
+        let source = || serde_json::from_str::<u8>("x").unwrap_err();
+        let errors = [
+            ended.into(),
+            Error::UnknownSession,
+            Error::ImpersonationRefused(ImpersonationRefusal::Policy),
+            Error::InvalidKey { key: text(), problem: text() },
+            Error::InvalidValue { key: text(), action: "decoded", source: source() },
+            Error::TooLarge { key: None, size: 2, limit: 1 },
+            Error::InvalidArgument { what: "user", problem: text() },
+            Error::InvalidCursor { problem: text() },
+            Error::HeadSent,
+            Error::Locked { waited: time },
+            Error::LockLost,
+            Error::Contended { attempts: 1 },
+            Error::Unavailable { message: text(), source: None },
+            Error::OutcomeUnknown { after: time },
+            Error::ReadOnly,
+            Error::Store { message: text(), source: None },
+            Error::StoreUrl(text()),
+        ];
+        for error in errors.into_iter().chain(refusals.map(Error::Refused)) {
+            let code = error.code();
+            assert_eq!(Problem::from(error).code.name(), code);
+        }
+    }
 
     #[test]
     fn the_documentation_lists_every_code_with_its_status() {

@@ -4,7 +4,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{Extension, response::Response};
 use cloakroom::{
-    ClientIp, EndAnswer, Ending, Reason, SessionId, Sessions, Timestamp,
+    Ending, Reason, SessionId, Sessions, Timestamp,
+    client::ClientIp,
+    rules::EndAnswer,
     store::{Cursor, Query},
 };
 use cloakroom_api::{Nothing, Revoke, Revoked};

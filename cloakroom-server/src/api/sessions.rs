@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use axum::{Extension, response::Response};
 use cloakroom::{
-    ClientIp, Ending, Error, Found, ParseReasonError, Reason, Record, Rotate, RotatedToken, Token, Visitor,
+    Ending, Error, Found, Reason, Record, Rotate, Token, Visitor,
+    client::ClientIp,
+    error::ParseReasonError,
     rules::EndAnswer,
+    sessions::RotatedToken,
     store::{Cursor, Query},
 };
 use cloakroom_api::{self as wire, ClientFacts, Counted, EndSession, ListSessions, Nothing};

@@ -3,7 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::response::Response;
-use cloakroom::{Client, ClientIp, Data, Ended, Found, Json, JsonRef, Limit, Reason, Record, SignIn, Started, Visitor};
+use cloakroom::{
+    Client, Data, Ended, Found, Json, JsonRef, Limit, Reason, Record, SignIn, Started, Visitor, client::ClientIp,
+};
 use cloakroom_api::{self as wire, ClientFacts, End, Level, Nothing, TokenText};
 use http::{HeaderMap, StatusCode};
 

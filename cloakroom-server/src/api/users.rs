@@ -7,7 +7,13 @@ use axum::{
     extract::{FromRequestParts, Path},
     response::Response,
 };
-use cloakroom::{Clear, DirectoryEntry, Ending, Reason, User, UserPatch, rules::EndAnswer, store::Cursor};
+use cloakroom::{
+    Ending, Reason, User,
+    rules::EndAnswer,
+    sessions::{Clear, DirectoryEntry},
+    store::Cursor,
+    users::UserPatch,
+};
 use cloakroom_api::{
     self as wire, ClearSessions, Deleted, ListUsers, ListedUsers, Nothing, PatchUser, PatchedUser, ShownUser,
 };
@@ -51,7 +57,7 @@ fn user_of(entry: &DirectoryEntry) -> wire::User<'_> {
 }
 
 pub(super) async fn show(PathUser(user): PathUser, Call { app, .. }: Call) -> Result<Response, Problem> {
-    let Some(entry) = app.sessions.user(&user).await? else {
+    let Some(entry) = app.sessions.users().get(&user).await? else {
         return Err(Problem::new(Code::UserUnknown, "The directory has no entry of this user. PATCH makes one."));
     };
     Ok(ok(&ShownUser { user: user_of(&entry) }))
@@ -60,7 +66,7 @@ pub(super) async fn show(PathUser(user): PathUser, Call { app, .. }: Call) -> Re
 pub(super) async fn list(Call { app, params, .. }: Call<ListUsers>) -> Result<Response, Problem> {
     let limit = page_size(params.limit)?;
     let after = params.cursor.map(Cursor::new);
-    let page = app.sessions.users(after.as_ref(), limit).await?;
+    let page = app.sessions.users().list(after.as_ref(), limit).await?;
     let users = page.items.iter().map(user_of).collect();
     Ok(ok(&ListedUsers { users, next: page.next.as_ref().map(|next| next.as_str().into()) }))
 }
@@ -86,7 +92,7 @@ pub(super) async fn patch(
         operation.settle(&app.sessions, &Ending::new(Reason::UserDisabled)).await?;
         operation.may_end_all_of(&app.sessions, &user, &HashSet::new()).await?;
     }
-    let (entry, ended) = app.sessions.patch_user(user, &asked(request), None).await?;
+    let (entry, ended) = app.sessions.users().patch(user, &asked(request), None).await?;
     operation.has_ended(ended.iter().map(|ended| ended.id));
     Ok(ok(&PatchedUser { user: user_of(&entry), ended: operation.ended() }))
 }
@@ -98,7 +104,7 @@ pub(super) async fn delete(
 ) -> Result<Response, Problem> {
     operation.settle(&app.sessions, &Ending::new(Reason::UserDisabled)).await?;
     operation.may_end_all_of(&app.sessions, &user, &HashSet::new()).await?;
-    let (deleted, ended) = app.sessions.delete_user(user, None).await?;
+    let (deleted, ended) = app.sessions.users().delete(user, None).await?;
     operation.has_ended(ended.iter().map(|ended| ended.id));
     Ok(ok(&Deleted { deleted, ended: operation.ended() }))
 }

@@ -140,7 +140,7 @@ fn seconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    use cloakroom::{Acting, Sessions, SignIn};
+    use cloakroom::{Sessions, SignIn, record::Acting};
     use serde_json::{Value, json};
 
     use super::*;

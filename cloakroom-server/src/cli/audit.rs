@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use clap::Args;
-use cloakroom::{Clock, Event, SystemClock, Timestamp, parse_period};
+use cloakroom::{Clock, Timestamp, audit::Event, clock::SystemClock, period::parse_period};
 use http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;

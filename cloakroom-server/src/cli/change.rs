@@ -36,7 +36,7 @@ pub(super) struct Change {
     #[arg(long, group = "what")]
     touch: bool,
     /// How long it may go unused from now on, such as 90m, 1h30m or 1:30
-    #[arg(long, value_name = "TIME", value_parser = cloakroom::parse_period, group = "what")]
+    #[arg(long, value_name = "TIME", value_parser = cloakroom::period::parse_period, group = "what")]
     idle: Option<Duration>,
     /// When it ends whatever happens, such as 2030-01-31T12:00:00Z, or "never"
     #[arg(long, value_name = "TIME", value_parser = end, group = "what")]

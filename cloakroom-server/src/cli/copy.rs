@@ -8,8 +8,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use cloakroom::{
-    PartitionKey,
-    store::Store,
+    store::{PartitionKey, Store},
     transfer::{self, Copied, Tally},
 };
 use serde::Serialize;

@@ -4,7 +4,8 @@ use std::error::Error as _;
 
 use clap::Args;
 use cloakroom::{
-    ClockOffset, Error, Sessions,
+    Error, Sessions,
+    sessions::ClockOffset,
     store::{Finding, Schema, Severity},
 };
 use serde_json::json;

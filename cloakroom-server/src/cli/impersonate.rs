@@ -22,7 +22,7 @@ pub(super) struct Impersonate {
     #[arg(long)]
     reason: String,
     /// For how long, such as 15m or 1h30m [default: 1h]
-    #[arg(long = "for", value_name = "TIME", value_parser = cloakroom::parse_period)]
+    #[arg(long = "for", value_name = "TIME", value_parser = cloakroom::period::parse_period)]
     lasting: Option<Duration>,
     /// To look into the account as an auditor
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `cloakroom list`.
 
 use clap::Args;
-use cloakroom::{Clock, SystemClock, Timestamp};
+use cloakroom::{Clock, Timestamp, clock::SystemClock};
 use http::Method;
 use serde::Deserialize;
 

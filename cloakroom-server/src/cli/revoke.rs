@@ -37,7 +37,7 @@ pub(super) struct Revoke {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     /// All that were not used for so long, such as 90m or 7d
-    #[arg(long, value_name = "TIME", value_parser = cloakroom::parse_period)]
+    #[arg(long, value_name = "TIME", value_parser = cloakroom::period::parse_period)]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_seconds")]
     idle_longer_than: Option<Duration>,
     /// Every session there is

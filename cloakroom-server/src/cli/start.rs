@@ -23,7 +23,7 @@ pub(super) struct Start {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_type: Option<String>,
     /// How long it may go unused, such as 90m, 1h30m or 1:30
-    #[arg(long, value_name = "TIME", value_parser = cloakroom::parse_period)]
+    #[arg(long, value_name = "TIME", value_parser = cloakroom::period::parse_period)]
     #[serde(rename = "idle_seconds", skip_serializing_if = "Option::is_none", serialize_with = "as_seconds")]
     idle: Option<Duration>,
     /// When it ends whatever happens, such as 2030-01-31T12:00:00Z

@@ -1,7 +1,7 @@
 //! `cloakroom users`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use cloakroom::{Clock, Network, SystemClock};
+use cloakroom::{Clock, clock::SystemClock, network::Network};
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};

@@ -9,7 +9,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use cloakroom::{
-    Assurance, Builder, Lifetimes, Limit, Sessions, TrustedProxies, WhenFull,
+    Assurance, Builder, Lifetimes, Limit, Sessions, WhenFull,
+    client::TrustedProxies,
     store::{MemoryStore, NearCache},
     web::CookieConfig,
 };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cloakroom::{Error, TrustedProxies, parse_period};
+use cloakroom::{Error, client::TrustedProxies, period::parse_period};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tracing_subscriber::{EnvFilter, filter};
 

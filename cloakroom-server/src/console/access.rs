@@ -12,7 +12,7 @@ use axum::{
     extract::{FromRequestParts, State},
     response::{IntoResponse, Redirect, Response},
 };
-use cloakroom::{CsrfToken, Next, Session, SessionId, Timestamp};
+use cloakroom::{Next, Session, SessionId, Timestamp, web::CsrfToken};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
@@ -253,7 +253,7 @@ fn sign_in_form(action: &str, message: Option<&str>) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use cloakroom::Partition;
+    use cloakroom::store::Partition;
 
     use super::*;
     use crate::{ApiKey, ApiKeys, keys};

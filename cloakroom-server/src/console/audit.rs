@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::{extract::State, response::Response};
 use cloakroom::{
-    Event, Timestamp,
+    Timestamp,
+    audit::Event,
     store::{Cursor, Logged},
 };
 use maud::{Markup, html};
@@ -182,7 +183,7 @@ fn table(entries: &[Logged]) -> Markup {
     }
 }
 
-fn row(entry: &cloakroom::AuditEntry) -> Markup {
+fn row(entry: &cloakroom::audit::AuditEntry) -> Markup {
     let ip = entry.ip.map(|ip| ip.to_string());
     html! {
         tr.acting[entry.impersonated_by.is_some() || entry.audit_user.is_some()] {

@@ -8,7 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cloakroom::{
-    AuditEntry, Sessions,
+    Sessions,
+    audit::AuditEntry,
     store::{Cursor, Logged},
 };
 use futures_util::{StreamExt, stream};
@@ -114,7 +115,7 @@ impl Export {
     }
 
     async fn read(&mut self) -> cloakroom::Result<String> {
-        let page = self.sessions.audit(&self.which.query(), self.after.as_ref(), Self::PORTION).await?;
+        let page = self.sessions.audit_log().page(&self.which.query(), self.after.as_ref(), Self::PORTION).await?;
         self.is_done = page.next.is_none();
         self.after = page.next;
         let matching = page.items.iter().filter(|logged| self.which.matches(&logged.entry));

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cloakroom::{ClientIp, Timestamp, parse_period, store::Query};
+use cloakroom::{Timestamp, client::ClientIp, period::parse_period, store::Query};
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use cloakroom::{
-    AuditEntry, Event, Reason, Result, SessionId, Sessions, Timestamp,
+    Reason, Result, SessionId, Sessions, Timestamp,
+    audit::{AuditEntry, Event},
     store::{AuditQuery, Cursor, Logged, Page},
 };
 
@@ -150,7 +151,7 @@ impl Ledger {
     async fn read_to_the_end(&self, sessions: &Sessions) -> Result<()> {
         loop {
             let after = self.read().after.clone();
-            let page = sessions.audit(&AuditQuery::default(), after.as_ref(), PORTION).await?;
+            let page = sessions.audit_log().page(&AuditQuery::default(), after.as_ref(), PORTION).await?;
             if !self.read().take(after, page) {
                 return Ok(());
             }
@@ -237,7 +238,7 @@ async fn read_between(sessions: &Sessions, query: &AuditQuery, portions: &[Porti
     let mut found: Vec<Logged> = Vec::new();
     let mut after = portions.first().and_then(|first| first.after.clone());
     loop {
-        let page = sessions.audit(query, after.as_ref(), PORTION).await?;
+        let page = sessions.audit_log().page(query, after.as_ref(), PORTION).await?;
         let is_beyond = page.items.last().is_some_and(|last| Some(last.entry.at) > latest);
         found.extend(page.items);
         after = page.next;
@@ -382,7 +383,7 @@ mod tests {
     async fn every(sessions: &Sessions) -> Vec<Logged> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let page = sessions.audit(&AuditQuery::default(), after.as_ref(), 500).await.unwrap();
+            let page = sessions.audit_log().page(&AuditQuery::default(), after.as_ref(), 500).await.unwrap();
             all.extend(page.items);
             after = page.next;
             if after.is_none() {

@@ -6,7 +6,8 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use cloakroom::{
-    Ended, Found, Reason, Record, SessionId, SessionInfo, Timestamp, format_period,
+    Ended, Found, Reason, Record, SessionId, SessionInfo, Timestamp,
+    period::format_period,
     store::{AuditQuery, Logged},
 };
 use http::{Method, StatusCode};
@@ -39,7 +40,7 @@ pub(super) async fn show(
     let now = sessions.now();
     let found = sessions.get(id).await?;
     let query = AuditQuery { user: None, session: Some(id) };
-    let entries = sessions.audit(&query, None, TRAIL).await?;
+    let entries = sessions.audit_log().page(&query, None, TRAIL).await?;
     if matches!(found, Found::Unknown) && entries.items.is_empty() {
         return Err(unknown());
     }

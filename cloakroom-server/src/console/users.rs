@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use cloakroom::{DirectoryEntry, Reason, Timestamp, User, WhenFull, store::Cursor};
+use cloakroom::{Reason, Timestamp, User, WhenFull, sessions::DirectoryEntry, store::Cursor};
 use http::Method;
 use maud::{Markup, html};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub(super) async fn list(
         return Ok(Redirect::to(&path_of(user)).into_response());
     }
     let after = fields.text("cursor").map(Cursor::new);
-    let found = console.app.sessions.users(after.as_ref(), PAGE).await?;
+    let found = console.app.sessions.users().list(after.as_ref(), PAGE).await?;
     let now = console.app.sessions.now();
     let body = html! {
         h1 { "Users" }
@@ -119,7 +119,7 @@ pub(super) async fn show(
 ) -> Result<Response, Fault> {
     operator.require(Scope::Admin)?;
     let sessions = &console.app.sessions;
-    let entry = sessions.user(&user).await?;
+    let entry = sessions.users().get(&user).await?;
     let now = sessions.now();
     let filter = Filter::of_user(user.as_str().into());
     let found = find(sessions, &filter.query(now), None).await?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use cloakroom::Digest;
+use cloakroom::store::Digest;
 use http::{HeaderMap, header};
 use ring::hmac;
 use serde::Deserialize;

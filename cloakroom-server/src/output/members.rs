@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cloakroom::{Timestamp, format_period};
+use cloakroom::{Timestamp, period::format_period};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use cloakroom::{Clock, SystemClock, Timestamp};
+use cloakroom::{Clock, Timestamp, clock::SystemClock};
 
 use crate::escape;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::Router;
-use cloakroom::{Sessions, TrustedProxies};
+use cloakroom::{Sessions, client::TrustedProxies};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},

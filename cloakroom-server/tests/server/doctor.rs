@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::common::{agent, binary::Directory, send};
-use cloakroom::{Clock, Sessions, SystemClock, Timestamp, store};
+use cloakroom::{Clock, Sessions, Timestamp, clock::SystemClock, store};
 use cloakroom_server::{ApiKeys, Server};
 use http::Method;
 use needs::Port;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::common::{Answer, agent};
-use cloakroom::{Clock, Sessions, SignIn, SystemClock, store};
+use cloakroom::{Clock, Sessions, SignIn, clock::SystemClock, store};
 use cloakroom_server::{ApiKey, ApiKeys, Bounds, Scope, Server, keys};
 use http::Method;
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::{io::Read, process::Stdio};
 
 use crate::common::binary::{Directory, Done};
-use cloakroom::{Clock, SystemClock};
+use cloakroom::{Clock, clock::SystemClock};
 use serde_json::Value;
 
 /// An address of a place of our own, if there is such a server.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::common::{Answer, TestServer, agent, binary::Directory, send, try_send};
-use cloakroom::TrustedProxies;
+use cloakroom::client::TrustedProxies;
 use cloakroom_server::Bounds;
 use http::Method;
 use needs::Port;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{Answer, TestServer, agent, binary::Directory};
-use cloakroom::TrustedProxies;
+use cloakroom::client::TrustedProxies;
 use http::Method;
 use serde_json::{Value, json};
 

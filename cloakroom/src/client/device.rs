@@ -6,7 +6,7 @@
 /// for phones, and every Windows is Windows 10. It is something to show, never to decide about safety by.
 ///
 /// ```
-/// use cloakroom::{Device, DeviceKind};
+/// use cloakroom::{client::{Device, DeviceKind}};
 ///
 /// let device = Device::of("Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:144.0) Gecko/20100101 Firefox/144.0");
 /// assert_eq!(device.name.as_deref(), Some("Firefox on Windows"));

@@ -14,14 +14,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// the brackets around an IPv6 address and its zone are not part of it.
 ///
 /// ```
-/// use cloakroom::ClientIp;
+/// use cloakroom::client::ClientIp;
 ///
 /// let ip: ClientIp = "192.0.2.7".parse()?;
 /// for spelling in ["::ffff:192.0.2.7", "::ffff:c000:207", "192.0.2.7:4711", "[::ffff:192.0.2.7]:4711"] {
 ///     assert_eq!(spelling.parse::<ClientIp>()?, ip);
 /// }
 /// assert_eq!("[fe80::1%eth0]:4711".parse::<ClientIp>()?.to_string(), "fe80::1");
-/// # Ok::<(), cloakroom::ParseClientIpError>(())
+/// # Ok::<(), cloakroom::error::ParseClientIpError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientIp(IpAddr);

@@ -18,7 +18,7 @@ use crate::{
 /// the headers of a peer that is no trusted proxy.
 ///
 /// ```
-/// use cloakroom::TrustedProxies;
+/// use cloakroom::client::TrustedProxies;
 /// use http::HeaderMap;
 ///
 /// let proxies = TrustedProxies::parse("10.0.0.0/8, 2001:db8::7")?;

@@ -194,18 +194,18 @@ impl Rules {
         users::enable(self, user, now).await
     }
 
-    /// Takes the lock of a session for as long as `lease`, if nobody holds it, as [`Lease::take`](crate::Lease::take)
+    /// Takes the lock of a session for as long as `lease`, if nobody holds it, as [`Lease::take`](crate::store::Lease::take)
     /// does. Does not wait. The answer holds the record as it is now: what was read before may be old.
     pub async fn lock(&self, id: SessionId, lease: Duration, now: Timestamp) -> Result<Locked> {
         Box::pin(heads::lock(self, id, lease, now)).await
     }
 
-    /// Extends a lease, as [`Lease::renew`](crate::Lease::renew) does; `false` if it was lost, or its session is gone.
+    /// Extends a lease, as [`Lease::renew`](crate::store::Lease::renew) does; `false` if it was lost, or its session is gone.
     pub async fn renew(&self, id: SessionId, number: u64, lease: Duration, now: Timestamp) -> Result<bool> {
         Box::pin(heads::renew(self, id, number, lease, now)).await
     }
 
-    /// Gives a lock back, as [`Lease::release`](crate::Lease::release) does; `false` if it was lost, or its session is gone.
+    /// Gives a lock back, as [`Lease::release`](crate::store::Lease::release) does; `false` if it was lost, or its session is gone.
     pub async fn unlock(&self, id: SessionId, number: u64, now: Timestamp) -> Result<bool> {
         Box::pin(heads::unlock(self, id, number, now)).await
     }

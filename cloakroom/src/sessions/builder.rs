@@ -89,7 +89,7 @@ impl Builder {
         self
     }
 
-    /// How long sessions live that start on a telephone or tablet, as far as its [user agent](crate::Device) says so.
+    /// How long sessions live that start on a telephone or tablet, as far as its [user agent](crate::client::Device) says so.
     /// An assurance level among the other lifetimes bounds these too. Default: as everywhere.
     pub fn mobile_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.config.mobile_lifetimes = Some(lifetimes);
@@ -264,14 +264,14 @@ impl Builder {
         self
     }
 
-    /// The directory in the store itself, written by [`Sessions::patch_user`].
+    /// The directory in the store itself, written by [`Directory::patch`](crate::sessions::Directory::patch).
     pub fn stored_users(mut self) -> Self {
         self.users = Directory::Stored;
         self
     }
 
     /// For how long what the directory said of a user is believed, even that it does not know them; zero for not at all.
-    /// Default 5 seconds. A user disabled through [`Sessions::patch_user`] loses their sessions at once all the same.
+    /// Default 5 seconds. A user disabled through [`Directory::patch`](crate::sessions::Directory::patch) loses their sessions at once all the same.
     /// At most 10,000 users are remembered.
     pub fn users_cache(mut self, kept_for: Duration) -> Self {
         self.users_cache = kept_for;

@@ -6,6 +6,7 @@ use super::{Sessions, check_name, check_text};
 use crate::{
     ended::{Ended, Ending, Reason},
     error::{Error, Result},
+    rules::Fence,
     store::{Cursor, LastSignIn, Page, PutUser, StoredUser},
     users::{User, UserPatch},
 };
@@ -24,29 +25,42 @@ pub struct DirectoryEntry {
     pub last_sign_in: Option<LastSignIn>,
 }
 
+/// The directory of users that is kept in the store: see [`Sessions::users`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Directory<'a>(&'a Sessions);
+
 impl Sessions {
+    /// The directory of users that is kept in the store: whether they may have sessions, how many, and from where. It counts
+    /// where the service was built with [`stored_users`](super::Builder::stored_users).
+    pub fn users(&self) -> Directory<'_> {
+        Directory(self)
+    }
+}
+
+impl Directory<'_> {
     /// A user of the directory in the store.
-    pub async fn user(&self, user: &str) -> Result<Option<DirectoryEntry>> {
+    pub async fn get(&self, user: &str) -> Result<Option<DirectoryEntry>> {
         check_name("user", Some(user))?;
-        let stored = self.store_read(self.rules().user(user)).await?;
+        let stored = self.0.store_read(self.0.rules().user(user)).await?;
         stored.map(DirectoryEntry::of).transpose()
     }
 
     /// A page of the directory in the store, in an order of the store's own.
-    pub async fn users(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<DirectoryEntry>> {
-        let Page { items, next } = self.store_read(self.rules().users(after, limit)).await?;
+    pub async fn list(&self, after: Option<&Cursor>, limit: usize) -> Result<Page<DirectoryEntry>> {
+        let Page { items, next } = self.0.store_read(self.0.rules().users(after, limit)).await?;
         let items = items.into_iter().map(DirectoryEntry::of).collect::<Result<_>>()?;
         Ok(Page { items, next })
     }
 
-    /// Writes all that the directory in the store says of a user. See [`patch_user`](Self::patch_user).
-    pub async fn put_user(
+    /// Writes all that the directory in the store says of a user. See [`patch`](Self::patch).
+    pub async fn put(
         &self,
         user: impl Into<Arc<str>>,
         settings: User,
         by: Option<Arc<str>>,
     ) -> Result<(DirectoryEntry, Vec<Ended>)> {
-        self.patch_user(user, &settings.into(), by).await
+        self.patch(user, &settings.into(), by).await
     }
 
     /// Changes some of what the directory in the store says of a user, and makes the entry if there is none. Answers with
@@ -55,7 +69,7 @@ impl Sessions {
     /// With `enabled: Some(false)` all sessions of the user end, sign-ins under way are refused, and so are later
     /// ones. With `Some(true)` they are let in again. The steps are ordered so that a crash between them leaves the user
     /// out rather than in; doing the same again finishes it.
-    pub async fn patch_user(
+    pub async fn patch(
         &self,
         user: impl Into<Arc<str>>,
         patch: &UserPatch,
@@ -67,14 +81,14 @@ impl Sessions {
         check_settings(&User::default().patched(patch))?;
 
         let ended = match patch.enabled {
-            Some(false) => self.disable_user(Arc::clone(&user), by).await?,
+            Some(false) => self.disable(Arc::clone(&user), by).await?,
             Some(true) | None => Vec::new(),
         };
         let entry = self.change_entry(&user, patch).await?;
         if patch.enabled == Some(true) {
-            self.enable_user(&user).await?;
+            self.enable(&user).await?;
         }
-        self.forget_user(&user);
+        self.forget(&user);
         tracing::info!(user = &*user, enabled = entry.settings.enabled, "user changed");
         Ok((entry, ended))
     }
@@ -84,30 +98,49 @@ impl Sessions {
     ///
     /// Who is not in the directory has no restrictions of their own, unless [only known users](super::Builder::only_known_users)
     /// are let in: to keep somebody out, disable them. Who was disabled stays so until
-    /// [enabled](Self::enable_user).
-    pub async fn delete_user(&self, user: impl Into<Arc<str>>, by: Option<Arc<str>>) -> Result<(bool, Vec<Ended>)> {
+    /// [enabled](Self::enable).
+    pub async fn delete(&self, user: impl Into<Arc<str>>, by: Option<Arc<str>>) -> Result<(bool, Vec<Ended>)> {
         let user = user.into();
         check_name("user", Some(&user))?;
         let ending = Ending { by, ..Ending::new(Reason::UserDisabled) };
-        let ended = self.end_all_of(Arc::clone(&user), Vec::new(), &ending).await?;
+        let ended = self.0.end_all_of(Arc::clone(&user), Vec::new(), &ending).await?;
         let mut was_there = false;
         for _ in 0..MAX_ATTEMPTS {
-            let Some(stored) = self.store_read(self.rules().user(&user)).await? else {
-                self.forget_user(&user);
+            let Some(stored) = self.0.store_read(self.0.rules().user(&user)).await? else {
+                self.forget(&user);
                 tracing::info!(user = &*user, "user deleted");
                 return Ok((was_there, ended));
             };
             was_there = true;
             let put =
                 PutUser { user: Arc::clone(&user), was: Some(stored.settings), settings: None, last_sign_in: None };
-            self.store_write(self.rules().put_user(&put)).await?;
+            self.0.store_write(self.0.rules().put_user(&put)).await?;
         }
         Err(Error::Contended { attempts: MAX_ATTEMPTS })
     }
 
+    /// Ends all sessions of a user and refuses further ones until [`enable`](Self::enable).
+    pub async fn disable(&self, user: impl Into<Arc<str>>, by: Option<Arc<str>>) -> Result<Vec<Ended>> {
+        let ending = Ending { by, ..Ending::new(Reason::UserDisabled) };
+        self.0.end_of_user(user.into(), Vec::new(), Fence::Disabled, &ending).await
+    }
+
+    /// Lets a disabled user sign in again.
+    pub async fn enable(&self, user: &str) -> Result<()> {
+        self.0.store_write(self.0.rules().enable_user(user, self.0.now())).await
+    }
+
+    /// Forgets what the directory said of a user, so that the next request asks it again. On this node: others do within
+    /// [`users_cache`](super::Builder::users_cache).
+    pub fn forget(&self, user: &str) {
+        if let Some(known) = &self.0.0.known_users {
+            known.forget(user);
+        }
+    }
+
     async fn change_entry(&self, user: &Arc<str>, patch: &UserPatch) -> Result<DirectoryEntry> {
         for _ in 0..MAX_ATTEMPTS {
-            let stored = self.store_read(self.rules().user(user)).await?;
+            let stored = self.0.store_read(self.0.rules().user(user)).await?;
             let before = stored.as_ref().map(decode).transpose()?.unwrap_or_default();
             let settings = before.patched(patch);
             let put = PutUser {
@@ -116,7 +149,7 @@ impl Sessions {
                 settings: Some(encode(&settings)),
                 last_sign_in: None,
             };
-            if self.store_write(self.rules().put_user(&put)).await? {
+            if self.0.store_write(self.0.rules().put_user(&put)).await? {
                 let last_sign_in = stored.and_then(|stored| stored.last_sign_in);
                 return Ok(DirectoryEntry { user: Arc::clone(user), settings, last_sign_in });
             }

@@ -6,11 +6,11 @@ use super::{Found, Sessions};
 use crate::{
     audit::{AuditEntry, Event},
     client::canonical,
-    ended::{Ended, Ending, Reason},
+    ended::{Ended, Ending},
     error::Result,
     record::SessionInfo,
     rules::{EndAnswer, Fence, Which},
-    store::{AuditQuery, Cursor, Logged, Page, Query},
+    store::{Cursor, Page, Query},
     token::SessionId,
 };
 
@@ -50,17 +50,6 @@ impl Sessions {
         ending: &Ending,
     ) -> Result<Vec<Ended>> {
         self.end_of_user(user.into(), except, Fence::EndedBefore, ending).await
-    }
-
-    /// Ends all sessions of a user and refuses further ones until [`enable_user`](Self::enable_user).
-    pub async fn disable_user(&self, user: impl Into<Arc<str>>, by: Option<Arc<str>>) -> Result<Vec<Ended>> {
-        let ending = Ending { by, ..Ending::new(Reason::UserDisabled) };
-        self.end_of_user(user.into(), Vec::new(), Fence::Disabled, &ending).await
-    }
-
-    /// Lets a disabled user sign in again.
-    pub async fn enable_user(&self, user: &str) -> Result<()> {
-        self.store_write(self.rules().enable_user(user, self.now())).await
     }
 
     /// Ends every living session that matches but `except`, in portions; a query without a field matches all there are.
@@ -145,12 +134,7 @@ impl Sessions {
         }
     }
 
-    /// A page of the audit log, oldest first.
-    pub async fn audit(&self, query: &AuditQuery, after: Option<&Cursor>, limit: usize) -> Result<Page<Logged>> {
-        self.store_read(self.store().audit(query, after, limit)).await
-    }
-
-    async fn end_of_user(
+    pub(super) async fn end_of_user(
         &self,
         user: Arc<str>,
         except: Vec<SessionId>,

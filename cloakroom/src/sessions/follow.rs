@@ -13,10 +13,10 @@ use std::{
 use super::{Sessions, upkeep::upgrade};
 use crate::{
     error::{Error, Result},
-    store::{AuditQuery, BoxFuture, Cursor, Logged},
+    store::{AuditQuery, BoxFuture, Cursor, Logged, Page},
 };
 
-/// Where audit entries go beside the store. See [`Sessions::follow_audit`].
+/// Where audit entries go beside the store. See [`AuditLog::follow`].
 pub trait AuditSink: Send + Sync + 'static {
     /// Takes entries, oldest first. A sink that must not see an entry twice after a restart keeps the cursor of the
     /// last one, in one transaction with what it does. An error brings the same entries again, a little later.
@@ -65,24 +65,41 @@ async fn caught(mut taking: BoxFuture<'_, Result<(), Fault>>) -> Result<(), Faul
     .await
 }
 
+/// The audit log of the store: see [`Sessions::audit_log`].
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct AuditLog<'a>(&'a Sessions);
+
 impl Sessions {
-    /// Passes every audit entry on to a sink, in the log's order, until [`shutdown`](Self::shutdown): those behind
+    /// The audit log: who started, refused, changed and ended which session, and why.
+    pub fn audit_log(&self) -> AuditLog<'_> {
+        AuditLog(self)
+    }
+}
+
+impl AuditLog<'_> {
+    /// A page of the audit log, oldest first.
+    pub async fn page(&self, query: &AuditQuery, after: Option<&Cursor>, limit: usize) -> Result<Page<Logged>> {
+        self.0.store_read(self.0.store().audit(query, after, limit)).await
+    }
+
+    /// Passes every audit entry on to a sink, in the log's order, until [`shutdown`](Sessions::shutdown): those behind
     /// `after`, or all that are kept, and then what comes, within a second or so. Entries are written with what they
     /// tell of, whether or not anybody follows, so none is missed; one may come twice.
     ///
     /// Must be called within a Tokio runtime. It follows the whole log, on whichever node it was written: one
     /// process does, not each.
-    pub fn follow_audit(&self, sink: impl AuditSink, after: Option<Cursor>) -> Result<()> {
+    pub fn follow(&self, sink: impl AuditSink, after: Option<Cursor>) -> Result<()> {
         let problem = "call it within a Tokio runtime".to_owned();
         let runtime = tokio::runtime::Handle::try_current()
-            .map_err(|_| Error::InvalidArgument { what: "Sessions::follow_audit", problem })?;
-        let service = Arc::downgrade(&self.0);
+            .map_err(|_| Error::InvalidArgument { what: "AuditLog::follow", problem })?;
+        let service = Arc::downgrade(&self.0.0);
         let task = runtime.spawn(async move {
             let mut after = after;
             let mut failing = false;
             loop {
                 let Some(sessions) = upgrade(&service) else { break };
-                match sessions.pass_audit(&sink, &mut after).await {
+                match sessions.audit_log().pass(&sink, &mut after).await {
                     Ok(()) => failing = false,
                     Err(error) if failing => tracing::debug!(%error, "audit entries still cannot be passed on"),
                     Err(error) => {
@@ -94,14 +111,14 @@ impl Sessions {
                 tokio::time::sleep(INTERVAL).await;
             }
         });
-        self.keep_task(task);
+        self.0.keep_task(task);
         Ok(())
     }
 
     /// Passes what the log holds behind `after` on to a sink, once, and moves `after` behind what the sink took.
-    pub async fn pass_audit(&self, sink: &dyn AuditSink, after: &mut Option<Cursor>) -> Result<()> {
+    pub async fn pass(&self, sink: &dyn AuditSink, after: &mut Option<Cursor>) -> Result<()> {
         loop {
-            let page = self.audit(&AuditQuery::default(), after.as_ref(), BATCH).await?;
+            let page = self.page(&AuditQuery::default(), after.as_ref(), BATCH).await?;
             if let Some(last) = page.items.last() {
                 let taken = caught(Box::pin(async { sink.take(&page.items).await })).await;
                 taken.map_err(|error| Error::unavailable("a sink of the audit log failed", error))?;
@@ -116,12 +133,12 @@ impl Sessions {
 
     /// Writes the audit entries that match as JSON Lines, oldest first: a JSON object a line, as [`Logged`] is
     /// serialised. Answers how many.
-    pub async fn export_audit(&self, query: &AuditQuery, mut to: impl io::Write) -> Result<u64> {
+    pub async fn export(&self, query: &AuditQuery, mut to: impl io::Write) -> Result<u64> {
         let failed = |error: io::Error| Error::unavailable("the audit log could not be written out", error);
         let mut count = 0;
         let mut after = None;
         loop {
-            let page = self.audit(query, after.as_ref(), BATCH).await?;
+            let page = self.page(query, after.as_ref(), BATCH).await?;
             for logged in &page.items {
                 serde_json::to_writer(&mut to, logged).map_err(|error| failed(error.into()))?;
                 to.write_all(b"\n").map_err(failed)?;

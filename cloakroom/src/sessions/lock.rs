@@ -60,7 +60,7 @@ impl Sessions {
     }
 
     /// As [`lock`](Self::lock), for a holder that is no value of this process, such as a client of a server: it must
-    /// [renew](Self::renew_lock) and [give back](Self::unlock) the lock by its [number](crate::Lease::number).
+    /// [renew](Self::renew_lock) and [give back](Self::unlock) the lock by its [number](crate::store::Lease::number).
     pub async fn take_lock(&self, id: SessionId, take: TakeLock) -> Result<Locked> {
         let TakeLock { lease, patience } = take;
         let mut waited = Duration::ZERO;

@@ -54,8 +54,8 @@ pub use builder::Builder;
 pub use clear::Clear;
 pub use clock_offset::ClockOffset;
 pub use deadlines::Deadlines;
-pub use directory::DirectoryEntry;
-pub use follow::{AuditSink, TracingSink};
+pub use directory::{Directory, DirectoryEntry};
+pub use follow::{AuditLog, AuditSink, TracingSink};
 pub use impersonate::{Impersonate, Returned};
 pub use lifetimes::Lifetimes;
 pub use lock::{Lock, TakeLock};
@@ -128,7 +128,7 @@ impl Sessions {
     }
 
     /// The same service, for calls that come through an API key of this name, or whatever else acts on behalf of others. Every
-    /// entry that these calls write into the audit log begins its [`by`](crate::AuditEntry::by) with `key:` and the name,
+    /// entry that these calls write into the audit log begins its [`by`](crate::audit::AuditEntry::by) with `key:` and the name,
     /// whatever they say who they are made for.
     pub fn acting_through(&self, key: impl Into<Arc<str>>) -> Self {
         Self(Arc::clone(&self.0), Some(key.into()))

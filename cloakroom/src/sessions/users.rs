@@ -95,7 +95,7 @@ impl Known {
         memory.answers.insert(user.into(), Answer { user: found, at: now });
     }
 
-    fn forget(&self, user: &str) {
+    pub(super) fn forget(&self, user: &str) {
         let mut memory = self.memory();
         memory.answers.remove(user);
         memory.forgotten += 1;
@@ -116,14 +116,6 @@ impl Known {
 }
 
 impl Sessions {
-    /// Forgets what the directory said of a user, so that the next request asks it again. On this node: others do within
-    /// [`users_cache`](super::Builder::users_cache).
-    pub fn forget_user(&self, user: &str) {
-        if let Some(known) = &self.0.known_users {
-            known.forget(user);
-        }
-    }
-
     /// What the directory says of a user now; `None` if it does not know them, or there is none.
     pub(crate) async fn find_user(&self, user: &str) -> Result<Option<Arc<User>>> {
         match &self.0.known_users {

@@ -47,7 +47,15 @@ pub mod slots;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 
-pub use crate::{future::BoxFuture, seal::RecordKeys};
+pub use crate::{
+    change::{Applied, Fields},
+    future::BoxFuture,
+    lease::Lease,
+    record::{Extra, RecentChanges},
+    seal::RecordKeys,
+    secrets::{Predecessor, Presented, Secrets},
+    token::{Digest, Partition, PartitionKey},
+};
 pub use directory::{LastSignIn, Put, PutUser, StoredUser};
 pub(crate) use examine::Damage;
 pub use examine::{Finding, Severity};

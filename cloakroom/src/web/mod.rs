@@ -28,7 +28,7 @@ pub use self::actix::{CsrfMiddleware, SessionMiddleware};
 #[cfg(feature = "axum")]
 pub use self::axum::Rejection;
 pub use crate::cookie::{self, CookieAttributes, CookieConfig, SameSite};
-pub use crate::sessions::Recognised;
+pub use crate::{csrf::CsrfToken, sessions::Recognised};
 pub use body::SessionBody;
 pub use csrf::CsrfLayer;
 #[cfg(any(feature = "actix", feature = "axum"))]

@@ -7,7 +7,7 @@ use crate::{admission::Refusal, error::Error};
 
 /// The response for an error, as far as the visitor may know it; the rest is for the log.
 pub(super) fn response(error: &Error) -> Response<Bytes> {
-    let (status, code) = classify(error);
+    let (status, code) = (status_of(error), error.code());
     let detail = match error {
         Error::Ended(ended) => ended.reason.text().to_owned(),
         Error::UnknownSession
@@ -46,7 +46,7 @@ pub(super) fn logged(error: &Error) -> Response<Bytes> {
 
 /// Puts into the log what the visitor may not know of an error.
 pub(super) fn log(error: &Error) {
-    if classify(error).0.is_server_error() {
+    if status_of(error).is_server_error() {
         tracing::error!(error = error as &dyn std::error::Error, "a session could not be used");
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn log(error: &Error) {
 pub(super) fn set_up_wrongly(what: &str) -> Response<Bytes> {
     tell(what);
     let detail = if cfg!(debug_assertions) { what } else { "The server is set up wrongly: its log says how." };
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", detail)
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
 }
 
 /// Tells the developer: in the log or, where nothing listens to it, on standard error.
@@ -93,23 +93,17 @@ fn body(status: StatusCode, code: &str, detail: &str, more: &[(&str, serde_json:
     problem.to_string().into()
 }
 
-fn classify(error: &Error) -> (StatusCode, &'static str) {
+/// The status of the answer: whether the visitor, the application or the store is to do something.
+const fn status_of(error: &Error) -> StatusCode {
     match error {
-        Error::Ended(_) => (StatusCode::UNAUTHORIZED, "session_ended"),
-        Error::UnknownSession => (StatusCode::UNAUTHORIZED, "session_unknown"),
-        Error::Refused(Refusal::UserDisabled) => (StatusCode::FORBIDDEN, "user_disabled"),
-        Error::Refused(Refusal::NetworkNotAllowed) => (StatusCode::FORBIDDEN, "network_not_allowed"),
-        Error::Refused(Refusal::NotInDirectory) => (StatusCode::FORBIDDEN, "not_in_directory"),
-        Error::Refused(Refusal::AuditForbidden) => (StatusCode::FORBIDDEN, "audit_forbidden"),
-        Error::Refused(Refusal::LimitReached { .. }) => (StatusCode::CONFLICT, "session_limit"),
-        Error::Refused(Refusal::EndedMeanwhile) => (StatusCode::CONFLICT, "ended_meanwhile"),
-        Error::ReauthenticationRequired { .. } => (StatusCode::UNAUTHORIZED, "reauthentication_required"),
-        Error::ReadOnly => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
-        Error::ImpersonationRefused(_) => (StatusCode::FORBIDDEN, "impersonation_refused"),
-        Error::TooLarge { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "session_too_large"),
-        Error::Locked { .. } | Error::Contended { .. } | Error::Unavailable { .. } | Error::OutcomeUnknown { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "sessions_unavailable")
-        }
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
+        Error::Ended(_) | Error::UnknownSession | Error::ReauthenticationRequired { .. } => StatusCode::UNAUTHORIZED,
+        Error::Refused(Refusal::LimitReached { .. } | Refusal::EndedMeanwhile) => StatusCode::CONFLICT,
+        Error::Refused(_) | Error::ImpersonationRefused(_) => StatusCode::FORBIDDEN,
+        Error::Locked { .. }
+        | Error::Contended { .. }
+        | Error::Unavailable { .. }
+        | Error::OutcomeUnknown { .. }
+        | Error::ReadOnly => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -3,7 +3,8 @@
 use std::{fs, sync::Arc};
 
 use cloakroom::{
-    Client, Data, Found, Json, RotatedToken, Sessions, SignIn, Token,
+    Client, Data, Found, Json, Sessions, SignIn, Token,
+    sessions::RotatedToken,
     store::{MemoryStore, RecordKeys, SealedStore, SqliteStore, Store},
     testing::{ScratchDir, conformance, slots},
     transfer,

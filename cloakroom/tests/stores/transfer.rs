@@ -4,10 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::common::{is_there, namespace, service, with_parameter};
 use cloakroom::{
-    Acting, Assurance, AuditEntry, Authentication, Client, Digest, Ending, Event, Json, Lease, Partition, Predecessor,
-    Reason, RecentChanges, Record, Secrets, SessionId, SessionInfo, Timestamp,
+    Assurance, Client, Ending, Json, Reason, Record, SessionId, SessionInfo, Timestamp,
+    audit::{AuditEntry, Event},
+    record::{Acting, Authentication},
     rules::{Imported, Item, Loaded, Rules, Tombstone, UserFence},
-    store::{self, AuditQuery, LastSignIn, MemoryStore, PutUser, Query, StoredUser},
+    store::{
+        self, AuditQuery, Digest, LastSignIn, Lease, MemoryStore, Partition, Predecessor, PutUser, Query,
+        RecentChanges, Secrets, StoredUser,
+    },
     testing::ScratchDir,
     transfer,
 };

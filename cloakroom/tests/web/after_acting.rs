@@ -83,7 +83,7 @@ async fn a_limit_does_not_count_the_session_that_waits_for_its_actor() {
 #[tokio::test]
 async fn set_impersonated_a_sign_in_that_is_refused_leaves_both_sessions_as_they_were() {
     let world = world();
-    world.sessions.disable_user("carl", None).await.unwrap();
+    world.sessions.users().disable("carl", None).await.unwrap();
     let (mut browser, own) = browser_acting(&world).await;
     assert_eq!(browser.get("/sign-in?user=carl").await.status, StatusCode::FORBIDDEN);
     assert_eq!((browser.text("/me").await, browser.text("/actor").await), ("anna".into(), "root".into()));

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use cloakroom::{
-    AuditSink, Ending, Reason, SignIn,
+    Ending, Reason, SignIn,
+    sessions::AuditSink,
     store::{AuditQuery, BoxFuture, Logged},
 };
 
@@ -55,23 +56,23 @@ async fn i16_a_sink_gets_every_entry_once_and_again_what_it_could_not_take() {
     let sink = Sink::default();
     let mut after = None;
     let anna = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
-    world.sessions.pass_audit(&sink, &mut after).await.unwrap();
+    world.sessions.audit_log().pass(&sink, &mut after).await.unwrap();
     assert_eq!(sink.events(), ["signed_in anna"]);
 
     world.sessions.start(SignIn::new("bert")).await.unwrap();
     world.sessions.end(anna.id(), &Ending::new(Reason::RevokedByAdmin).by("root")).await.unwrap();
     sink.fails(true);
-    let error = world.sessions.pass_audit(&sink, &mut after).await.unwrap_err();
+    let error = world.sessions.audit_log().pass(&sink, &mut after).await.unwrap_err();
     assert!(error.is_retryable() && std::error::Error::source(&error).unwrap().to_string() == "the queue is full");
     sink.fails(false);
-    world.sessions.pass_audit(&sink, &mut after).await.unwrap();
-    world.sessions.pass_audit(&sink, &mut after).await.unwrap();
+    world.sessions.audit_log().pass(&sink, &mut after).await.unwrap();
+    world.sessions.audit_log().pass(&sink, &mut after).await.unwrap();
     assert_eq!(sink.events(), ["signed_in anna", "signed_in bert", "ended anna"]);
 
     // A sink that kept its cursor goes on there, another one reads it all.
     let (resumed, other) = (Sink::default(), Sink::default());
-    world.sessions.pass_audit(&resumed, &mut after).await.unwrap();
-    world.sessions.pass_audit(&other, &mut None).await.unwrap();
+    world.sessions.audit_log().pass(&resumed, &mut after).await.unwrap();
+    world.sessions.audit_log().pass(&other, &mut None).await.unwrap();
     assert_eq!((resumed.events().len(), other.events().len()), (0, 3));
 }
 
@@ -79,7 +80,7 @@ async fn i16_a_sink_gets_every_entry_once_and_again_what_it_could_not_take() {
 async fn a_log_is_followed_until_the_service_stops() {
     let world = world();
     let sink = Sink::default();
-    world.sessions.follow_audit(sink.clone(), None).unwrap();
+    world.sessions.audit_log().follow(sink.clone(), None).unwrap();
     for user in ["anna", "bert"] {
         world.sessions.start(SignIn::new(user)).await.unwrap();
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
@@ -118,7 +119,7 @@ async fn a_sink_that_panics_is_tried_again() {
         let world = world();
         let sink = Sink::default();
         let panicking = Panicking { at_once, panicked: Mutex::default(), sink: sink.clone() };
-        world.sessions.follow_audit(panicking, None).unwrap();
+        world.sessions.audit_log().follow(panicking, None).unwrap();
         world.sessions.start(SignIn::new("anna")).await.unwrap();
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
         assert_eq!(sink.events(), ["signed_in anna"]);
@@ -147,7 +148,7 @@ async fn the_audit_log_is_written_out_as_json_lines() {
     world.sessions.end(anna.id(), &ending).await.unwrap();
     let mut lines = Vec::new();
     let query = AuditQuery { user: Some("anna".into()), session: None };
-    assert_eq!(world.sessions.export_audit(&query, &mut lines).await.unwrap(), 2);
+    assert_eq!(world.sessions.audit_log().export(&query, &mut lines).await.unwrap(), 2);
     let lines = String::from_utf8(lines).unwrap();
     let entries: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(entries[1]["event"], "ended");
@@ -156,7 +157,7 @@ async fn the_audit_log_is_written_out_as_json_lines() {
     assert_eq!(entries[1]["session"], anna.id().to_string());
     assert!(entries[1]["cursor"].is_string() && entries[1]["at"].is_string() && entries[1]["ip"].is_null());
 
-    assert!(world.sessions.export_audit(&query, Full).await.unwrap_err().is_retryable());
+    assert!(world.sessions.audit_log().export(&query, Full).await.unwrap_err().is_retryable());
 }
 
 #[tokio::test]
@@ -170,7 +171,7 @@ async fn insert_session_record_runs_the_applications_hook_once_the_session_is_st
         })
     });
     world.sessions.start(SignIn::new("anna")).await.unwrap();
-    world.sessions.disable_user("bert", None).await.unwrap();
+    world.sessions.users().disable("bert", None).await.unwrap();
     world.sessions.start(SignIn::new("bert")).await.unwrap_err();
     assert_eq!(*seen.lock().unwrap(), [Some("anna".into())], "not for a refused one");
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Builder, Client, Ending, Error, Found, Impersonate, ImpersonationRefusal, Lifetimes, Limit, Person, Reason,
-    Refusal, Session, Sessions, SignIn, Started, User, UserPatch, Visitor, store::Query,
+    Builder, Client, Ending, Error, Found, Impersonate, Lifetimes, Limit, Reason, Refusal, Session, Sessions, SignIn,
+    Started, User, Visitor, error::ImpersonationRefusal, sessions::Person, store::Query, users::UserPatch,
 };
 use http::StatusCode;
 
@@ -42,7 +42,7 @@ async fn audit_user_is_somebody_else_and_in_every_entry() {
     for entry in log {
         assert_eq!((entry.user.as_deref(), entry.audit_user.as_deref()), (Some("anna"), Some("olga")));
     }
-    world.sessions.disable_user("anna", None).await.unwrap();
+    world.sessions.users().disable("anna", None).await.unwrap();
     let refused = world.sessions.start(olga_audits_anna()).await;
     assert!(matches!(refused, Err(Error::Refused(Refusal::UserDisabled))));
 }
@@ -168,7 +168,7 @@ async fn audit_user_disabled_through_the_stored_directory_is_out_at_once() {
     let audited = world.sessions.start(olga_audits_anna()).await.unwrap();
     info(&world, &audited.token).await;
     let off = UserPatch { enabled: Some(false), ..UserPatch::default() };
-    world.sessions.patch_user("olga", &off, None).await.unwrap();
+    world.sessions.users().patch("olga", &off, None).await.unwrap();
     assert_eq!(reason(&world, &audited.token).await, Reason::UserDisabled);
 }
 
@@ -240,7 +240,7 @@ async fn audit_user_with_a_session_of_their_own_is_bound_to_it_and_goes_back_to_
 
     let olga = world.sessions.start(SignIn::new("olga")).await.unwrap();
     let looking = world.sessions.impersonate(&olga.token, look_in()).await.unwrap();
-    world.sessions.disable_user("anna", None).await.unwrap();
+    world.sessions.users().disable("anna", None).await.unwrap();
     assert_eq!(reason(&world, &looking.token).await, Reason::UserDisabled, "and with the user's");
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cloakroom::{Boot, Session, Sessions, SignIn, store::MemoryStore};
+use cloakroom::{Session, Sessions, SignIn, boot::Boot, store::MemoryStore};
 use serde_json::{Value, json};
 
 use super::world::{World, world_with};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Clear, Ending, Found, Limit, Reason, SessionId, SignIn, Started, User, store::Query};
+use cloakroom::{Ending, Found, Limit, Reason, SessionId, SignIn, Started, User, sessions::Clear, store::Query};
 
 use super::world::{World, world_with};
 
@@ -58,7 +58,7 @@ async fn get_sessions_to_clear_chooses_as_the_seed_does() {
             let world = world_with(cloakroom::Builder::stored_users);
             if let Some(limit) = limit {
                 let user = User { session_limit: Some(limit), ..User::default() };
-                world.sessions.put_user("anna", user, None).await.unwrap();
+                world.sessions.users().put("anna", user, None).await.unwrap();
             }
             let living = ids(&sessions_of(&world, "anna", count).await);
             sessions_of(&world, "ben", 2).await;
@@ -159,7 +159,7 @@ async fn delete_session_ends_one_with_its_reason_and_an_unknown_id_says_so() {
     assert_eq!(again, cloakroom::rules::EndAnswer::EndedBefore(ended));
     assert!(matches!(world.sessions.get(other).await.unwrap(), Found::Live(_)));
 
-    let unknown = SessionId::generate(cloakroom::Partition::random().unwrap()).unwrap();
+    let unknown = SessionId::generate(cloakroom::store::Partition::random().unwrap()).unwrap();
     let answer = world.sessions.end(unknown, &Reason::SignedOut.into()).await.unwrap();
     assert_eq!(answer, cloakroom::rules::EndAnswer::Unknown(unknown));
 }

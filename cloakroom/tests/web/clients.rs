@@ -4,7 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use cloakroom::{
-    Assurance, Client, Error, Lifetimes, Reason, Session, SignIn, TrustedProxies,
+    Assurance, Client, Error, Lifetimes, Reason, Session, SignIn,
+    client::TrustedProxies,
     store::{AuditQuery, Query},
 };
 use http::{Request, header};
@@ -75,7 +76,7 @@ async fn r4_an_address_is_stored_and_asked_for_in_one_spelling() {
             assert_eq!(ended.iter().map(|ended| ended.id).collect::<Vec<_>>(), [id], "{stored} {asked}");
         }
     }
-    let log = world.sessions.audit(&AuditQuery::default(), None, 100).await.unwrap().items;
+    let log = world.sessions.audit_log().page(&AuditQuery::default(), None, 100).await.unwrap().items;
     assert!(log.iter().all(|logged| logged.entry.ip == Some(spellings[0])), "{log:?}");
     // A layer whose own function names an address as a socket of both families does.
     let layer = layer(&world.sessions).client_ip(move |_| Some(spellings[1]));

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::{
-    Event, Found, Partition, Reason, RotatedToken, Session, SessionId, SignIn, Token,
-    store::AuditQuery,
+    Found, Reason, Session, SessionId, SignIn, Token,
+    audit::Event,
+    sessions::RotatedToken,
+    store::{AuditQuery, Partition},
     web::{CookieConfig, SameSite, cookie::Presented},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
@@ -284,7 +286,7 @@ async fn t9_beside_stale_cookies_the_living_session_is_believed_and_sign_out_end
         assert_eq!(reply.header("cache-control"), Some("no-store"));
         assert!(matches!(world.sessions.resume(&living).await.unwrap(), Found::Ended(_)));
         let query = AuditQuery { session: Some(living.id()), user: None };
-        let log = world.sessions.audit(&query, None, 10).await.unwrap().items;
+        let log = world.sessions.audit_log().page(&query, None, 10).await.unwrap().items;
         let note = log.last().unwrap().entry.note.clone();
         assert_eq!(note.as_deref(), Some("the browser held several session cookies"));
     }
@@ -307,7 +309,7 @@ async fn t9_of_several_living_sessions_none_is_believed_and_signing_in_or_out_en
         assert!(detail.contains("several sessions"), "{detail}");
         for token in [&own, &planted] {
             let query = AuditQuery { session: Some(token.id()), user: None };
-            let log = world.sessions.audit(&query, None, 10).await.unwrap().items;
+            let log = world.sessions.audit_log().page(&query, None, 10).await.unwrap().items;
             let entry = &log.last().unwrap().entry;
             assert_eq!(entry.event, Event::Refused);
             assert!(entry.note.as_deref().unwrap().contains("several living sessions"), "{entry:?}");

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use cloakroom::{
-    Client, DirectoryEntry, Error, Found, Reason, Refusal, SignIn, User, UserPatch,
+    Client, Error, Found, Reason, Refusal, SignIn, User,
     rules::Rules,
+    sessions::DirectoryEntry,
     store::{LastSignIn, MemoryStore, PutUser},
     testing::{Call, SpyStore},
     transfer,
+    users::UserPatch,
 };
 use http::StatusCode;
 
@@ -23,7 +25,7 @@ fn enabled(enabled: bool) -> UserPatch {
 }
 
 async fn settings(world: &World, user: &str) -> Option<User> {
-    world.sessions.user(user).await.unwrap().map(|entry| entry.settings)
+    world.sessions.users().get(user).await.unwrap().map(|entry| entry.settings)
 }
 
 async fn refused(world: &World, user: &str) -> Option<Refusal> {
@@ -45,19 +47,19 @@ async fn a_user_is_written_read_and_listed() {
         allowed_networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         ..User::default()
     };
-    let (entry, ended) = sessions.put_user("anna", anna.clone(), None).await.unwrap();
+    let (entry, ended) = sessions.users().put("anna", anna.clone(), None).await.unwrap();
     assert_eq!(entry, DirectoryEntry { user: "anna".into(), settings: anna.clone(), last_sign_in: None });
     assert!(ended.is_empty());
     assert_eq!(settings(&world, "anna").await, Some(anna.clone()));
 
     let patch = UserPatch { full_name: Some(None), user_type: Some(Some("staff".into())), ..UserPatch::default() };
-    sessions.patch_user("anna", &patch, None).await.unwrap();
+    sessions.users().patch("anna", &patch, None).await.unwrap();
     let patched = User { full_name: None, user_type: Some("staff".into()), ..anna };
     assert_eq!(settings(&world, "anna").await, Some(patched.clone()), "the rest stays");
 
-    sessions.patch_user("ben", &UserPatch::default(), None).await.unwrap();
+    sessions.users().patch("ben", &UserPatch::default(), None).await.unwrap();
     assert_eq!(settings(&world, "ben").await, Some(User::default()), "a patch creates");
-    let mut listed = sessions.users(None, 10).await.unwrap().items;
+    let mut listed = sessions.users().list(None, 10).await.unwrap().items;
     listed.sort_by(|one, other| one.user.cmp(&other.user));
     assert_eq!(listed.iter().map(|entry| &*entry.user).collect::<Vec<_>>(), ["anna", "ben"]);
     assert_eq!(listed[0].settings, patched);
@@ -65,7 +67,7 @@ async fn a_user_is_written_read_and_listed() {
     let client = Client { ip: "10.1.2.3".parse().ok(), ..Client::default() };
     let started = sessions.start(SignIn::new("anna").client(client)).await.unwrap();
     let expected = LastSignIn { at: started.record.info.created_at, ip: "10.1.2.3".parse().ok() };
-    let (entry, _) = sessions.patch_user("anna", &UserPatch::default(), None).await.unwrap();
+    let (entry, _) = sessions.users().patch("anna", &UserPatch::default(), None).await.unwrap();
     assert_eq!(entry.last_sign_in, Some(expected));
     assert_eq!(started.record.info.user_type.as_deref(), Some("staff"));
 }
@@ -75,7 +77,7 @@ async fn r2_disabling_a_user_ends_all_of_their_sessions() {
     let (world, _) = world();
     let mut browsers = [world.signed_in("anna").await, world.signed_in("anna").await, world.signed_in("anna").await];
     let mut ben = world.signed_in("ben").await;
-    let (entry, ended) = world.sessions.patch_user("anna", &enabled(false), Some("root".into())).await.unwrap();
+    let (entry, ended) = world.sessions.users().patch("anna", &enabled(false), Some("root".into())).await.unwrap();
     assert!(!entry.settings.enabled);
     assert_eq!(ended.len(), 3);
     assert!(ended.iter().all(|ended| ended.reason == Reason::UserDisabled && ended.by.as_deref() == Some("root")));
@@ -86,31 +88,31 @@ async fn r2_disabling_a_user_ends_all_of_their_sessions() {
     let reply = world.browser().get("/sign-in?user=anna").await;
     assert_eq!((reply.status, &reply.problem()["code"]), (StatusCode::FORBIDDEN, &"user_disabled".into()));
 
-    world.sessions.patch_user("anna", &enabled(true), None).await.unwrap();
+    world.sessions.users().patch("anna", &enabled(true), None).await.unwrap();
     world.signed_in("anna").await;
 }
 
 #[tokio::test]
 async fn r2_deleting_a_user_ends_all_of_their_sessions() {
     let (world, _) = world();
-    world.sessions.put_user("anna", User::default(), None).await.unwrap();
+    world.sessions.users().put("anna", User::default(), None).await.unwrap();
     let mut browsers = [world.signed_in("anna").await, world.signed_in("anna").await, world.signed_in("anna").await];
-    let (was_there, ended) = world.sessions.delete_user("anna", Some("root".into())).await.unwrap();
+    let (was_there, ended) = world.sessions.users().delete("anna", Some("root".into())).await.unwrap();
     assert!(was_there);
     assert_eq!(ended.len(), 3);
     for browser in &mut browsers {
         assert_eq!(browser.text("/why").await, "user_disabled");
     }
     assert_eq!(settings(&world, "anna").await, None);
-    let (was_there, ended) = world.sessions.delete_user("anna", None).await.unwrap();
+    let (was_there, ended) = world.sessions.users().delete("anna", None).await.unwrap();
     assert!(!was_there && ended.is_empty(), "repeating it is harmless");
     assert_eq!(refused(&world, "anna").await, None, "who is unknown has no restrictions");
 
     // Deleting lets nobody in who was kept out.
-    world.sessions.patch_user("anna", &enabled(false), None).await.unwrap();
-    world.sessions.delete_user("anna", None).await.unwrap();
+    world.sessions.users().patch("anna", &enabled(false), None).await.unwrap();
+    world.sessions.users().delete("anna", None).await.unwrap();
     assert_eq!(refused(&world, "anna").await, Some(Refusal::UserDisabled));
-    world.sessions.put_user("anna", User::default(), None).await.unwrap();
+    world.sessions.users().put("anna", User::default(), None).await.unwrap();
     assert_eq!(refused(&world, "anna").await, None);
 }
 
@@ -118,39 +120,39 @@ async fn r2_deleting_a_user_ends_all_of_their_sessions() {
 async fn a_change_that_breaks_off_leaves_the_user_out_and_is_finished_by_repeating_it() {
     let (world, spy) = world();
     let sessions = &world.sessions;
-    sessions.put_user("anna", User::default(), None).await.unwrap();
+    sessions.users().put("anna", User::default(), None).await.unwrap();
     let started = sessions.start(SignIn::new("anna")).await.unwrap();
 
     // Disabling breaks off before the entry says so: the fence comes first, and what is left to end is settled.
     spy.pass_next(Call::User);
     spy.pass_next(Call::User);
     spy.fail_next(Call::User);
-    assert!(sessions.patch_user("anna", &enabled(false), None).await.is_err());
+    assert!(sessions.users().patch("anna", &enabled(false), None).await.is_err());
     assert!(matches!(sessions.resume(&started.token).await.unwrap(), Found::Ended(_)));
     assert_eq!(refused(&world, "anna").await, Some(Refusal::UserDisabled));
-    sessions.patch_user("anna", &enabled(false), None).await.unwrap();
+    sessions.users().patch("anna", &enabled(false), None).await.unwrap();
     assert!(!settings(&world, "anna").await.unwrap().enabled);
 
     // Enabling breaks off before the fence is lifted.
     spy.pass_next(Call::User);
     spy.fail_next(Call::User);
-    assert!(sessions.patch_user("anna", &enabled(true), None).await.is_err());
+    assert!(sessions.users().patch("anna", &enabled(true), None).await.is_err());
     assert_eq!(refused(&world, "anna").await, Some(Refusal::UserDisabled));
-    sessions.patch_user("anna", &enabled(true), None).await.unwrap();
+    sessions.users().patch("anna", &enabled(true), None).await.unwrap();
     assert_eq!(refused(&world, "anna").await, None);
 
     // The answer to a write is lost.
     for (patch, now) in [(enabled(false), Some(Refusal::UserDisabled)), (enabled(true), None)] {
         spy.lose_next_answer(Call::User);
-        assert!(sessions.patch_user("anna", &patch, None).await.is_err());
-        sessions.patch_user("anna", &patch, None).await.unwrap();
+        assert!(sessions.users().patch("anna", &patch, None).await.is_err());
+        sessions.users().patch("anna", &patch, None).await.unwrap();
         assert_eq!(refused(&world, "anna").await, now);
     }
 
     // Deleting breaks off between its steps.
     spy.fail_next(Call::User);
-    assert!(sessions.delete_user("anna", None).await.is_err());
-    assert!(sessions.delete_user("anna", None).await.unwrap().0);
+    assert!(sessions.users().delete("anna", None).await.is_err());
+    assert!(sessions.users().delete("anna", None).await.unwrap().0);
     assert_eq!(settings(&world, "anna").await, None);
 }
 
@@ -165,7 +167,7 @@ async fn parallel_changes_of_different_fields_are_all_kept() {
     ];
     let tasks = patches.map(|patch| {
         let sessions = world.sessions.clone();
-        tokio::spawn(async move { sessions.patch_user("anna", &patch, None).await.map(drop) })
+        tokio::spawn(async move { sessions.users().patch("anna", &patch, None).await.map(drop) })
     });
     for task in tasks {
         task.await.unwrap().unwrap();
@@ -187,12 +189,12 @@ async fn a_bad_change_is_refused_before_anything_is_done() {
         (UserPatch { user_type: Some(Some("\u{7}".into())), ..enabled(false) }, "user_type"),
         (UserPatch { allowed_networks: Some(vec![network; 257]), ..enabled(false) }, "allowed_networks"),
     ] {
-        let error = world.sessions.patch_user("anna", &patch, None).await.unwrap_err();
+        let error = world.sessions.users().patch("anna", &patch, None).await.unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { what: named, .. } if named == what), "{error}");
     }
     for name in ["", "a\nb", &"x".repeat(257)] {
-        assert!(world.sessions.patch_user(name, &enabled(false), None).await.is_err());
-        assert!(world.sessions.delete_user(name, None).await.is_err());
+        assert!(world.sessions.users().patch(name, &enabled(false), None).await.is_err());
+        assert!(world.sessions.users().delete(name, None).await.is_err());
     }
     assert_eq!(spy.counts().total(), 0);
     assert_eq!(browser.text("/me").await, "anna");
@@ -205,9 +207,9 @@ async fn a_damaged_entry_keeps_its_user_out_and_says_so() {
     Rules::new(spy).put_user(&put).await.unwrap();
     let error = world.sessions.start(SignIn::new("anna")).await.unwrap_err();
     assert!(!error.is_retryable() && error.to_string().contains("\"anna\" is damaged"), "{error}");
-    let error = world.sessions.user("anna").await.unwrap_err().to_string();
+    let error = world.sessions.users().get("anna").await.unwrap_err().to_string();
     assert!(error.contains("\"anna\" is damaged"), "{error}");
-    world.sessions.delete_user("anna", None).await.unwrap();
+    world.sessions.users().delete("anna", None).await.unwrap();
     assert_eq!(refused(&world, "anna").await, None);
 }
 
@@ -240,7 +242,7 @@ async fn a_copy_of_a_store_takes_its_directory_along() {
     let (world, spy) = world();
     let target = Rules::on(MemoryStore::new().unwrap());
     for n in 0..600 {
-        world.sessions.put_user(format!("user {n}"), User::default(), None).await.unwrap();
+        world.sessions.users().put(format!("user {n}"), User::default(), None).await.unwrap();
     }
     world.sessions.start(SignIn::new("user 7")).await.unwrap();
     let source = Rules::new(spy);
@@ -252,7 +254,7 @@ async fn a_copy_of_a_store_takes_its_directory_along() {
 
     // Once more carries over what changed.
     let patch = UserPatch { session_limit: Some(Some(1)), ..UserPatch::default() };
-    world.sessions.patch_user("user 7", &patch, None).await.unwrap();
+    world.sessions.users().patch("user 7", &patch, None).await.unwrap();
     transfer::copy(source.store(), target.store(), None, |_| {}).await.unwrap();
     assert_eq!(target.user("user 7").await.unwrap(), source.user("user 7").await.unwrap());
 }

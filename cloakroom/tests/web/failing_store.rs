@@ -20,7 +20,7 @@ async fn i13_a_failed_load_is_an_error_and_nobody_is_signed_out() {
         let reply = browser.get(path).await;
         assert_eq!((reply.status, reply.set_cookie()), (StatusCode::SERVICE_UNAVAILABLE, None), "{path}");
         assert!(reply.header("retry-after").is_some());
-        assert_eq!(reply.problem()["code"], "sessions_unavailable");
+        assert_eq!(reply.problem()["code"], "store_unavailable");
     }
     assert_eq!(browser.text("/me").await, "anna");
     assert_eq!(browser.text("/get?key=a").await, "-");

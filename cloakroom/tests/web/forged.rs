@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Builder, Change, Error, Found, Json, JsonRef, Limit, Reason, Record, RotatedToken, Session, SessionId, SignIn,
-    Timestamp, Token,
+    Builder, Change, Error, Found, Json, JsonRef, Limit, Reason, Record, Session, SessionId, SignIn, Timestamp, Token,
     rules::{Gone, Updated},
+    sessions::RotatedToken,
     store::{
         MemoryStore, Query, Store,
         slots::{Ask, Found as FoundSlot, Slot, Transaction, Write},

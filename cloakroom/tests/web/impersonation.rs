@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Assurance, AuditEntry, Builder, Client, Error, Event, Found, Impersonate, ImpersonationRefusal, Limit, Reason,
-    Refusal, Session, SessionId, SessionInfo, SignIn, Started, Token, User, UserPatch, Visitor,
+    Assurance, Builder, Client, Error, Found, Impersonate, Limit, Reason, Refusal, Session, SessionId, SessionInfo,
+    SignIn, Started, Token, User, Visitor,
+    audit::{AuditEntry, Event},
+    error::ImpersonationRefusal,
     rules::Rules,
     store::{AuditQuery, Query},
     testing::Call,
+    users::UserPatch,
 };
 use http::StatusCode;
 
@@ -48,7 +51,7 @@ pub(crate) async fn reason(world: &World, token: &Token) -> Reason {
 
 pub(crate) async fn log_of(world: &World, session: SessionId) -> Vec<AuditEntry> {
     let query = AuditQuery { session: Some(session), user: None };
-    let page = world.sessions.audit(&query, None, 100).await.unwrap();
+    let page = world.sessions.audit_log().page(&query, None, 100).await.unwrap();
     page.items.into_iter().map(|logged| logged.entry).collect()
 }
 
@@ -113,7 +116,8 @@ async fn l2_the_actors_tokens_are_dead_at_once_and_nobody_is_taken_for_a_thief()
     let world = world();
     let first = root(&world).await;
     // One that another request is still served with, for the grace of a rotation.
-    let cloakroom::RotatedToken::Rotated { token: second, .. } = world.sessions.rotate(&first.token).await.unwrap()
+    let cloakroom::sessions::RotatedToken::Rotated { token: second, .. } =
+        world.sessions.rotate(&first.token).await.unwrap()
     else {
         panic!("nobody else rotates")
     };
@@ -154,7 +158,7 @@ async fn set_impersonated_ends_when_either_persons_sessions_do() {
             Reason::AllRevoked,
         ),
         (
-            |world, _| Box::pin(async move { drop(world.sessions.disable_user("root", None).await) }),
+            |world, _| Box::pin(async move { drop(world.sessions.users().disable("root", None).await) }),
             Reason::UserDisabled,
         ),
         (
@@ -166,7 +170,7 @@ async fn set_impersonated_ends_when_either_persons_sessions_do() {
             Reason::AllRevoked,
         ),
         (
-            |world, _| Box::pin(async move { drop(world.sessions.disable_user("anna", None).await) }),
+            |world, _| Box::pin(async move { drop(world.sessions.users().disable("anna", None).await) }),
             Reason::UserDisabled,
         ),
         (|world, _| Box::pin(async move { world.clock.advance(59 * MINUTE) }), Reason::IdleTimeout),
@@ -291,20 +295,21 @@ async fn set_impersonated_is_refused_clearly_and_the_refusal_is_in_the_audit_log
         let error = world.sessions.impersonate(&root.token, bad).await.unwrap_err();
         assert!(matches!(error, Error::InvalidArgument { .. }), "{error:?}");
     }
-    let unknown = Token::generate(SessionId::generate(cloakroom::Partition::random().unwrap()).unwrap()).unwrap();
+    let unknown =
+        Token::generate(SessionId::generate(cloakroom::store::Partition::random().unwrap()).unwrap()).unwrap();
     assert!(matches!(world.sessions.impersonate(&unknown, as_anna()).await, Err(Error::UnknownSession)));
 }
 
 #[tokio::test]
 async fn set_impersonated_refuses_a_disabled_user() {
     let world = world();
-    world.sessions.disable_user("anna", None).await.unwrap();
+    world.sessions.users().disable("anna", None).await.unwrap();
     let root = root(&world).await;
     let error = world.sessions.impersonate(&root.token, as_anna()).await.unwrap_err();
     assert!(matches!(error, Error::Refused(Refusal::UserDisabled)), "{error:?}");
     info(&world, &root.token).await;
     let query = AuditQuery { user: Some("anna".into()), session: None };
-    let entry = world.sessions.audit(&query, None, 10).await.unwrap().items.pop().unwrap().entry;
+    let entry = world.sessions.audit_log().page(&query, None, 10).await.unwrap().items.pop().unwrap().entry;
     assert_eq!((entry.event, entry.impersonated_by.as_deref()), (Event::Refused, Some("root")));
     assert_eq!(entry.note.as_deref(), Some("the user is disabled (ticket 17)"));
 }
@@ -333,7 +338,7 @@ async fn set_impersonated_goes_by_the_networks_of_who_acts() {
     let from = |ip: &str| Client { ip: Some(ip.parse().unwrap()), ..Client::default() };
     for (user, network) in [("root", "192.0.2.0/24"), ("anna", "203.0.113.0/24")] {
         let settings = User { allowed_networks: vec![network.parse().unwrap()], ..User::default() };
-        sessions.put_user(user, settings, None).await.unwrap();
+        sessions.users().put(user, settings, None).await.unwrap();
     }
     let root = sessions.start(SignIn::new("root").client(from("192.0.2.9"))).await.unwrap();
     let away = sessions.impersonate(&root.token, as_anna().client(from("203.0.113.1"))).await.unwrap_err();
@@ -344,7 +349,7 @@ async fn set_impersonated_goes_by_the_networks_of_who_acts() {
     let away = sessions.resume(Visitor::new(&acting.token).ip(from("203.0.113.1").ip)).await;
     assert!(matches!(away, Err(Error::Refused(Refusal::NetworkNotAllowed))), "{away:?}");
     assert!(matches!(sessions.resume(Visitor::new(&acting.token).ip(from("192.0.2.8").ip)).await, Ok(Found::Live(_))));
-    assert_eq!(sessions.user("anna").await.unwrap().unwrap().last_sign_in, None, "she did not sign in");
+    assert_eq!(sessions.users().get("anna").await.unwrap().unwrap().last_sign_in, None, "she did not sign in");
     let returned = sessions.stop_impersonating(&acting.token).await.unwrap();
     assert!(matches!(
         sessions.resume(Visitor::new(&returned.token).ip(from("192.0.2.8").ip)).await,
@@ -363,7 +368,7 @@ async fn set_impersonated_in_flight_does_not_slip_past_the_end_of_either_person(
         let starting = tokio::spawn(async move { sessions.impersonate(&token, as_anna()).await });
         gate.reached().await;
         world.clock.advance(Duration::from_millis(1));
-        world.sessions.disable_user(disabled, None).await.unwrap();
+        world.sessions.users().disable(disabled, None).await.unwrap();
         gate.release();
         match starting.await.unwrap() {
             Ok(acting) => assert_eq!(reason(&world, &acting.token).await, Reason::UserDisabled, "{disabled}, {call:?}"),
@@ -391,7 +396,7 @@ async fn set_impersonated_of_many_at_once_none_survives_disabling() {
             tokio::spawn(async move { sessions.impersonate(&token, as_anna()).await })
         })
         .collect();
-    world.sessions.disable_user("anna", None).await.unwrap();
+    world.sessions.users().disable("anna", None).await.unwrap();
     for started in starting {
         match started.await.unwrap() {
             Ok(acting) => assert_eq!(reason(&world, &acting.token).await, Reason::UserDisabled),
@@ -597,10 +602,10 @@ async fn set_impersonated_what_is_done_elsewhere_is_put_down_to_who_acts() {
 async fn set_impersonated_goes_by_what_the_directory_says_of_the_other() {
     let world = world_with(Builder::stored_users);
     let typed = |kind: &str| UserPatch { user_type: Some(Some(kind.into())), ..UserPatch::default() };
-    world.sessions.patch_user("root", &typed("administrator"), None).await.unwrap();
-    world.sessions.patch_user("boss", &typed("administrator"), None).await.unwrap();
+    world.sessions.users().patch("root", &typed("administrator"), None).await.unwrap();
+    world.sessions.users().patch("boss", &typed("administrator"), None).await.unwrap();
     let customer = UserPatch { session_limit: Some(Some(1)), ..typed("customer") };
-    world.sessions.patch_user("anna", &customer, None).await.unwrap();
+    world.sessions.users().patch("anna", &customer, None).await.unwrap();
     let own = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
     let root = world.sessions.start(SignIn::new("root")).await.unwrap().token;
 
@@ -614,7 +619,7 @@ async fn set_impersonated_goes_by_what_the_directory_says_of_the_other() {
     assert_eq!(acting.record.info.user_type.as_deref(), Some("customer"));
     assert!(matches!(world.sessions.resume(&own).await.unwrap(), Found::Live(_)), "their limit is for their own");
     let off = UserPatch { enabled: Some(false), ..UserPatch::default() };
-    world.sessions.patch_user("anna", &off, None).await.unwrap();
+    world.sessions.users().patch("anna", &off, None).await.unwrap();
     let Found::Ended(ended) = world.sessions.resume(&acting.token).await.unwrap() else { panic!("anna is disabled") };
     assert_eq!(ended.reason, Reason::UserDisabled);
 }

@@ -167,7 +167,9 @@ async fn run(steps: Vec<(usize, Step)>) -> Result<(), TestCaseError> {
                 *request = Request::arrive(&world, &token, &stored).await;
             }
             Step::Rotate => {
-                if let Ok(cloakroom::RotatedToken::Rotated { token: new, .. }) = world.sessions.rotate(&token).await {
+                if let Ok(cloakroom::sessions::RotatedToken::Rotated { token: new, .. }) =
+                    world.sessions.rotate(&token).await
+                {
                     token = new;
                 }
             }

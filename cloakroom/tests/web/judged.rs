@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Client, Error, Event, Found, Impersonate, Reason, Refusal, RotatedToken, Session, Sessions, SignIn, Started, Token,
-    User, Visitor,
+    Client, Error, Found, Impersonate, Reason, Refusal, Session, Sessions, SignIn, Started, Token, User, Visitor,
+    audit::Event, sessions::RotatedToken,
 };
 
 use super::{

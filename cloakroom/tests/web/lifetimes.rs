@@ -167,7 +167,7 @@ async fn clear_expired_sessions_ends_them_with_their_reason_and_audits_each() {
     assert_eq!(Reason::IdleTimeout.text(), "Session Expired");
     assert_eq!(reason(&world, &living).await, None);
     let query = cloakroom::store::AuditQuery { session: Some(expired.id()), ..Default::default() };
-    let log = world.sessions.audit(&query, None, 10).await.unwrap().items;
+    let log = world.sessions.audit_log().page(&query, None, 10).await.unwrap().items;
     assert_eq!(log.last().unwrap().entry.reason, Some(Reason::IdleTimeout));
 }
 
@@ -235,14 +235,14 @@ async fn clean_freq_and_clean_interrupt_the_reaper_runs_by_itself_until_it_is_st
     clock.advance(61 * MINUTE);
     tokio::time::sleep(6 * MINUTE).await;
     let query = cloakroom::store::AuditQuery { session: Some(first.id()), ..Default::default() };
-    assert_eq!(sessions.audit(&query, None, 10).await.unwrap().items.len(), 2, "started, ended");
+    assert_eq!(sessions.audit_log().page(&query, None, 10).await.unwrap().items.len(), 2, "started, ended");
 
     sessions.shutdown().await;
     let second = sessions.start(SignIn::new("anna")).await.unwrap().token;
     clock.advance(61 * MINUTE);
     tokio::time::sleep(60 * MINUTE).await;
     let query = cloakroom::store::AuditQuery { session: Some(second.id()), ..Default::default() };
-    assert_eq!(sessions.audit(&query, None, 10).await.unwrap().items.len(), 1, "nobody reaped it");
+    assert_eq!(sessions.audit_log().page(&query, None, 10).await.unwrap().items.len(), 1, "nobody reaped it");
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use cloakroom::{
-    Ending, Found, Json, Limit, Reason, Record, RotatedToken, SessionId, SignIn, Token,
+    Ending, Found, Json, Limit, Reason, Record, SessionId, SignIn, Token,
     rules::{Create, Loaded, Rules},
+    sessions::RotatedToken,
     store::{MemoryStore, Store},
     testing::Call,
 };
@@ -112,7 +113,7 @@ async fn o1_refusals_are_logged_without_what_was_refused() {
 
     world.sessions.start(SignIn::new("anna")).await.unwrap_err();
     log.expect(&["WARN", "session refused", "anna", "limit of 1"], &[&token]);
-    world.sessions.disable_user("ben", None).await.unwrap();
+    world.sessions.users().disable("ben", None).await.unwrap();
     world.sessions.start(SignIn::new("ben")).await.unwrap_err();
     log.expect(&["WARN", "session refused", "ben", "disabled"], &[&token]);
 

@@ -26,8 +26,8 @@ async fn read_only_of_the_frappe_seed_refuses_every_change_and_serves_what_is_st
         ("lock", world.sessions.lock(id).await.map(drop)),
         ("end", world.sessions.end(id, &ending).await.map(drop)),
         ("end_all_of", world.sessions.end_all_of("anna", Vec::new(), &ending).await.map(drop)),
-        ("disable_user", world.sessions.disable_user("anna", None).await.map(drop)),
-        ("enable_user", world.sessions.enable_user("anna").await),
+        ("disable_user", world.sessions.users().disable("anna", None).await.map(drop)),
+        ("enable_user", world.sessions.users().enable("anna").await),
         ("reap", world.sessions.reap().await.map(drop)),
     ] {
         assert!(matches!(refused, Err(Error::ReadOnly)), "{what}: {refused:?}");
@@ -112,7 +112,7 @@ async fn read_only_serves_those_who_go_on_using_it() {
 async fn read_only_does_not_serve_a_stolen_token_only_because_it_cannot_end_the_session() {
     let world = world();
     let stolen = world.sessions.start(SignIn::new("anna")).await.unwrap().token;
-    let cloakroom::RotatedToken::Rotated { token, .. } = world.sessions.rotate(&stolen).await.unwrap() else {
+    let cloakroom::sessions::RotatedToken::Rotated { token, .. } = world.sessions.rotate(&stolen).await.unwrap() else {
         panic!("nobody else rotates")
     };
     world.sessions.resume(&token).await.unwrap();

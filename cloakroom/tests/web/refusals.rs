@@ -37,7 +37,7 @@ fn base64_decode(text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn t3_a_chosen_token_is_never_adopted() {
     let world = world();
-    let id = SessionId::generate(cloakroom::Partition::random().unwrap()).unwrap();
+    let id = SessionId::generate(cloakroom::store::Partition::random().unwrap()).unwrap();
     let chosen = Token::generate(id).unwrap();
     let mut browser = Browser { app: world.app.clone(), cookie: Some(chosen.reveal()) };
     browser.text("/set?key=a&value=1").await;
@@ -217,10 +217,7 @@ async fn a_forgotten_layer_says_so_in_the_answer_and_on_standard_error() {
     if env::var_os(FORGOTTEN).is_some() {
         let app = App::from(Router::new().route("/", get(|_: Session| async { "never" })));
         let reply = send(&app, Request::get("/").body(Bytes::new()).unwrap()).await;
-        assert_eq!(
-            (reply.status, &reply.problem()["code"]),
-            (StatusCode::INTERNAL_SERVER_ERROR, &"server_error".into())
-        );
+        assert_eq!((reply.status, &reply.problem()["code"]), (StatusCode::INTERNAL_SERVER_ERROR, &"internal".into()));
         let detail = reply.problem()["detail"].as_str().unwrap().to_owned();
         assert!(told.iter().all(|part| detail.contains(part)), "{detail}");
         return;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Ending, Error, Event, Found, Limit, Next, Reason, Refusal, Session, SignIn, rules::EndAnswer, store::AuditQuery,
+    Ending, Error, Found, Limit, Next, Reason, Refusal, Session, SignIn, audit::Event, rules::EndAnswer,
+    store::AuditQuery,
 };
 use http::StatusCode;
 
@@ -144,7 +145,7 @@ async fn delete_session_ends_once_and_says_what_it_did() {
     assert_eq!((ended.by.as_deref(), ended.note.as_deref()), (Some("root"), Some("ticket 17")));
     let again = world.sessions.end(token.id(), &Reason::SignedOut.into()).await.unwrap();
     assert_eq!(again, EndAnswer::EndedBefore(ended));
-    let unknown = cloakroom::SessionId::generate(cloakroom::Partition::random().unwrap()).unwrap();
+    let unknown = cloakroom::SessionId::generate(cloakroom::store::Partition::random().unwrap()).unwrap();
     assert_eq!(world.sessions.end(unknown, &ending).await.unwrap(), EndAnswer::Unknown(unknown));
 }
 
@@ -234,7 +235,7 @@ async fn a_full_limit_that_refuses_leaves_everything_as_it_was() {
 async fn r2_validate_user_disabling_ends_all_sessions_and_refuses_new_ones() {
     let world = world();
     let tokens = [world.signed_in("anna").await.token(), world.signed_in("anna").await.token()];
-    let ended = world.sessions.disable_user("anna", Some("root".into())).await.unwrap();
+    let ended = world.sessions.users().disable("anna", Some("root".into())).await.unwrap();
     assert_eq!(ended.len(), 2);
     for token in &tokens {
         let Found::Ended(ended) = world.sessions.resume(token).await.unwrap() else { panic!("it ended") };
@@ -243,7 +244,7 @@ async fn r2_validate_user_disabling_ends_all_sessions_and_refuses_new_ones() {
     let reply = world.browser().get("/sign-in?user=anna").await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
     assert_eq!(reply.problem()["code"], "user_disabled");
-    world.sessions.enable_user("anna").await.unwrap();
+    world.sessions.users().enable("anna").await.unwrap();
     world.signed_in("anna").await;
 }
 
@@ -298,7 +299,7 @@ async fn i16_every_coming_and_going_has_its_audit_entry() {
     browser.text("/rotate").await;
     browser.text("/set?key=a&value=2").await;
     browser.text("/sign-out").await;
-    let log = world.sessions.audit(&AuditQuery::default(), None, 100).await.unwrap().items;
+    let log = world.sessions.audit_log().page(&AuditQuery::default(), None, 100).await.unwrap().items;
     let told: Vec<_> =
         log.iter().map(|logged| (logged.entry.event, logged.entry.session, logged.entry.reason)).collect();
     let expected = [

@@ -10,7 +10,8 @@ use std::{
 };
 
 use cloakroom::{
-    AuditEntry, Builder, Error, Event, Result, Sessions, User, Users,
+    Builder, Error, Result, Sessions, User, Users,
+    audit::{AuditEntry, Event},
     store::{AuditQuery, BoxFuture},
 };
 
@@ -89,6 +90,6 @@ pub(crate) fn world_where(staff: &Staff, configure: impl FnOnce(Builder) -> Buil
 /// What the log says of refusals to a user: the session, and why.
 pub(crate) async fn refusals(sessions: &Sessions, user: &str) -> Vec<AuditEntry> {
     let query = AuditQuery { user: Some(user.into()), session: None };
-    let logged = sessions.audit(&query, None, 100).await.unwrap().items.into_iter();
+    let logged = sessions.audit_log().page(&query, None, 100).await.unwrap().items.into_iter();
     logged.map(|logged| logged.entry).filter(|entry| entry.event == Event::Refused).collect()
 }

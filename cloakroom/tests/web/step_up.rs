@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Assurance, Ending, Error, Event, Found, Fresh, Lifetimes, Limit, Reason, RotatedToken, Session, SessionInfo,
-    Sessions, SignIn, SignedIn, Visitor,
+    Assurance, Ending, Error, Found, Fresh, Lifetimes, Limit, Reason, Session, SessionInfo, Sessions, SignIn, SignedIn,
+    Visitor,
+    audit::Event,
+    sessions::RotatedToken,
     store::{AuditQuery, MemoryStore},
 };
 use http::StatusCode;
@@ -181,7 +183,7 @@ async fn l1_l2_authenticating_again_makes_a_new_token_and_the_old_one_is_dead_at
     assert_eq!(stolen.text("/who").await, "nobody", "no grace");
     assert_eq!(stolen.get("/vault").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(anna.text("/get?key=cart").await, "umbrella");
-    let log = world.sessions.audit(&AuditQuery::default(), None, 100).await.unwrap();
+    let log = world.sessions.audit_log().page(&AuditQuery::default(), None, 100).await.unwrap();
     let entry = log.items.iter().rev().find(|logged| logged.entry.event == Event::SignedIn).unwrap();
     assert_eq!(entry.entry.note.as_deref(), Some("authenticated again"));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloakroom::{Found, Reason, RotatedToken, SignIn, Token};
+use cloakroom::{Found, Reason, SignIn, Token, sessions::RotatedToken};
 
 use super::world::{World, world};
 

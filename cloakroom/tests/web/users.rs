@@ -3,10 +3,10 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use cloakroom::{
-    Acting, Builder, Ended, Error, Found, Limit, Reason, Refusal, Result, SessionId, Sessions, SignIn, Started,
-    Timestamp, User, Users, Visitor, WhenFull,
-    rules::Create,
-    rules::Rules,
+    Builder, Ended, Error, Found, Limit, Reason, Refusal, Result, SessionId, Sessions, SignIn, Started, Timestamp,
+    User, Users, Visitor, WhenFull,
+    record::Acting,
+    rules::{Create, Rules},
     store::{BoxFuture, MemoryStore},
     testing::ManualClock,
 };
@@ -222,7 +222,7 @@ async fn a_directory_is_asked_anew_when_its_answer_is_old_or_forgotten() {
     sessions.resume(&anna.token).await.unwrap();
     assert_eq!(staff.asked(), 1);
 
-    sessions.forget_user("anna");
+    sessions.users().forget("anna");
     sessions.resume(&anna.token).await.unwrap();
     assert_eq!(staff.asked(), 1);
     let anonymous = sessions.start(SignIn::anonymous()).await.unwrap();
@@ -346,7 +346,7 @@ async fn set_impersonated_asks_the_directory_about_both_persons() {
         let token = cloakroom::Token::generate(SessionId::generate(started.token.id().partition()).unwrap()).unwrap();
         record.info.id = token.id();
         record.info.acting = Some(Acting { by: "root".into(), returns_to: None });
-        record.secrets = cloakroom::Secrets::new(token.digest(), NOW);
+        record.secrets = cloakroom::store::Secrets::new(token.digest(), NOW);
         let create = Create { record, limit: None, replaces: None, by: None, note: None };
         Rules::new(store.clone()).create(&create, NOW).await.unwrap();
 
@@ -354,13 +354,13 @@ async fn set_impersonated_asks_the_directory_about_both_persons() {
         assert!(matches!(sessions.resume(Visitor::new(&token).ip(at("192.0.2.1"))).await.unwrap(), Found::Live(_)));
         assert!(sessions.resume(Visitor::new(&token).ip(at("10.1.2.3"))).await.is_err());
         staff.set(who, disabled());
-        sessions.forget_user(who);
+        sessions.users().forget(who);
         let Found::Ended(ended) = sessions.resume(Visitor::new(&token).ip(at("192.0.2.1"))).await.unwrap() else {
             panic!("{who} is disabled")
         };
         assert_eq!(ended.reason, Reason::UserDisabled);
         staff.set("anna", from_networks(&["10.0.0.0/8"]));
-        sessions.forget_user("anna");
+        sessions.users().forget("anna");
         clock.advance(Duration::from_secs(1));
     }
 }

@@ -1,6 +1,6 @@
 //! S4: every entry of the audit log names the key that acted, beside who it says it acted for.
 
-use cloakroom::{AuditEntry, Reason, SignIn};
+use cloakroom::{Reason, SignIn, audit::AuditEntry};
 use http::Method;
 use serde_json::{Value, json};
 

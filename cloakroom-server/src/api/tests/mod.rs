@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use cloakroom::{
-    Found, Impersonate, Sessions, SignIn, TakeLock, User,
+    Found, Impersonate, Sessions, SignIn, User,
+    sessions::TakeLock,
     store::{self, AuditQuery, Logged, Query},
 };
 use http::{Method, Request, StatusCode, header};
@@ -39,7 +40,7 @@ impl Api {
         let store = store::open("memory:").await.unwrap();
         let sessions = Sessions::builder(store).stored_users().without_upkeep().build().unwrap();
         for user in ["anna", "ben"] {
-            sessions.put_user(user, User::default(), None).await.unwrap();
+            sessions.users().put(user, User::default(), None).await.unwrap();
         }
         let keys = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| (scope, keys::generate().unwrap()));
         let known = keys.iter().map(|(scope, key)| keys::ApiKey::new("shop", *scope, key).unwrap()).collect();
@@ -111,7 +112,7 @@ impl Api {
     }
 
     pub(super) async fn log(&self) -> Vec<Logged> {
-        self.sessions.audit(&AuditQuery::default(), None, 500).await.unwrap().items
+        self.sessions.audit_log().page(&AuditQuery::default(), None, 500).await.unwrap().items
     }
 
     /// All that a call could have changed.
@@ -121,7 +122,7 @@ impl Api {
             let Found::Live(record) = self.sessions.get(info.id).await.unwrap() else { continue };
             state.insert(info.id.to_string(), format!("{record:?} {:?}", record.data));
         }
-        for entry in self.sessions.users(None, 500).await.unwrap().items {
+        for entry in self.sessions.users().list(None, 500).await.unwrap().items {
             state.insert(entry.user.to_string(), format!("{entry:?}"));
         }
         let log: Vec<_> = self.log().await.into_iter().map(|logged| format!("{:?}", logged.entry)).collect();

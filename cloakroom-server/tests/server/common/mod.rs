@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use cloakroom::{Clock, Sessions, SystemClock, Timestamp, store};
+use cloakroom::{Clock, Sessions, Timestamp, clock::SystemClock, store};
 use cloakroom_server::{ApiKey, ApiKeys, Bounds, Scope, Server, keys};
 use http::Method;
 use serde_json::Value;

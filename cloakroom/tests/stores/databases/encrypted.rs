@@ -4,8 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use cloakroom::{
     Error,
-    rules::Loaded,
-    rules::Rules,
+    rules::{Loaded, Rules},
     store::{self},
 };
 

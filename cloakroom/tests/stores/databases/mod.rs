@@ -26,10 +26,12 @@ use std::{
 };
 
 use cloakroom::{
-    Authentication, Change, Clock, Ending, Error, Found, Json, Limit, Reason, Record, Secrets, SessionId, SessionInfo,
-    Sessions, SignIn, SystemClock, Timestamp, Token,
+    Change, Clock, Ending, Error, Found, Json, Limit, Reason, Record, SessionId, SessionInfo, Sessions, SignIn,
+    Timestamp, Token,
+    clock::SystemClock,
+    record::Authentication,
     rules::{Create, Created, Fence, Loaded, Reap, Rotated, Rotation, Rules, Touch, Updated, Which},
-    store::{self, AuditQuery, MysqlStore, PostgresStore, PutUser, Query},
+    store::{self, AuditQuery, MysqlStore, PostgresStore, PutUser, Query, Secrets},
 };
 use connections::connections_that_were_dropped_in_silence_cost_seconds;
 use cost::i9_calls_cost_hardly_more_than_a_blob;

@@ -1,6 +1,10 @@
 //! Nodes that open a store: a new one, one of an older program, one of a newer.
 
-use cloakroom::{Error, rules::Loaded, rules::Rules, store};
+use cloakroom::{
+    Error,
+    rules::{Loaded, Rules},
+    store,
+};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 
 use super::{Kind, NOW, address, begin, with_parameter};

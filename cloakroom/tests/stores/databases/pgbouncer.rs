@@ -8,8 +8,7 @@ use std::{
 };
 
 use cloakroom::{
-    rules::Loaded,
-    rules::Rules,
+    rules::{Loaded, Rules},
     store::{self, Query, Severity},
 };
 use futures_util::future::join_all;

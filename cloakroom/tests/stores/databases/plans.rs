@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Digest, Limit, Reason, SessionId,
+    Limit, Reason, SessionId,
     rules::{Fence, Reap, Rules, Touch, Which},
-    store::{self, AuditQuery, PutUser, Query},
+    store::{self, AuditQuery, Digest, PutUser, Query},
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use cloakroom::{
     Error, Reason,
-    rules::Rules,
-    rules::Which,
+    rules::{Rules, Which},
     store::{self, AuditQuery},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};

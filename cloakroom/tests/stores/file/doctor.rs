@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use cloakroom::{
-    Digest, Ending, Reason, SessionId,
+    Ending, Reason, SessionId,
     rules::{Fence, Loaded, Rules, Which},
-    store::{AuditQuery, Finding, Severity},
+    store::{AuditQuery, Digest, Finding, Severity},
 };
 
 use super::place::{NOW, Place, creation, live, record, sessions_of, set, started};

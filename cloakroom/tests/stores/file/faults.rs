@@ -8,7 +8,8 @@ use std::{
 };
 
 use cloakroom::{
-    Event, Limit, Reason, SessionId,
+    Limit, Reason, SessionId,
+    audit::Event,
     rules::{Create, Created, EndAnswer, Loaded, Rules, Which},
     store::{AuditQuery, FileStore},
 };

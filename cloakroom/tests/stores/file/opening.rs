@@ -8,9 +8,9 @@ use std::{
 };
 
 use cloakroom::{
-    Digest, Ending, Error, Json, Reason, RecentChanges, Refusal, SessionId, SessionInfo, Timestamp,
+    Ending, Error, Json, Reason, Refusal, SessionId, SessionInfo, Timestamp,
     rules::{Created, Fence, Loaded, Reap, Rules, Which},
-    store::{self, AuditQuery, FileStore, Query},
+    store::{self, AuditQuery, Digest, FileStore, Query, RecentChanges},
 };
 
 use super::place::{IMPATIENT, NOW, Place, creation, live, record, refusal, sessions_of, set, started};

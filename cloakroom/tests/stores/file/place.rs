@@ -8,9 +8,10 @@ use std::{
 };
 
 use cloakroom::{
-    Authentication, Change, Error, Json, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    Change, Error, Json, Record, SessionId, SessionInfo, Timestamp, Token,
+    record::Authentication,
     rules::{Create, Created, Loaded, Rules, Updated},
-    store::{FileStore, Query},
+    store::{FileStore, Query, Secrets},
 };
 use tempfile::TempDir;
 

@@ -157,7 +157,9 @@ pub(super) async fn i10_a_token_that_another_node_made_opens_its_session_at_once
     for _ in 0..50 {
         other.bring_near(&token).await;
         let rotated = one.sessions.rotate(&token).await.unwrap();
-        let cloakroom::RotatedToken::Rotated { token: successor, .. } = rotated else { panic!("it is current") };
+        let cloakroom::sessions::RotatedToken::Rotated { token: successor, .. } = rotated else {
+            panic!("it is current")
+        };
         token = successor;
         assert!(matches!(other.sessions.resume(&token).await.unwrap(), Found::Live(_)));
         one.sessions.flush().await.unwrap();

@@ -8,7 +8,10 @@ use std::{
     ops::Range,
 };
 
-use cloakroom::{AuditEntry, Event, SessionId};
+use cloakroom::{
+    SessionId,
+    audit::{AuditEntry, Event},
+};
 
 use super::{
     history::{Answer, Call, CallId, Line, Seen, Write},

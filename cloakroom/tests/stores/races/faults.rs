@@ -7,9 +7,9 @@ use std::{
 };
 
 use cloakroom::{
-    PartitionKey, Record, Result, SessionId, Timestamp,
+    Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, PartitionKey, Store,
         feed::{Feed, Pace},
         slots::{
             Ask, Committed, Expect, Forget, Found, List, Listed, LogEntry, Outcome, SeenAt, Slot, Transaction, Write,

@@ -20,7 +20,8 @@ use std::{
 };
 
 use cloakroom::{
-    AuditEntry, Error, SessionId,
+    Error, SessionId,
+    audit::AuditEntry,
     rules::Rules,
     store::{self, AuditQuery, RecordKeys, SealedStore, SqliteStore, Store},
 };

@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Authentication, Change, Data, Digest, Ended, Ending, Json, JsonRef, Limit, Partition, Reason, Record, Refusal,
-    Secrets, SessionId, SessionInfo, Timestamp, Token,
+    Change, Data, Ended, Ending, Json, JsonRef, Limit, Reason, Record, Refusal, SessionId, SessionInfo, Timestamp,
+    Token,
+    record::Authentication,
     rules::{Create, Created, EndAnswer, Fence, Gone, Loaded, Rotated, Rotation, Rules, Touch, Updated, Which},
-    store::Query,
+    store::{Digest, Partition, Query, Secrets},
 };
 
 use super::history::{Answer, Call, CallId, Recorder, Seen, Write};

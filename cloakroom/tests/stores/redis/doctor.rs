@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cloakroom::{
-    Digest, Ending, Limit, Reason, Refusal, SessionId,
+    Ending, Limit, Reason, Refusal, SessionId,
     rules::{Created, Loaded, Reap, Rules, Which},
-    store::{Finding, Query, RedisStore, Severity},
+    store::{Digest, Finding, Query, RedisStore, Severity},
 };
 
 use super::{

@@ -9,9 +9,10 @@ use std::{
 };
 
 use cloakroom::{
-    Authentication, Change, Digest, Ending, Error, Json, Partition, Reason, Record, Secrets, SessionId, SessionInfo,
-    Timestamp, Token,
+    Change, Ending, Error, Json, Reason, Record, SessionId, SessionInfo, Timestamp, Token,
+    record::Authentication,
     rules::{Create, Created, EndAnswer, Loaded, Rules, Updated, Which},
+    store::{Digest, Partition, Secrets},
 };
 use tokio::task::JoinHandle;
 

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Digest, Ending, Extra, Reason, Timestamp,
+    Ending, Reason, Timestamp,
     rules::{Fence, Loaded, Reap, Rules, Which},
     store::{
-        RedisStore, Store,
+        Digest, Extra, RedisStore, Store,
         slots::{Transaction, Write},
     },
 };

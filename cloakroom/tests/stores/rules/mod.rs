@@ -5,9 +5,10 @@ mod sparse;
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Digest, Ended, Ending, Event, Limit, Partition, Reason, Record, Secrets, SessionId, SessionInfo, Timestamp,
+    Ended, Ending, Limit, Reason, Record, SessionId, SessionInfo, Timestamp,
+    audit::Event,
     rules::{Create, Created, EndAnswer, Fence, Loaded, Reap, Rules, Updated, Which},
-    store::{AuditQuery, PutUser, Store, slots::List},
+    store::{AuditQuery, Digest, Partition, PutUser, Secrets, Store, slots::List},
     testing::conformance,
 };
 use sparse::Sparse;

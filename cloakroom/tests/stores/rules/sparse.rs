@@ -9,9 +9,10 @@ use std::{
 };
 
 use cloakroom::{
-    Data, Error, PartitionKey, RecentChanges, Record, Result, SessionId, Timestamp,
+    Data, Error, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, MemoryStore, NearStore, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, MemoryStore, NearStore, Page, PartitionKey, RecentChanges,
+        Store,
         feed::{Feed, Pace},
         slots::{
             Ask, Committed, EndedSlot, Expect, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write,

@@ -7,8 +7,9 @@ use std::{
 };
 
 use cloakroom::{
-    Ending, Error, Found, JsonRef, Limit, Reason, RotatedToken, SessionId, Sessions, SignIn, Timestamp, Token,
+    Ending, Error, Found, JsonRef, Limit, Reason, SessionId, Sessions, SignIn, Timestamp, Token,
     rules::{EndAnswer, Updated},
+    sessions::RotatedToken,
     testing::{self, ManualClock},
 };
 
@@ -311,13 +312,13 @@ impl World {
     async fn disable(&self) {
         let (user, _, _) = USERS[self.random.below(USERS.len())];
         if self.promises().disabled.remove(user) {
-            if let Err(error) = self.node().enable_user(user).await {
+            if let Err(error) = self.node().users().enable(user).await {
                 self.judge("enable", &error);
             }
             return;
         }
         let before = self.ids_of(user);
-        match self.node().disable_user(user, None).await {
+        match self.node().users().disable(user, None).await {
             Ok(_) => {
                 let living = self.server.state().model.of_user(user).len();
                 if living > 0 {

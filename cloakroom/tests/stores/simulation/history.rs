@@ -6,7 +6,8 @@ use std::{
 };
 
 use cloakroom::{
-    Ended, Event, Reason, Record, SessionId, Timestamp,
+    Ended, Reason, Record, SessionId, Timestamp,
+    audit::Event,
     store::slots::{SeenAt, Transaction, Write},
 };
 

@@ -98,7 +98,11 @@ impl Model {
         }
     }
 
-    fn started_with(&self, partition: cloakroom::Partition, digest: &cloakroom::Digest) -> Option<SessionId> {
+    fn started_with(
+        &self,
+        partition: cloakroom::store::Partition,
+        digest: &cloakroom::store::Digest,
+    ) -> Option<SessionId> {
         let mut open = self.slots.values().filter_map(Kept::open);
         let found =
             open.find(|record| record.info.id.partition() == partition && record.idempotency.as_ref() == Some(digest));

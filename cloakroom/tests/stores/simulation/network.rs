@@ -7,9 +7,9 @@ use std::{
 };
 
 use cloakroom::{
-    Error, PartitionKey, Record, Result, SessionId, Timestamp,
+    Error, Record, Result, SessionId, Timestamp,
     store::{
-        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, Store,
+        AuditQuery, BoxFuture, Cursor, Finding, Logged, NearStore, Page, PartitionKey, Store,
         feed::{Feed, Pace},
         slots::{Ask, Committed, Forget, Found, List, Listed, Outcome, SeenAt, Slot, Transaction, Write},
     },

@@ -9,10 +9,10 @@ use std::{
 };
 
 use cloakroom::{
-    Acting, Assurance, Authentication, Change, Client, Digest, Ending, Error, Fields, Json, Reason, RecentChanges,
-    Record, Refusal, SessionInfo, Timestamp, Token,
+    Assurance, Change, Client, Ending, Error, Json, Reason, Record, Refusal, SessionInfo, Timestamp, Token,
+    record::{Acting, Authentication},
     rules::{Created, Fence, Loaded, Locked, Reap, Rotation, Which},
-    store::{AuditQuery, Query},
+    store::{AuditQuery, Digest, Fields, Query, RecentChanges},
 };
 
 use super::{NOW, Place, creation, live, record, sessions_of, set, setting, started};

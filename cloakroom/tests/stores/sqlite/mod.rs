@@ -13,9 +13,10 @@ mod surviving;
 use std::{fs, path::PathBuf, sync::Arc};
 
 use cloakroom::{
-    Authentication, Change, Json, Record, Secrets, SessionId, SessionInfo, Timestamp, Token,
+    Change, Json, Record, SessionId, SessionInfo, Timestamp, Token,
+    record::Authentication,
     rules::{Create, Created, Loaded, Rules, Updated},
-    store::{Query, SqliteStore},
+    store::{Query, Secrets, SqliteStore},
 };
 use rusqlite::Connection;
 use tempfile::TempDir;

@@ -8,9 +8,9 @@ use std::{
 };
 
 use cloakroom::{
-    Event, Limit, SessionId,
-    rules::Create,
-    rules::Rules,
+    Limit, SessionId,
+    audit::Event,
+    rules::{Create, Rules},
     store::{AuditQuery, SqliteStore},
 };
 

@@ -7,7 +7,7 @@ use axum_login::{
     AuthManagerLayerBuilder, AuthUser, AuthnBackend,
     tower_sessions::{SessionManagerLayer as LoginSessionLayer, cookie::SameSite},
 };
-use cloakroom::{Event, Reason, store::AuditQuery, web::TowerSessionsStore};
+use cloakroom::{Reason, audit::Event, store::AuditQuery, web::TowerSessionsStore};
 use http::StatusCode;
 use tower_sessions::{Expiry, Session, SessionManagerLayer};
 
@@ -60,7 +60,7 @@ async fn an_application_of_tower_sessions_replaces_its_store_alone() {
     browser.text("/sign-in/anna").await;
     browser.text("/sign-out").await;
     assert_eq!(browser.cookie, None);
-    let log = sessions.audit(&AuditQuery::default(), None, 100).await.unwrap().items;
+    let log = sessions.audit_log().page(&AuditQuery::default(), None, 100).await.unwrap().items;
     assert!(
         log.iter().any(|logged| logged.entry.event == Event::SignedIn && logged.entry.user.as_deref() == Some("anna"))
     );
@@ -143,7 +143,7 @@ async fn an_application_of_axum_login_replaces_its_store_alone() {
     assert_eq!(sessions.list("42").await.unwrap().len(), 0);
 
     browser.text("/log-in/42").await;
-    sessions.disable_user("42", Some("root".into())).await.unwrap();
+    sessions.users().disable("42", Some("root".into())).await.unwrap();
     assert_eq!(browser.text("/who").await, "nobody", "at once");
     assert_eq!(browser.get("/log-in/42").await.0, StatusCode::INTERNAL_SERVER_ERROR, "and for good");
 }

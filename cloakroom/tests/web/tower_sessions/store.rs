@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use cloakroom::{
-    Ending, Event, Found, Limit, Reason, Sessions, SignIn,
+    Ending, Found, Limit, Reason, Sessions, SignIn,
+    audit::Event,
     store::{AuditQuery, Query},
     web::TowerSessionsStore,
 };
@@ -122,7 +123,7 @@ async fn inactivity_that_stays_the_same_is_a_touch_and_no_audit_entry() {
         record.expiry_date = OffsetDateTime::now_utc() + Duration::from_mins(30 + 2 * minutes);
         store.save(&record).await.unwrap();
     }
-    let log = sessions.audit(&AuditQuery::default(), None, 100).await.unwrap().items;
+    let log = sessions.audit_log().page(&AuditQuery::default(), None, 100).await.unwrap().items;
     assert_eq!(log.iter().map(|logged| logged.entry.event).collect::<Vec<_>>(), [Event::Started]);
 }
 
@@ -238,7 +239,7 @@ async fn sessions_are_listed_limited_and_disabled_by_their_user() {
     // One of Cloakroom's own lives beside it, and counts.
     sessions.start(SignIn::new("anna").limit(Limit::evict(1))).await.unwrap();
     assert_eq!(store.load(&anna.id).await.unwrap(), None);
-    sessions.disable_user("ben", None).await.unwrap();
+    sessions.users().disable("ben", None).await.unwrap();
     let Err(Error::Backend(message)) = store.create(&mut record([("user", json!("ben"))])).await else {
         panic!("ben is disabled")
     };

@@ -10,7 +10,7 @@ use tower::ServiceExt;
 
 /// The clock starts at the system's time, which tower-sessions goes by.
 pub(crate) fn sessions() -> (Sessions, ManualClock) {
-    let clock = ManualClock::new(cloakroom::Clock::now(&cloakroom::SystemClock));
+    let clock = ManualClock::new(cloakroom::Clock::now(&cloakroom::clock::SystemClock));
     let builder = Sessions::builder(Arc::new(MemoryStore::new().unwrap())).clock(clock.clone()).without_upkeep();
     (builder.build().unwrap(), clock)
 }
