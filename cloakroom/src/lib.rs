@@ -77,12 +77,12 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `axum` | on | the extractors [`Session`], [`SignedIn`], [`Fresh`] and [`Next`] |
-//! | `actix` | off | the [middleware for actix-web](web::actix), and the same extractors |
+//! | `actix` | off | the [middleware for actix-web][actix], and the same extractors |
 //! | `sqlite` | on | the SQLite store |
 //! | `file`, `postgres`, `mysql`, `redis` | off | the store of that name |
 //! | `tls` | off | encrypted connections to PostgreSQL and MariaDB |
 //! | `geoip` | off | the country of a session's address, by a MaxMind-format file |
-//! | `tower-sessions`, `axum-login` | off | a [store](web::TowerSessionsStore) for applications built on them |
+//! | `tower-sessions`, `axum-login` | off | a [store][tower-sessions] for applications built on them |
 //! | `testing` | off | the module [`testing`] |
 //!
 //! # Where to go next
@@ -91,7 +91,18 @@
 //! [`SessionLayer`](web::SessionLayer) for what the layer does with errors, panics and redirects. The project's
 //! [guide](https://github.com/cloakroom-rs/cloakroom/blob/main/docs/guide.md) is a tour of all of it, and its page on
 //! [security](https://github.com/cloakroom-rs/cloakroom/blob/main/docs/security.md) says what an application must do itself.
-
+//!
+#![cfg_attr(feature = "actix", doc = "[actix]: web::actix")]
+#![cfg_attr(not(feature = "actix"), doc = "[actix]: https://docs.rs/cloakroom/latest/cloakroom/web/actix/index.html")]
+#![cfg_attr(any(feature = "axum-login", feature = "tower-sessions"), doc = "[tower-sessions]: web::TowerSessionsStore")]
+#![cfg_attr(
+    not(any(feature = "axum-login", feature = "tower-sessions")),
+    doc = "[tower-sessions]: https://docs.rs/cloakroom/latest/cloakroom/web/struct.TowerSessionsStore.html"
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "[`testing`]: https://docs.rs/cloakroom/latest/cloakroom/testing/index.html"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -48,7 +48,8 @@ pub(crate) fn run(bless: bool) -> Result<()> {
 struct Items(Value);
 
 impl Items {
-    /// Every public item by its path, without those that traits of others bring along.
+    /// Every public item by its path, without those that traits of others bring along. One that has several paths is listed
+    /// under that which is nearest to the front page.
     fn list(&self) -> Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         let root = self.0.get("root").context("no root")?;
@@ -64,31 +65,35 @@ impl Items {
         self.0.get("index")?.get(&id)
     }
 
-    fn module(&self, id: &Value, path: &str, found: &mut BTreeSet<String>, above: &mut Vec<Value>) {
-        let Some(module) = self.get(id).filter(|_| !above.contains(id)) else { return };
-        above.push(id.clone());
-        for child in members(&module["inner"]["module"], "items") {
-            self.item(child, None, path, found, above);
+    fn module(&self, id: &Value, path: &str, found: &mut BTreeSet<String>, seen: &mut Vec<Value>) {
+        let Some(module) = self.get(id) else { return };
+        let is_module = |child: &&Value| self.get(child).is_some_and(|child| child["inner"].get("module").is_some());
+        let children = || members(&module["inner"]["module"], "items");
+        for child in children().filter(|child| !is_module(child)).chain(children().filter(is_module)) {
+            self.item(child, None, path, found, seen);
         }
-        above.pop();
     }
 
     /// An item under its own name, or under the one that a `pub use` gives it.
-    fn item(&self, id: &Value, name: Option<&str>, path: &str, found: &mut BTreeSet<String>, above: &mut Vec<Value>) {
+    fn item(&self, id: &Value, name: Option<&str>, path: &str, found: &mut BTreeSet<String>, seen: &mut Vec<Value>) {
         let Some(item) = self.get(id) else {
             // An item of another crate.
             found.extend(name.map(|name| format!("use {path}::{name}")));
             return;
         };
+        if seen.contains(id) {
+            return;
+        }
+        seen.push(id.clone());
         let Some((kind, inner)) = item["inner"].as_object().and_then(|inner| inner.iter().next()) else { return };
         let own = name.or_else(|| item["name"].as_str()).unwrap_or_default();
         let whole = format!("{path}::{own}");
         match kind.as_str() {
-            "use" if inner["is_glob"] == true => self.module(&inner["id"], path, found, above),
-            "use" => self.item(&inner["id"], inner["name"].as_str(), path, found, above),
+            "use" if inner["is_glob"] == true => self.module(&inner["id"], path, found, seen),
+            "use" => self.item(&inner["id"], inner["name"].as_str(), path, found, seen),
             "module" => {
                 found.insert(format!("mod {whole}"));
-                self.module(id, &whole, found, above);
+                self.module(id, &whole, found, seen);
             }
             "struct" => {
                 found.insert(format!("struct {whole}"));

@@ -16,8 +16,36 @@
 //!
 //! Implement [`Store`], which keeps slots, merges data and commits transactions, and knows no rule
 //! of sessions: those stand once, above it, and make every such store a [`Store`]. Then mount two suites on it (feature
-//! `testing`, [`crate::testing`]): [`slots!`](crate::slots) looks at what it keeps, [`conformance!`](crate::conformance)
+//! `testing`, [`crate::testing`]): [`slots!`] looks at what it keeps, [`conformance!`]
 //! at what sessions do on it.
+//!
+#![cfg_attr(
+    not(feature = "file"),
+    doc = "[`FileStore`]: https://docs.rs/cloakroom/latest/cloakroom/store/struct.FileStore.html"
+)]
+#![cfg_attr(
+    not(feature = "mysql"),
+    doc = "[`MysqlStore`]: https://docs.rs/cloakroom/latest/cloakroom/store/struct.MysqlStore.html"
+)]
+#![cfg_attr(
+    not(feature = "postgres"),
+    doc = "[`PostgresStore`]: https://docs.rs/cloakroom/latest/cloakroom/store/struct.PostgresStore.html"
+)]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "[`SqliteStore`]: https://docs.rs/cloakroom/latest/cloakroom/store/struct.SqliteStore.html"
+)]
+#![cfg_attr(feature = "testing", doc = "[`slots!`]: crate::slots")]
+#![cfg_attr(feature = "testing", doc = "[`conformance!`]: crate::conformance")]
+#![cfg_attr(not(feature = "testing"), doc = "[`slots!`]: https://docs.rs/cloakroom/latest/cloakroom/macro.slots.html")]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "[`conformance!`]: https://docs.rs/cloakroom/latest/cloakroom/macro.conformance.html"
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "[`crate::testing`]: https://docs.rs/cloakroom/latest/cloakroom/testing/index.html"
+)]
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod batcher;

@@ -29,8 +29,8 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 /// use cloakroom::{
-///     Partition, SessionId,
-///     store::{MemoryStore, Store, slots::Ask},
+///     SessionId,
+///     store::{MemoryStore, Partition, Store, slots::Ask},
 ///     testing::{Call, SpyStore},
 /// };
 ///

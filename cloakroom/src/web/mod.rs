@@ -3,6 +3,15 @@
 //! [`cookie`] knows no framework. [`SessionLayer`] and [`CsrfLayer`] work with any tower service, the extractors [`Session`](crate::Session)
 //! and [`SignedIn`] with axum (feature `axum`). For actix-web (feature `actix`) there are [`SessionMiddleware`], the same
 //! extractors below it, and [`CsrfMiddleware`].
+//!
+#![cfg_attr(
+    not(feature = "actix"),
+    doc = "[`CsrfMiddleware`]: https://docs.rs/cloakroom/latest/cloakroom/web/struct.CsrfMiddleware.html"
+)]
+#![cfg_attr(
+    not(feature = "actix"),
+    doc = "[`SessionMiddleware`]: https://docs.rs/cloakroom/latest/cloakroom/web/struct.SessionMiddleware.html"
+)]
 
 #[cfg(feature = "actix")]
 pub mod actix;

@@ -4,7 +4,8 @@
 use std::{fs, time::Duration};
 
 use cloakroom::{
-    AuditEntry, Ending, Error, Limit, Reason, Refusal, SessionId, Sessions, SignIn, Timestamp,
+    Ending, Error, Limit, Reason, Refusal, SessionId, Sessions, SignIn, Timestamp,
+    audit::AuditEntry,
     rules::{Created, Fence, Loaded, Reap, Rules, Which},
     store::{self, AuditQuery, Finding, MemoryStore, PutUser, Query, Store},
     transfer,

@@ -19,7 +19,13 @@
 //! [`on_refusal`](crate::web::SessionLayer::on_refusal) of the session layer says; it is logged, and audited where
 //! the request has a session. A request that passes without a token costs no call of the store.
 //!
-//! [`CsrfLayer`] is for tower services, [`CsrfMiddleware`](super::CsrfMiddleware) for actix-web.
+//! [`CsrfLayer`] is for tower services, [`CsrfMiddleware`] for actix-web.
+//!
+#![cfg_attr(feature = "actix", doc = "[`CsrfMiddleware`]: super::CsrfMiddleware")]
+#![cfg_attr(
+    not(feature = "actix"),
+    doc = "[`CsrfMiddleware`]: https://docs.rs/cloakroom/latest/cloakroom/web/struct.CsrfMiddleware.html"
+)]
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]

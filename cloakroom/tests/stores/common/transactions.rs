@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cloakroom::{
-    AuditEntry, Authentication, Client, Data, Ended, Json, Reason, Record, Secrets, SessionId, SessionInfo, Timestamp,
-    Token,
+    Client, Data, Ended, Json, Reason, Record, SessionId, SessionInfo, Timestamp, Token,
+    audit::AuditEntry,
+    record::Authentication,
     store::{
-        Store,
+        Secrets, Store,
         slots::{Ask, Committed, DataChange, Expect, Known, LogEntry, Outcome, Transaction, Write},
     },
 };
@@ -89,7 +90,7 @@ fn transaction(relies_on: Vec<Expect>, writes: Vec<Write>, log: Vec<AuditEntry>)
 }
 
 fn number() -> u64 {
-    let id = SessionId::generate(cloakroom::Partition::random().unwrap()).unwrap();
+    let id = SessionId::generate(cloakroom::store::Partition::random().unwrap()).unwrap();
     u64::from_be_bytes(*id.as_bytes().last_chunk().unwrap())
 }
 
