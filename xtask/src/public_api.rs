@@ -23,7 +23,7 @@ pub(crate) fn run(bless: bool) -> Result<()> {
     let path = Workspace::read()?.target.join("doc/cloakroom.json");
     let text = fs::read_to_string(&path).with_context(|| format!("{} was not written", path.display()))?;
     let items = Items(serde_json::from_str(&text).context("rustdoc's JSON cannot be read")?).list()?;
-    let now: String = items.iter().map(|item| format!("{item}\n")).collect();
+    let now = items.iter().fold(String::new(), |text, item| text + item + "\n");
     let list = root().join(LIST);
     let before = fs::read_to_string(&list).unwrap_or_default();
     if now == before {

@@ -8,10 +8,9 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc, time::Dura
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Cursor, Logged,
-    slots::{Columns, EndedSlot},
-};
+use super::slots::{Columns, EndedSlot};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
+use super::{Cursor, Logged};
 use crate::{
     assurance::Assurance,
     audit::AuditEntry,
@@ -82,6 +81,7 @@ pub fn decode(head: &str, beside: Beside, columns: impl FnOnce() -> Result<Colum
 }
 
 /// As [`decode`], for those who count sessions or end them: of a head that cannot be read the columns are known.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) fn decode_or_known(head: &str, beside: Beside, columns: impl Fn() -> Result<Columns>) -> Result<Record> {
     let Beside { id, revision, version, seen, .. } = beside;
     if let Ok(record) = decode(head, beside, &columns) {
@@ -170,6 +170,7 @@ pub fn decode_entry(session: SessionId, entry: &str) -> Result<AuditEntry> {
 }
 
 /// An entry on a page of the log, which leaves out what cannot be read: those behind it must be seen.
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "redis"))]
 pub(crate) fn logged(cursor: Cursor, id: u64, entry: Result<AuditEntry>) -> Option<Logged> {
     match entry {
         Ok(entry) => Some(Logged { cursor, id, entry }),

@@ -16,8 +16,7 @@
 //!
 //! Implement [`Store`], which keeps slots, merges data and commits transactions, and knows no rule
 //! of sessions: those stand once, above it, and make every such store a [`Store`]. Then mount two suites on it (feature
-//! `testing`, [`crate::testing`]): [`slots!`] looks at what it keeps, [`conformance!`]
-//! at what sessions do on it.
+//! `testing`): `cloakroom::slots!` looks at what it keeps, `cloakroom::conformance!` at what sessions do on it.
 //!
 #![cfg_attr(
     not(feature = "file"),
@@ -34,17 +33,6 @@
 #![cfg_attr(
     not(feature = "sqlite"),
     doc = "[`SqliteStore`]: https://docs.rs/cloakroom/latest/cloakroom/store/struct.SqliteStore.html"
-)]
-#![cfg_attr(feature = "testing", doc = "[`slots!`]: crate::slots")]
-#![cfg_attr(feature = "testing", doc = "[`conformance!`]: crate::conformance")]
-#![cfg_attr(not(feature = "testing"), doc = "[`slots!`]: https://docs.rs/cloakroom/latest/cloakroom/macro.slots.html")]
-#![cfg_attr(
-    not(feature = "testing"),
-    doc = "[`conformance!`]: https://docs.rs/cloakroom/latest/cloakroom/macro.conformance.html"
-)]
-#![cfg_attr(
-    not(feature = "testing"),
-    doc = "[`crate::testing`]: https://docs.rs/cloakroom/latest/cloakroom/testing/index.html"
 )]
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
