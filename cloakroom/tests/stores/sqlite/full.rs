@@ -75,6 +75,7 @@ async fn a_file_that_cannot_be_written_is_opened_and_read() {
         set(&store, id, "a", "1").await.unwrap();
         id
     };
+    assert!(!disk.join("sessions 100% #1.db-wal").exists(), "a store that is dropped leaves its file alone");
     remount(&disk, "ro");
     let store = Rules::on(SqliteStore::open(&file).await.unwrap());
     assert_eq!(live(&store, id).await.data.len(), 1);

@@ -21,7 +21,8 @@ use super::{beside::Beside, fault::Fault};
 pub(super) struct Threads {
     /// `None` only while it is dropped.
     queues: Option<Queues>,
-    running: Vec<thread::JoinHandle<()>>,
+    readers: Vec<thread::JoinHandle<()>>,
+    writer: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -43,14 +44,13 @@ impl Threads {
         let (writes, to_write) = mpsc::channel(QUEUE);
         let (reads, to_read) = mpsc::channel(QUEUE);
         let to_read = Arc::new(Mutex::new(to_read));
-        let mut running = Vec::new();
+        let mut readers = Vec::new();
         for reader in read_with {
             let waiting = Arc::clone(&to_read);
-            running.push(spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?);
+            readers.push(spawn("cloakroom-sqlite-read", move || read_all(&reader, &waiting))?);
         }
-        // The last one: it brings the log home when no reader holds it any more.
-        running.push(spawn("cloakroom-sqlite-write", move || write_all(&write_with, beside.as_ref(), to_write))?);
-        Ok(Self { queues: Some(Queues { writes, reads }), running })
+        let writer = spawn("cloakroom-sqlite-write", move || write_all(&write_with, beside.as_ref(), to_write))?;
+        Ok(Self { queues: Some(Queues { writes, reads }), readers, writer: Some(writer) })
     }
 
     fn queues(&self) -> Result<&Queues, Stopped> {
@@ -140,13 +140,15 @@ fn write_all(db: &Connection, beside: Option<&Beside>, mut waiting: mpsc::Receiv
 }
 
 impl Drop for Threads {
-    /// Waits until what was accepted is done.
+    /// Waits until what was accepted is done. The writer's connection closes last: of two that close at once neither takes
+    /// the write-ahead log away.
     fn drop(&mut self) {
-        self.queues = None;
-        for thread in self.running.drain(..) {
-            // A thread of ours that panicked has told so.
-            let _ = thread.join();
-        }
+        let Some(Queues { writes, reads }) = self.queues.take() else { return };
+        drop(reads);
+        // A thread of ours that panicked has told so.
+        self.readers.drain(..).for_each(|reader| drop(reader.join()));
+        drop(writes);
+        drop(self.writer.take().map(thread::JoinHandle::join));
     }
 }
 
