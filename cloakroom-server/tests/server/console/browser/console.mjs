@@ -24,20 +24,20 @@ const scenarios = {
     assert.match(await page.getByRole('alert').innerText(), /does not take that key/);
     await fillIn(page, ADMIN_KEY);
     assert.equal(path(page), '/console');
-    await page.getByRole('link', { name: 'Sessions', exact: true }).click();
+    await click(page.getByRole('link', { name: 'Sessions', exact: true }));
     assert.equal(await page.getByRole('row').count(), 4, "the head, Anna's, Ben's and the console's own");
     await page.getByLabel('User').fill('anna');
-    await page.getByRole('button', { name: 'Filter' }).click();
+    await click(page.getByRole('button', { name: 'Filter' }));
     assert.equal(await page.getByRole('row').count(), 2);
     assert.match(await page.getByRole('row').nth(1).innerText(), /anna\s+Anna Berg.*Safari on iPhone.*203\.0\.113\.7/s);
-    await page.getByRole('link', { name: session.id }).click();
+    await click(page.getByRole('link', { name: session.id }));
     assert.equal(path(page), `/console/sessions/${session.id}`);
     assert.ok(!(await page.content()).includes('Main Street'));
-    await page.getByRole('link', { name: 'Show the value of address' }).click();
+    await click(page.getByRole('link', { name: 'Show the value of address' }));
     assert.match(await page.getByRole('main').innerText(), /"Main Street 1"/);
     assert.ok(!(await page.content()).includes('coat'));
     await page.getByLabel('Note for the audit log').fill('lost phone');
-    await page.getByRole('button', { name: 'End this session' }).click();
+    await click(page.getByRole('button', { name: 'End this session' }));
     assert.equal(await page.getByRole('status').innerText(), 'The session ended.');
     assert.match(await page.getByRole('main').innerText(), /Ended.*Revoked by an administrator.*key:root.*lost phone/s);
     assert.equal((await api('GET', `/v1/sessions/${session.id}`)).status, 410);
@@ -50,25 +50,25 @@ const scenarios = {
     const [phones, desk] = [[await on('anna', PHONE), await on('ben', PHONE)], await on('anna', DESK)];
     const { page } = await browsers.signedIn(ADMIN_KEY);
     await page.goto('/console/sessions');
-    await page.getByRole('row', { name: phones[0] }).getByRole('link', { name: 'Safari on iPhone' }).click();
+    await click(page.getByRole('row', { name: phones[0] }).getByRole('link', { name: 'Safari on iPhone' }));
     const listed = await page.getByRole('row').count();
-    await page.getByRole('link', { name: 'End all that match' }).click();
+    await click(page.getByRole('link', { name: 'End all that match' }));
     assert.match(await page.getByRole('main').innerText(), /End sessions on Safari on iPhone\s+2 sessions would end now/);
     assert.equal(await page.getByRole('row').count(), listed, 'the preview is the list');
-    await page.getByRole('button', { name: 'End them' }).click();
+    await click(page.getByRole('button', { name: 'End them' }));
     assert.match(path(page), /\/end\?/, 'the box is not ticked');
     await page.getByLabel('Yes, end 2 sessions').check();
     await page.getByLabel('Note for the audit log').fill('stolen bag');
-    await page.getByRole('button', { name: 'End them' }).click();
+    await click(page.getByRole('button', { name: 'End them' }));
     assert.match(await page.getByRole('status').innerText(), /^2 sessions ended/);
     for (const id of phones) assert.equal((await api('GET', `/v1/sessions/${id}`)).status, 410);
     assert.equal((await api('GET', `/v1/sessions/${desk}`)).status, 200);
 
     await page.goto('/console/sessions');
-    await page.getByRole('link', { name: 'End all sessions' }).click();
+    await click(page.getByRole('link', { name: 'End all sessions' }));
     assert.match(await page.getByRole('main').innerText(), /1 session would end now.\s+Your own session in this console stays/);
     await page.getByLabel('Yes, end 1 session').check();
-    await page.getByRole('button', { name: 'End them' }).click();
+    await click(page.getByRole('button', { name: 'End them' }));
     assert.match(await page.getByRole('status').innerText(), /^1 session ended/);
     assert.equal((await api('GET', `/v1/sessions/${desk}`)).status, 410);
   },
@@ -79,34 +79,34 @@ const scenarios = {
     const { page } = await browsers.signedIn(ADMIN_KEY);
     await page.goto('/console/users');
     await page.getByRole('textbox', { name: 'User' }).fill('anna');
-    await page.getByRole('button', { name: 'Open' }).click();
+    await click(page.getByRole('button', { name: 'Open' }));
     assert.equal(path(page), '/console/users/anna');
     assert.match(await page.getByRole('main').innerText(), /no entry of this user/);
     await page.getByLabel('Full name').fill('Anna Berg');
     await page.getByLabel('Sessions at most').fill('2');
     await page.getByLabel('A sign-in beyond that').selectOption('refuse');
     await page.getByLabel('Allowed networks').fill('203.0.113.0/24\n2001:db8::/32');
-    await page.getByRole('button', { name: 'Save' }).click();
+    await click(page.getByRole('button', { name: 'Save' }));
     assert.equal(await page.getByRole('status').innerText(), 'Saved.');
     const { user } = (await api('GET', '/v1/users/anna')).body;
     assert.deepEqual([user.full_name, user.session_limit, user.when_full, user.allowed_networks], ['Anna Berg', 2, 'refuse', ['203.0.113.0/24', '2001:db8::/32']]);
     assert.equal(await page.getByLabel('Allowed networks').inputValue(), '203.0.113.0/24\n2001:db8::/32');
     await page.getByLabel('Allowed networks').fill('nowhere');
-    await page.getByRole('button', { name: 'Save' }).click();
+    await click(page.getByRole('button', { name: 'Save' }));
     assert.match(await page.getByRole('main').innerText(), /allowed_networks/);
 
     await page.goto('/console/users/anna');
-    await page.getByRole('button', { name: 'Sign out everywhere' }).click();
+    await click(page.getByRole('button', { name: 'Sign out everywhere' }));
     assert.equal(await page.getByRole('status').innerText(), 'Signed out everywhere. 2 sessions ended.');
     await start({ user: 'anna', client: { ip: '203.0.113.7' } });
-    await page.getByRole('button', { name: 'Disable' }).click();
+    await click(page.getByRole('button', { name: 'Disable' }));
     assert.equal((await api('GET', '/v1/users/anna')).body.user.enabled, true, 'the box is not ticked');
     await page.getByLabel('All sessions of this user end').check();
-    await page.getByRole('button', { name: 'Disable' }).click();
+    await click(page.getByRole('button', { name: 'Disable' }));
     assert.equal(await page.getByRole('status').innerText(), 'Disabled. 1 session ended.');
-    await page.getByRole('button', { name: 'Enable' }).click();
+    await click(page.getByRole('button', { name: 'Enable' }));
     assert.equal((await api('GET', '/v1/users/anna')).body.user.enabled, true);
-    await page.getByRole('link', { name: 'Users', exact: true }).first().click();
+    await click(page.getByRole('link', { name: 'Users', exact: true }).first());
     assert.match(await page.getByRole('row', { name: 'anna' }).innerText(), /Anna Berg.*Enabled.*at most 2.*203\.0\.113\.0\/24/s);
   },
 
@@ -122,22 +122,22 @@ const scenarios = {
     assert.match(await rows.first().innerText(), /signed in.*anna.*203\.0\.113\.7.*key:root/s);
     const impersonated = await impersonate('anna', 'user-1');
     await page.getByText('Impersonated by anna').waitFor();
-    await page.getByRole('button', { name: 'Pause' }).click();
+    await click(page.getByRole('button', { name: 'Pause' }));
     await api('DELETE', `/v1/sessions/${impersonated.id}?reason=revoked_by_admin`);
-    await page.getByRole('button', { name: 'Go on' }).click();
+    await click(page.getByRole('button', { name: 'Go on' }));
     await page.getByRole('row', { name: 'revoked by admin' }).waitFor();
 
-    await page.getByRole('link', { name: 'Older' }).click();
+    await click(page.getByRole('link', { name: 'Older' }));
     const older = await rows.allInnerTexts();
     assert.match(older.join(' '), /user-0/);
     assert.equal(await page.getByText('Live', { exact: true }).isVisible().catch(() => false), false);
     await page.goto('/console/audit');
     await page.getByLabel('Event').selectOption('ended');
-    await page.getByRole('button', { name: 'Filter' }).click();
+    await click(page.getByRole('button', { name: 'Filter' }));
     assert.equal(await rows.count(), 1);
     await page.getByLabel('Event').selectOption('');
     await page.getByLabel('User').fill('anna');
-    await page.getByRole('button', { name: 'Filter' }).click();
+    await click(page.getByRole('button', { name: 'Filter' }));
     assert.equal(await page.locator('.log').getByRole('link', { name: session.id }).count(), 1);
     assert.ok((await rows.allInnerTexts()).every((row) => row.includes('anna')));
     await page.goto('/console/audit?until=2026-01-01T00:00');
@@ -146,7 +146,7 @@ const scenarios = {
     await page.goto('/console/audit?user=anna');
     for (const [name, begins] of [['Export JSON Lines', '{"cursor":'], ['Export CSV', 'at,event,session,user,']]) {
       const download = page.waitForEvent('download');
-      await page.getByRole('link', { name }).click();
+      await click(page.getByRole('link', { name }));
       const text = readFileSync(await (await download).path(), 'utf8');
       assert.ok(text.startsWith(begins), text.slice(0, 80));
       assert.ok(text.includes(session.id) && !text.includes('user-2'), text);
@@ -169,13 +169,13 @@ const scenarios = {
       return new Set(new Uint32Array(data.buffer)).size;
     });
     assert.ok(colours > 10, `something is drawn: ${colours}`);
-    await page.getByText('As a table').click();
+    await click(page.getByText('As a table'));
     assert.equal(await page.locator('details').getByRole('row').count(), 25);
     assert.match(await page.locator('details').getByRole('row').nth(1).innerText(), /\t?6\t1/);
     assert.match(await page.getByRole('main').innerText(), /Endings by reason\s+revoked by admin\s+1/);
-    await page.getByRole('link', { name: '30 days' }).click();
+    await click(page.getByRole('link', { name: '30 days' }));
     assert.equal(await page.locator('details tr').count(), 31);
-    await page.getByRole('link', { name: 'Safari on iPhone' }).click();
+    await click(page.getByRole('link', { name: 'Safari on iPhone' }));
     assert.equal(await page.getByRole('row').count(), 4);
   },
 
@@ -240,13 +240,14 @@ const scenarios = {
     const { session } = await start({ user: 'anna' });
     const { page } = await browsers.add();
     await page.goto('/console/sign-in');
+    await focus(page, '#key');
     await page.keyboard.type(ADMIN_KEY);
     await page.keyboard.press('Enter');
     await page.waitForURL('**/console');
     await page.keyboard.press('Tab');
     assert.equal(await focused(page), 'Skip to the content');
     await page.keyboard.press('Enter');
-    assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
+    await focus(page, '#main');
     await page.goto(`/console/sessions?user=anna`);
     await tabTo(page, session.id);
     await page.keyboard.press('Enter');
@@ -272,15 +273,15 @@ const scenarios = {
     const { page } = await browsers.add({ javaScriptEnabled: false });
     await page.goto('/');
     await fillIn(page, ADMIN_KEY);
-    await page.getByText('As a table').click();
+    await click(page.getByText('As a table'));
     assert.ok(await page.locator('details').getByRole('row').count() > 20);
     await page.goto('/console/audit');
     assert.ok(await page.getByRole('row').count() > 1);
     await page.goto('/console/sessions?user=anna');
-    await page.getByRole('link', { name: session.id }).click();
-    await page.getByRole('button', { name: 'End this session' }).click();
+    await click(page.getByRole('link', { name: session.id }));
+    await click(page.getByRole('button', { name: 'End this session' }));
     assert.equal(await page.getByRole('status').innerText(), 'The session ended.');
-    await page.getByRole('button', { name: 'Sign out' }).click();
+    await click(page.getByRole('button', { name: 'Sign out' }));
     assert.equal(path(page), '/console/sign-in');
   },
 
@@ -291,7 +292,7 @@ const scenarios = {
       await page.goto('about:blank');
       await page.setContent(`<form method="post" action="${url}${action}"><input name="${field}" value="yes"><button>Win a prize</button></form>`);
       const answer = page.waitForResponse(`**${action}`);
-      await page.getByRole('button').click();
+      await click(page.getByRole('button'));
       assert.equal((await answer).status(), 403, action);
       assert.match(await page.getByRole('main').innerText(), /did not come from this console/);
     }
@@ -305,7 +306,7 @@ const scenarios = {
     const [{ page, context }, thief] = [await browsers.signedIn(ADMIN_KEY), await browsers.add()];
     await page.goto('/console/sessions');
     const cookies = await context.cookies();
-    await page.getByRole('button', { name: 'Sign out' }).click();
+    await click(page.getByRole('button', { name: 'Sign out' }));
     await page.waitForURL('**/console/sign-in**');
     await page.goBack();
     assert.match(path(page), /^\/console\/sign-in/);
@@ -372,8 +373,20 @@ class Browsers {
 
 async function fillIn(page, key) {
   await page.getByLabel('API key').fill(key);
-  await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.waitForLoadState();
+  await click(page.getByRole('button', { name: 'Sign in' }));
+}
+
+// The page this leads to is there as a whole then: what is counted in it, is counted in all of it.
+async function click(locator) {
+  await locator.click();
+  await locator.page().waitForLoadState();
+}
+
+// Browsers move the focus with the next frame they draw. On a busy machine that comes after a page has loaded, and what
+// is typed before it goes nowhere.
+async function focus(page, selector) {
+  const there = page.waitForFunction((selector) => document.activeElement.matches(selector), selector);
+  await there.catch(() => assert.fail(`${selector} never has the focus`));
 }
 
 async function api(method, to, body) {
