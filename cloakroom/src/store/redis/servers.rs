@@ -125,7 +125,7 @@ impl Servers {
     pub(super) async fn answer(&self, call: &Call<'_>) -> Result<Answer> {
         let begin = Instant::now();
         let deadline = begin + self.address.timeout;
-        let mut may_have_happened = false;
+        let mut may_have_happened = call.again;
         let mut read_only = 0;
         let mut asked = None;
         let mut pause = Self::FIRST_PAUSE;
@@ -266,6 +266,10 @@ impl Servers {
             }
             Err(late) => return Err(Setback::NotSent(late.into())),
         };
+        // Another may have become primary meanwhile, and what was one before answers from what it had.
+        if !asking && self.map().owner(call.slot) != Some(&server) {
+            return Err(Setback::NotHere("its slot moved to another server".into()));
+        }
         let tracks = if connected.channel.is_some() { call.track.as_ref() } else { None };
         let mut in_full = false;
         loop {
