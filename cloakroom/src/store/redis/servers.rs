@@ -256,16 +256,7 @@ impl Servers {
             None if waits => Purpose::Waiting(self.turn.fetch_add(1, Ordering::Relaxed)),
             None => Purpose::Calls,
         };
-        let connected = match timeout_at(deadline, link.connect(purpose)).await {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => {
-                if let Some(hub) = hub.filter(|_| was_said(&error)) {
-                    hub.refused(&error);
-                }
-                return Err(not_connected(error));
-            }
-            Err(late) => return Err(Setback::NotSent(late.into())),
-        };
+        let connected = Self::connected(&link, purpose, deadline).await?;
         // Another may have become primary meanwhile, and what was one before answers from what it had.
         if !asking && self.map().owner(call.slot) != Some(&server) {
             return Err(Setback::NotHere("its slot moved to another server".into()));
@@ -346,6 +337,21 @@ impl Servers {
             let acknowledged = answers.last().unwrap_or_default().number::<u32>().unwrap_or_default();
             let enough = !waits || acknowledged >= self.address.wait_replicas;
             return if enough { Ok(answer) } else { Err(Setback::TooFewReplicas) };
+        }
+    }
+
+    async fn connected(link: &Link, purpose: Purpose<'_>, deadline: Instant) -> Result<Connected, Setback> {
+        match timeout_at(deadline, link.connect(purpose)).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(error)) => {
+                if let Purpose::Tracking(hub) = purpose
+                    && was_said(&error)
+                {
+                    hub.refused(&error);
+                }
+                Err(not_connected(error))
+            }
+            Err(late) => Err(Setback::NotSent(late.into())),
         }
     }
 
